@@ -1,0 +1,105 @@
+"""Small models and records that the tests share; two logical CPU devices, as distribution needs."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_reid.config import Optimizer
+from tf_reid.config import Stage as StageConfig
+from tf_reid.data import Records
+from tf_reid.methods import METHODS
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+SIZE = (32, 16)
+PERSONS = 5
+SMALL = {
+    "identity": {"backbone": "small", "weights": None, "dropout": 0.0},
+    "simpgan": {
+        "backbone": "small",
+        "weights": None,
+        "dropout": 0.0,
+        "generator_width": 4,
+        "generator_blocks": 1,
+        "critic_width": 4,
+        "critic_layers": 2,
+        "identity_weight": 5.0,
+        "pool_size": 8,
+    },
+}
+
+
+def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01):
+    """Every stage of a method with plain optimizers."""
+    settings = Optimizer(name=optimizer, learning_rate=learning_rate)
+    return {
+        name: StageConfig(steps=steps, batch_size=8, optimizers=dict.fromkeys(stage.players, settings))
+        for name, stage in method.STAGES.items()
+    }
+
+
+def build(name, seed=0, optimizer="sgd", learning_rate=0.01, **changes):
+    """A small method, compiled."""
+    keras.utils.set_random_seed(seed)
+    model = METHODS[name](SIZE, PERSONS, seed, **{**SMALL[name], **changes})
+    model.compile(stage_configs(METHODS[name], optimizer=optimizer, learning_rate=learning_rate))
+    return model
+
+
+def random_batch(images=8, seed=0):
+    """A batch as the pipeline gives it: pairs of source and target, alternately the same person and two."""
+    rng = np.random.default_rng(seed)
+    pairs = images // 2
+    first = rng.integers(PERSONS, size=pairs)
+    person = np.stack([first, (first + np.arange(pairs) % 2) % PERSONS], axis=1)
+    return {
+        "source": tf.constant(rng.uniform(-1, 1, (pairs, 2, *SIZE, 3)), tf.float32),
+        "target": tf.constant(rng.uniform(-0.5, 1, (pairs, 2, *SIZE, 3)), tf.float32),
+        "source_person": tf.constant(person, tf.int64),
+    }
+
+
+def make_records(person, camera, split=None, size=SIZE, name="test", protocols=None):
+    """Records with noise for images; every image's red channel is its index."""
+    rng = np.random.default_rng(0)
+    images = np.empty(len(person), object)
+    for i in range(len(person)):
+        pixels = rng.integers(256, size=(*size, 3), dtype=np.uint8)
+        pixels[..., 0] = i
+        images[i] = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    return Records(
+        name=name,
+        images=images,
+        person=np.array(person),
+        camera=np.array(camera),
+        modality=np.full(len(person), "rgb"),
+        file=np.array([f"{i}.png" for i in range(len(person))]),
+        split=np.array(split if split is not None else ["train"] * len(person)),
+        protocols=protocols or {"market": {"kind": "market"}},
+        default_protocol="market",
+    )
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """One for all tests: a second strategy over the same devices would reuse the first one's collective keys."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def one_step():
+    """(model, stage, batch) -> losses, of one training step outside `fit`."""
+
+    def step(model, stage, batch):
+        model.begin(stage)
+        return model.train_function(iter(tf.data.Dataset.from_tensors(batch)))
+
+    return step

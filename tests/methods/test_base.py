@@ -1,0 +1,113 @@
+"""What holds for every method and every player."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import build, random_batch, stage_configs
+
+from tf_reid.config import Optimizer
+from tf_reid.methods import METHODS
+from tf_reid.methods.base import LearningRate
+
+STAGES = [(name, stage) for name, method in METHODS.items() for stage in method.STAGES]
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas):
+    """Equal weights of every player after a step, and the reported losses are those of the whole batch."""
+    batch = random_batch(8)
+    alone = build(name)
+    alone.begin(stage)
+    expected = alone.train_function(iter(tf.data.Dataset.from_tensors(batch)))
+
+    with two_replicas.scope():
+        shared = build(name)
+    shared.begin(stage)
+    halves = tf.data.Dataset.from_tensors(batch)
+    losses = shared.train_function(iter(two_replicas.experimental_distribute_dataset(halves)))
+
+    assert two_replicas.num_replicas_in_sync == 2
+    for player in alone.STAGES[stage].players:
+        start = build(name)
+        for a, b in zip(alone.variables_of(player), shared.variables_of(player), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6, err_msg=f"{player}: {a.path}")
+        assert any(
+            np.any(a.numpy() != c.numpy())
+            for a, c in zip(alone.variables_of(player), start.variables_of(player), strict=True)
+        )
+    for key, value in expected.items():
+        np.testing.assert_allclose(losses[key], value, rtol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_reports_every_loss_it_minimises_under_its_player(one_step, name, stage):
+    losses = one_step(build(name), stage, random_batch())
+    assert {key.split("/")[0] for key in losses} == set(METHODS[name].STAGES[stage].players)
+    assert all(np.isfinite(float(value)) for value in losses.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_players_share_no_variable_and_optimizers_are_built_early(name):
+    model = build(name)
+    paths = [id(v) for player in model.players() for v in model.variables_of(player)]
+    assert len(paths) == len(set(paths))
+    for stage, settings in stage_configs(METHODS[name]).items():
+        for player in settings.optimizers:
+            assert model.player_optimizers[f"{stage}_{player}"].built
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_encoders_give_one_finite_vector_an_image(name):
+    model = build(name)
+    images = random_batch()["source"][:, 0]
+    for encoder in model.encoders().values():
+        features = encoder(images).numpy()
+        assert features.shape[0] == len(images) and features.ndim == 2 and np.isfinite(features).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_pictures_are_columns_of_images_in_range(name):
+    model = build(name)
+    model.begin(list(METHODS[name].STAGES)[-1])
+    for titles, columns in model.pictures(random_batch()).values():
+        assert len(titles) == len(columns)
+        assert all(np.abs(column).max() <= 1 and column.shape == columns[0].shape for column in columns)
+
+
+def test_training_overfits_one_batch():
+    model = build("identity", optimizer="adam")
+    model.begin("classifier")
+    batches = iter(tf.data.Dataset.from_tensors(random_batch()).repeat())
+    sums = [sum(float(v) for v in model.train_function(batches).values()) for _ in range(40)]
+    assert sums[-1] < 0.2 * sums[0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [1.0, 1.0, 1.0, 1.0]), ("linear", [1.0, 1.0, 0.5, 0.0]), ("cosine", [1.0, 1.0, 0.5, 0.0])],
+)
+def test_learning_rate_follows_the_stages_step(schedule, expected):
+    step = tf.Variable(0, dtype=tf.int64)
+    rate = LearningRate(Optimizer(learning_rate=1.0, schedule=schedule, decay_from=0.5), 100, step)
+    found = []
+    for at in (0, 50, 75, 100):
+        step.assign(at)
+        found.append(float(rate(0)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_xla_on_two_replicas_is_refused_in_words(two_replicas):
+    with two_replicas.scope():
+        model = build("identity")
+    model.xla = True
+    with pytest.raises(ValueError, match=r"run\.jit_compile"):
+        model.begin("classifier")
+
+
+def test_xla_gives_the_same_step(one_step):
+    batch = random_batch()
+    plain, compiled = build("simpgan"), build("simpgan")
+    compiled.xla = True
+    expected, found = one_step(plain, "translation", batch), one_step(compiled, "translation", batch)
+    for key in expected:
+        np.testing.assert_allclose(found[key], expected[key], rtol=1e-3, err_msg=key)

@@ -1,0 +1,262 @@
+"""SimPGAN's losses against NumPy, and which loss moves whom."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import build, random_batch
+
+from tf_reid.methods.simpgan import ImagePool, build_critic, build_generator
+
+NETWORKS = ("classifier", "G", "F", "D_S", "D_T")
+
+
+def weights(model):
+    return {name: [w.copy() for w in getattr(model, name).get_weights()] for name in NETWORKS}
+
+
+def moved(before, after):
+    return {n for n in NETWORKS if any(np.any(a != b) for a, b in zip(before[n], after[n], strict=True))}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build("simpgan")
+
+
+@pytest.fixture(scope="module")
+def images(model):
+    batch = random_batch()
+    source = tf.reshape(batch["source"], (-1, *model.image_size, 3))
+    target = tf.reshape(batch["target"], (-1, *model.image_size, 3))
+    return batch, source, target
+
+
+def gradients_of(model, images, loss_name, losses_of):
+    """Network -> whether any gradient of one loss reaches it."""
+    networks = {name: getattr(model, name) for name in NETWORKS}
+    with tf.GradientTape() as tape:
+        loss = losses_of(model, *images)[loss_name]
+    flat = [v for network in networks.values() for v in network.trainable_variables]
+    gradients = iter(tape.gradient(loss, flat))
+    reached = set()
+    for name, network in networks.items():
+        own = [next(gradients) for _ in network.trainable_variables]
+        if any(g is not None and np.abs(g).max() > 0 for g in own):
+            reached.add(name)
+    return reached
+
+
+def generator_losses(model, batch, source, target):
+    return model.generator_losses(batch, source, target, model.G(source), model.F(target))
+
+
+@pytest.mark.parametrize(
+    ("loss", "reached"),
+    [
+        ("G_fools_D_T", {"G", "D_T"}),
+        ("F_fools_D_S", {"F", "D_S"}),
+        ("cycle", {"G", "F"}),
+        ("similarity", {"G", "F", "classifier"}),
+        ("identity", {"G", "F"}),
+    ],
+)
+def test_each_generator_loss_reaches_its_networks_and_no_other(model, images, loss, reached):
+    assert gradients_of(model, images, loss, generator_losses) == reached
+
+
+def test_the_critics_losses_reach_the_critics_alone(model, images):
+    def critic_losses(model, _batch, source, target):
+        to_target, to_source = tf.stop_gradient(model.G(source)), tf.stop_gradient(model.F(target))
+        return model.critic_losses(source, target, to_target, to_source)
+
+    assert gradients_of(model, images, "D_T", critic_losses) == {"D_T"}
+    assert gradients_of(model, images, "D_S", critic_losses) == {"D_S"}
+
+
+def test_a_translation_step_moves_generators_and_critics_and_never_the_classifier(one_step):
+    model = build("simpgan")
+    before = weights(model)
+    one_step(model, "translation", random_batch())
+    assert moved(before, weights(model)) == {"G", "F", "D_S", "D_T"}
+
+
+def test_a_classifier_step_moves_the_classifier_alone(one_step):
+    model = build("simpgan")
+    before = weights(model)
+    one_step(model, "classifier", random_batch())
+    assert moved(before, weights(model)) == {"classifier"}
+
+
+def test_minimising_generator_losses_moves_no_critic(images):
+    model = build("simpgan")
+    model.begin("translation")
+    before = weights(model)
+    with tf.GradientTape() as tape:
+        losses = generator_losses(model, *images)
+    model.minimize(tape, losses, "generators")
+    assert moved(before, weights(model)) == {"G", "F"}
+
+
+def test_the_critics_rest_between_every_nth_step():
+    model = build("simpgan", critic_every=3)
+    model.begin("translation")
+    batches = iter(tf.data.Dataset.from_tensors(random_batch()).repeat())
+    moves = []
+    for _ in range(6):
+        before = weights(model)
+        model.train_function(batches)
+        moves.append("D_S" in moved(before, weights(model)))
+    assert moves == [True, False, False, True, False, False]
+
+
+def test_generator_losses_are_equations_6_8_10_11(model, images):
+    batch, source, target = images
+    to_target, to_source = model.G(source).numpy(), model.F(target).numpy()
+    back_source, back_target = model.F(to_target).numpy(), model.G(to_source).numpy()
+    losses = generator_losses(model, batch, source, target)
+
+    def per_pair(values):  # the paper sums over the two images of a pair; a batch is a mean over pairs
+        return np.mean([v.reshape(2, -1).mean(1).sum() for v in np.split(values, len(values) // 2)])
+
+    np.testing.assert_allclose(losses["G_fools_D_T"], per_pair((model.D_T(to_target).numpy() - 1) ** 2), rtol=1e-4)
+    np.testing.assert_allclose(losses["F_fools_D_S"], per_pair((model.D_S(to_source).numpy() - 1) ** 2), rtol=1e-4)
+    cycle = per_pair(np.abs(back_source - source)) + per_pair(np.abs(back_target - target))
+    np.testing.assert_allclose(losses["cycle"], 10 * cycle, rtol=1e-4)
+    unchanged = per_pair(np.abs(model.F(source) - source)) + per_pair(np.abs(model.G(target) - target))
+    np.testing.assert_allclose(losses["identity"], 5 * unchanged, rtol=1e-4)
+    v = model.classifier(back_source).numpy()
+    persons = batch["source_person"].numpy()
+    logit = model.classifier.same_person_logit(v[0::2], v[1::2]).numpy()
+    q_hat, q = 1 / (1 + np.exp(-logit)), persons[:, 0] == persons[:, 1]
+    np.testing.assert_allclose(
+        losses["similarity"], np.mean(np.where(q, -np.log(q_hat), -np.log(1 - q_hat))), rtol=1e-4
+    )
+
+
+def test_critic_losses_are_equations_7_and_9_with_their_own_domain_as_real(model, images):
+    _, source, target = images
+    to_target, to_source = model.G(source).numpy(), model.F(target).numpy()
+    losses = model.critic_losses(source, target, to_target, to_source)
+    d_t, d_s = (
+        (lambda x: model.D_T(x, training=True).numpy()),
+        (lambda x: model.D_S(x, training=True).numpy()),
+    )
+    expected = 2 * (np.mean(d_t(to_target) ** 2) + np.mean((d_t(target) - 1) ** 2))
+    np.testing.assert_allclose(losses["D_T"], expected, rtol=1e-4)
+    expected = 2 * (np.mean(d_s(to_source) ** 2) + np.mean((d_s(source) - 1) ** 2))
+    np.testing.assert_allclose(losses["D_S"], expected, rtol=1e-4)
+    printed = 2 * (np.mean(d_t(to_target) ** 2) + np.mean((d_t(source) - 1) ** 2))
+    assert abs(losses["D_T"] - printed) > 1e-4  # what Eq. 7 prints is another loss
+
+
+def test_each_player_descends_its_own_losses(one_step):
+    """One SGD step on a fixed batch makes the sum of the moved player's losses smaller: a flipped sign would not."""
+    model = build("simpgan", learning_rate=1.0e-5)
+    batch = random_batch()
+    source, target = (tf.reshape(batch[d], (-1, *model.image_size, 3)) for d in ("source", "target"))
+
+    def critics():
+        fakes = model.G(source), model.F(target)
+        return float(sum(model.critic_losses(source, target, *fakes).values()))
+
+    model.begin("translation")
+    with tf.GradientTape() as tape:
+        losses = generator_losses(model, batch, source, target)
+    before = float(sum(losses.values()))
+    model.minimize(tape, losses, "generators")
+    assert float(sum(generator_losses(model, batch, source, target).values())) < before
+
+    before = critics()
+    with tf.GradientTape() as tape:
+        losses = model.critic_losses(source, target, model.G(source), model.F(target))
+    model.minimize(tape, losses, "critics")
+    assert critics() < before
+
+
+@pytest.mark.parametrize(
+    ("weights_of", "names"),
+    [
+        ({"cycle_weight": 0.0, "similarity_weight": 0.0}, {"G_fools_D_T", "F_fools_D_S"}),  # gan
+        ({"similarity_weight": 0.0}, {"G_fools_D_T", "F_fools_D_S", "cycle"}),  # cycle
+        ({}, {"G_fools_D_T", "F_fools_D_S", "cycle", "similarity"}),  # full
+    ],
+)
+def test_variants_are_weights(one_step, weights_of, names):
+    model = build("simpgan", **{"identity_weight": 0.0, **weights_of})
+    losses = one_step(model, "translation", random_batch())
+    assert {n.removeprefix("generators/") for n in losses if n.startswith("generators/")} == names
+
+
+def test_direct_transfer_has_no_translated_representation():
+    model = build("simpgan")
+    assert set(model.representations()) == {"raw", "translated"}
+    model.steps_of_stage["translation"] = 0
+    assert set(model.representations()) == {"raw"}
+    assert model.encoders()["image"] is model.classifier.backbone
+
+
+def test_the_translating_encoder_is_the_classifier_behind_F(model, images):
+    _, _, target = images
+    expected = model.classifier(model.F(target))
+    np.testing.assert_allclose(model.encoders()["image"](target), expected, atol=1e-5)
+
+
+def test_the_pool_hands_out_earlier_fakes_half_of_the_time():
+    size, image_size = 6, (1, 1)
+    pool = ImagePool(size, image_size, seed=[3, 1])
+    given, returned = [], []
+    for step in range(200):
+        fakes = np.array([2 * step, 2 * step + 1], np.float32).reshape(2, 1, 1, 1) * np.ones((1, 1, 1, 3), np.float32)
+        given.append(fakes[:, 0, 0, 0])
+        returned.append(pool.exchange(tf.constant(fakes), tf.constant(step, tf.int64)).numpy()[:, 0, 0, 0])
+        seen = np.concatenate(given)
+        assert np.isin(returned[-1], seen).all() and np.isin(pool.images.numpy()[: 2 * step + 2, 0, 0, 0], seen).all()
+        if 2 * (step + 1) <= size:
+            np.testing.assert_array_equal(returned[-1], given[-1])  # while it fills
+    later_given, later = np.array(given[3:]).ravel(), np.array(returned[3:]).ravel()
+    assert 0.4 < np.mean(later == later_given) < 0.6
+    everything = np.concatenate([later, pool.images.numpy()[:, 0, 0, 0]])
+    assert len(np.unique(everything)) == len(everything)  # once full, each comes out once
+
+
+def test_the_pool_repeats_its_draws_for_the_same_seed_and_step():
+    fakes = tf.random.stateless_uniform((2, 1, 1, 3), [0, 0])
+
+    def run():
+        pool = ImagePool(2, (1, 1), seed=[0, 1])
+        return [pool.exchange(fakes * k, tf.constant(k, tf.int64)).numpy() for k in range(10)]
+
+    np.testing.assert_array_equal(run(), run())
+
+
+def test_a_residual_generator_starts_as_the_identity_and_a_tanh_one_does_not():
+    image = tf.constant(np.random.default_rng(0).uniform(-1, 1, (1, 32, 16, 3)), tf.float32)
+    residual = build_generator((32, 16), width=4, blocks=1, residual=True, name="a")
+    plain = build_generator((32, 16), width=4, blocks=1, residual=False, name="b")
+    np.testing.assert_allclose(residual(image), 0.98 * image, atol=1e-5)
+    assert np.abs(plain(image) - image).mean() > 0.1
+
+
+def test_generators_keep_the_size_and_critics_score_patches():
+    image = tf.zeros((1, 256, 128, 3))
+    assert build_generator((256, 128), 4, 1, False, "g")(image).shape == image.shape
+    assert build_critic((256, 256), 4, 3, False, "patch")(tf.zeros((1, 256, 256, 3))).shape == (1, 32, 32, 1)
+    assert build_critic((256, 256), 4, 3, True, "official")(tf.zeros((1, 256, 256, 3))).shape == (
+        1,
+        29,
+        29,
+        1,
+    )
+    with pytest.raises(ValueError, match="multiples of 4"):
+        build_generator((30, 16), 4, 1, False, "g")
+
+
+def test_a_finished_classifier_is_loaded_from_its_run(tmp_path):
+    trained = build("identity", seed=1)
+    (tmp_path / "networks").mkdir()
+    trained.classifier.save_weights(tmp_path / "networks" / "classifier.weights.h5")
+    model = build("simpgan", classifier=str(tmp_path))
+    for a, b in zip(trained.classifier.get_weights(), model.classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"method\.classifier: .*nowhere"):
+        build("simpgan", classifier=str(tmp_path / "nowhere"))

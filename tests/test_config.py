@@ -1,0 +1,86 @@
+"""Mistakes in a configuration are told by key, before anything is built."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tf_reid import config
+from tf_reid.config import ConfigError
+from tf_reid.methods import METHODS
+
+CONFIGS = sorted(Path("configs").glob("*.yaml"))
+
+
+def loaded(path="configs/simpgan.yaml", *overrides):
+    return config.load(str(path), list(overrides), METHODS)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_file_in_configs_is_valid_and_says_how_to_run_it(path):
+    loaded(path)
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert f"python -m tf_reid.train --config {path}" in header[0]
+    assert any("minute" in line for line in header)
+
+
+def test_the_resolved_configuration_reads_back_to_the_same_values(tmp_path):
+    first = loaded("configs/simpgan.yaml", "run.seed=7")
+    (tmp_path / "config.yaml").write_text(config.dump(first))
+    assert loaded(tmp_path / "config.yaml") == first
+
+
+def test_overrides_reach_every_section():
+    changed = loaded("configs/simpgan.yaml", "method.cycle_weight=3", "stages.translation.steps=5", "strategy=one")
+    assert changed.method["cycle_weight"] == 3
+    assert changed.stages["translation"].steps == 5
+    assert changed.run.strategy == "one"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("method.cycle_wieght=3", "unknown key method.cycle_wieght; did you mean cycle_weight?"),
+        ("run.sede=3", "unknown key run.sede; did you mean seed?"),
+        ("method.cycle_weight=high", "method.cycle_weight is 'high', but should be a valid number"),
+        ("stages.translation.optimizers.critics.learning_rate=2e-4", "write 2.0e-4, not 2e-4"),
+        ("method.generator=unet", "method.generator is 'unet', but should be 'tanh' or 'residual'"),
+        ("data.image_size=[64]", "data.image_size"),
+        ("stages.translation.batch_size=3", "stages.translation.batch_size is 3"),
+        ("method.classifier=/no/such/run", "there is no file or folder '/no/such/run'"),
+        ("method.name=cyclegan", "method.name is 'cyclegan'; it must be one of: identity, simpgan"),
+        ("stages.translation.optimizers={}", "must name its players, which are: generators, critics"),
+        ("data.target=null", "data.target is missing; stage translation needs a second data set"),
+        ("wrong", "--set takes key=value"),
+        ("steps=3", "write the key with its section"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_its_key(override, sentence):
+    with pytest.raises(ConfigError) as error:
+        loaded("configs/simpgan.yaml", override)
+    assert sentence in str(error.value)
+
+
+def test_a_file_that_is_missing_or_no_yaml_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="There is no configuration file"):
+        loaded(tmp_path / "none.yaml")
+    (tmp_path / "broken.yaml").write_text("data: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not readable as YAML"):
+        loaded(tmp_path / "broken.yaml")
+
+
+def test_stages_are_those_of_the_method(tmp_path):
+    values = yaml.safe_load(Path("configs/simpgan.yaml").read_text())
+    values["stages"]["warmup"] = values["stages"].pop("classifier")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match="the stages of simpgan are: classifier, translation"):
+        loaded(tmp_path / "c.yaml")
+
+
+def test_the_schema_of_a_method_is_its_constructor():
+    def method(image_size, *, weight: float, name_of_it: str = "x"):
+        pass
+
+    schema = config.schema_of(method)
+    assert schema(weight=1.0).model_dump() == {"weight": 1.0, "name_of_it": "x"}
+    assert set(schema.model_fields) == {"weight", "name_of_it"}

@@ -1,0 +1,169 @@
+"""The training loop: checkpoints, kill and resume, NaN, what it shows."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from conftest import SMALL, make_records
+
+from tf_reid import config as configuration
+from tf_reid import runs, training
+from tf_reid.methods import METHODS
+
+PERSON, CAMERA = np.repeat(np.arange(1, 6), 4), np.tile([1, 1, 2, 2], 5)
+SPLIT = np.tile(["train", "query", "train", "gallery"], 5)
+
+
+def settings(tmp_path, *overrides, name="simpgan"):
+    values = {
+        "data": {
+            "source": "a",
+            "target": "b",
+            "image_size": [32, 16],
+            "augment": {"pad": 2},
+            "source_split": "all",
+        },
+        "method": {"name": name, **SMALL[name], "dropout": 0.5},
+        "stages": {
+            stage: {
+                "steps": 6,
+                "batch_size": 4,
+                "optimizers": {p: {"name": "adam", "learning_rate": 1.0e-3} for p in about.players},
+            }
+            for stage, about in METHODS[name].STAGES.items()
+        },
+        "run": {"checkpoint_every": 2, "log_every": 1, "pictures_every": 3},
+    }
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return configuration.load(str(path), list(overrides), METHODS)
+
+
+def domains():
+    return {
+        "source": make_records(PERSON, CAMERA, SPLIT),
+        "target": make_records(PERSON, CAMERA, SPLIT, name="b"),
+    }
+
+
+def built(config):
+    runs.make_deterministic(config)
+    return runs.build_model(config, runs.training_records(config, domains())["source"])
+
+
+def train(folder, config, model=None):
+    model = model or built(config)
+    runs.open_run(folder, config)
+    training.train(model, config, domains(), folder, evaluate=dict)
+    return model
+
+
+def weights(model):
+    """Everything that training changes: networks, optimizers, random states, pools."""
+    raw = [model.source_pool.images, model.target_pool.images] if hasattr(model, "source_pool") else []
+    optimizers = [v for optimizer in model.player_optimizers.values() for v in optimizer.variables]
+    return [v.numpy() for v in [*model.variables, *optimizers, *raw]]
+
+
+def test_a_run_killed_three_times_equals_one_that_never_was(tmp_path):
+    config = settings(tmp_path)
+    expected = weights(train(tmp_path / "whole", config))
+    script = (
+        "import sys, pathlib; sys.path.insert(0, 'tests'); import test_training as t\n"
+        "tmp = pathlib.Path(sys.argv[1]); t.train(tmp / 'killed', t.settings(tmp))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    for checkpoints in (1, 3, 5):  # killed some time after the n-th checkpoint
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment)
+        marker = tmp_path / "killed" / "checkpoints" / f"ckpt-{checkpoints}.index"
+        while process.poll() is None and not marker.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    found = weights(train(tmp_path / "killed", config))
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    config = settings(tmp_path)
+    expected = weights(train(tmp_path / "run", config))
+    found = weights(train(tmp_path / "run", config))
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_loss_that_is_nan_stops_the_run_and_is_named_and_no_checkpoint_holds_it(tmp_path):
+    config = settings(tmp_path, "run.checkpoint_every=1")
+    model = built(config)
+    real = model.similarity_loss
+
+    def broken(back_source, persons):
+        return real(back_source, persons) * tf.where(model.step >= 3, np.nan, 1.0)
+
+    model.similarity_loss = broken
+    with pytest.raises(training.NotFinite, match=r"generators/similarity of stage translation is nan at step 4"):
+        train(tmp_path / "run", config, model)
+    again = built(config)
+    assert runs.Progress(tmp_path / "run", again).restore()
+    assert int(again.step) == 3
+    assert all(np.isfinite(value).all() for value in weights(again))
+
+
+def test_a_run_leaves_pictures_curves_settings_and_networks(tmp_path):
+    config = settings(tmp_path)
+    folder = tmp_path / "run"
+    train(folder, config)
+    names = sorted(path.name for path in (folder / "pictures").iterdir())
+    assert names == [f"translation_{d}_{s:06d}.png" for d in ("source_to_target", "target_to_source") for s in (3, 6)]
+    assert {path.name for path in (folder / "networks").iterdir()} == {
+        f"{n}.weights.h5" for n in ("classifier", "G", "F")
+    }
+    tags = set()
+    for file in (folder / "tensorboard").glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            tags |= {value.tag for value in event.summary.value}
+    assert {
+        "configuration",
+        "classifier/classifier/identity",
+        "translation/generators/cycle",
+        "translation/critics/D_S",
+        "translation/critics/learning_rate",
+        "translation/target to source",
+    } <= tags
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path):
+    runs.open_run(tmp_path / "run", settings(tmp_path))
+    with pytest.raises(configuration.ConfigError, match=r"method\.cycle_weight was 10\.0 and is now 3\.0"):
+        runs.open_run(tmp_path / "run", settings(tmp_path, "method.cycle_weight=3.0"))
+    with pytest.raises(configuration.ConfigError, match="holds other things"):
+        runs.open_run(tmp_path, settings(tmp_path))
+
+
+def test_a_broken_checkpoint_says_what_to_do(tmp_path):
+    config = settings(tmp_path, name="identity")
+    train(tmp_path / "run", config)
+    for file in (tmp_path / "run" / "checkpoints").glob("*.index"):
+        file.write_bytes(b"half")
+    with pytest.raises(ValueError, match="cannot be read"):
+        train(tmp_path / "run", config)
+
+
+def test_the_environment_is_written_down():
+    found = runs.environment()
+    assert found["packages"]["tensorflow"] == tf.__version__
+    assert found["revision"] and found["devices"]
+
+
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_the_training_images_are_those_of_the_split(tmp_path, split):
+    config = settings(tmp_path, f"data.source_split={split}")
+    found = runs.training_records(config, domains())["source"]
+    assert len(found) == (10 if split == "train" else 20)

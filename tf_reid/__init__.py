@@ -1,0 +1,1 @@
+"""Person re-identification with generative and adversarial learning, in TensorFlow and Keras."""

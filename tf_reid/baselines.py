@@ -1,0 +1,55 @@
+"""What a translation has to beat: cheap ways to bring an encoder and an unlabelled target together."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_reid import data
+
+
+def colour_moments(records: data.Records, image_size) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [3] and covariance [3, 3] of the pixels' RGB in [-1, 1]."""
+    count, total, products = 0, np.zeros(3), np.zeros((3, 3))
+    for batch in data.image_batches(records, image_size, 64):
+        pixels = batch.numpy().reshape(-1, 3).astype(np.float64)
+        count, total, products = count + len(pixels), total + pixels.sum(0), products + pixels.T @ pixels
+    mean = total / count
+    return mean, products / count - np.outer(mean, mean)
+
+
+class ColourCovariance:
+    """An encoder behind the affine map of colours that gives target pixels the source's mean and covariance.
+
+    x -> C_s^½ C_t^-½ (x - mean_t) + mean_s, clipped to [-1, 1].
+    """
+
+    def __init__(self, encoder, source: data.Records, target: data.Records, image_size):
+        (mean_s, covariance_s), (mean_t, covariance_t) = (colour_moments(r, image_size) for r in (source, target))
+        matrix = _power(covariance_s, 0.5) @ _power(covariance_t, -0.5)
+        self.encoder = encoder
+        self.matrix = tf.constant(matrix.T, tf.float32)
+        self.offset = tf.constant(mean_s - matrix @ mean_t, tf.float32)
+
+    def __call__(self, images):
+        return self.encoder(tf.clip_by_value(images @ self.matrix + self.offset, -1.0, 1.0))
+
+
+def adaptive_batch_norm(encoder: keras.Model, target: data.Records, image_size, batch_size=64) -> keras.Model:
+    """A copy of the encoder whose BatchNormalization statistics are the target's (Li et al., 2016, "AdaBN").
+
+    Moving averages become the plain mean over batches of one pass, by a momentum of k / (k + 1) at batch k.
+    """
+    adapted = keras.models.clone_model(encoder)
+    adapted.set_weights(encoder.get_weights())
+    normalisations = [x for x in adapted._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    batches = data.image_batches(target, image_size, batch_size)
+    for number, images in enumerate(batches):
+        for layer in normalisations:
+            layer.momentum = number / (number + 1)
+        adapted(images, training=True)
+    return adapted
+
+
+def _power(covariance, exponent):
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.maximum(values, 1e-8) ** exponent) @ vectors.T

@@ -1,0 +1,242 @@
+"""YAML and `key=value` overrides -> validated values. Importing this module does not load TensorFlow.
+
+A run is described by one file with the sections `data`, `method`, `stages`, `run` and `evaluate`. The `method` section
+has no schema of its own: the keyword-only arguments of the method's constructor are the schema.
+"""
+
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import AfterValidator, Field
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message names its key and what to do."""
+
+
+def _must_exist(path: str) -> str:
+    expanded = os.path.expanduser(path)
+    if not os.path.exists(expanded):
+        raise ValueError(f"there is no file or folder {path!r}")
+    return expanded
+
+
+ExistingPath = Annotated[str, AfterValidator(_must_exist)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Height_Width = Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=2)]
+
+
+class Section(pydantic.BaseModel):
+    """Values of one section: strictly typed (no string where a number belongs), no unknown key."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+
+class Augment(Section):
+    """What training does to an image; draws come from the run's seed."""
+
+    flip: bool = True  # mirror half of the images
+    pad: Count = 10  # pad by so many black pixels on each side, then crop back at a random place
+
+
+class Data(Section):
+    """Which images, at which size. A data set is `name`, `name/variant`, or the mapping that `folder` takes."""
+
+    source: str | dict[str, str]
+    target: str | dict[str, str] | None = None
+    source_split: Literal["train", "all"] = "train"
+    target_split: Literal["train", "all"] = "train"  # "all": test images too, never their labels
+    trial: Count = 0  # whose training persons `train` means, where the protocol has several trials
+    image_size: Height_Width = [128, 64]
+    augment: Augment = Augment()
+    data_dir: str | None = None  # where built data sets are kept (default: TFDS's own place)
+    manual_dir: str | None = None  # where archives that nobody may download for you lie
+
+
+class Optimizer(Section):
+    """One player's optimizer; the learning rate follows the stage's step, also while the player rests."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    learning_rate: Positive = 2.0e-4
+    beta_1: Share = 0.9
+    beta_2: Share = 0.999
+    momentum: Share = 0.0
+    nesterov: bool = False
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    decay_from: Share = 0.5  # the part of the stage's steps after which the learning rate falls towards zero
+
+
+class Stage(Section):
+    """A span of training: how many steps, of which batches, moved by which optimizers."""
+
+    steps: Count
+    batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32  # images a domain, over all replicas
+    positive_share: Share = 0.5  # part of the labelled pairs that show one person
+    optimizers: dict[str, Optimizer]
+
+
+class Run(Section):
+    """How a run is carried out and what it shows on the way."""
+
+    seed: Count = 0
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"  # auto: all GPUs there are
+    jit_compile: bool = False  # XLA; one device only
+    deterministic: bool = True  # the same run gives the same bits
+    checkpoint_every: Annotated[int, Field(ge=1)] = 500
+    log_every: Annotated[int, Field(ge=1)] = 20
+    pictures_every: Count = 500  # 0: none
+    evaluate_every: Count = 0  # 0: only at the end
+
+
+class Evaluate(Section):
+    """How the trained encoders are scored."""
+
+    protocol: str | None = None  # one of the data set's protocols; its default otherwise
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    flip: bool = False  # average the features of an image and its mirror image
+    batch_size: Annotated[int, Field(ge=1)] = 64
+
+
+class Config(Section):
+    """Every value of a run, resolved."""
+
+    data: Data
+    method: dict[str, Any]
+    stages: dict[str, Stage]
+    run: Run = Run()
+    evaluate: Evaluate = Evaluate()
+
+
+def load(path: str, overrides: list[str], methods: Mapping[str, Callable]) -> Config:
+    """Read a YAML file, apply `key=value` overrides (dotted keys, YAML values), validate everything.
+
+    Args:
+        path: the YAML file.
+        overrides: such as `["stages.translation.steps=100", "method.cycle_weight=0.0"]`. `source=…` alone is accepted
+            where only one section has such a key.
+        methods: name -> class; the class has `STAGES` and a constructor whose keyword-only arguments are the schema.
+
+    Raises:
+        ConfigError: unreadable file, unknown key, wrong type, missing file; one sentence a mistake.
+    """
+    values = _read(path)
+    for override in overrides:
+        _override(values, override)
+    name = values.get("method", {}).get("name") if isinstance(values.get("method"), dict) else None
+    if name not in methods:
+        raise ConfigError(f"{path}: method.name is {name!r}; it must be one of: {', '.join(methods)}.")
+    config = _validated(Config, values, path)
+    arguments = {key: value for key, value in config.method.items() if key != "name"}
+    resolved = _validated(schema_of(methods[name]), arguments, path, prefix="method")
+    config.method = {"name": name, **resolved.model_dump()}
+    _check_stages(config, methods[name].STAGES, path)
+    return config
+
+
+def schema_of(constructor: Callable) -> type[Section]:
+    """The keyword-only arguments of a constructor as a strict schema."""
+    fields = {}
+    for parameter in inspect.signature(constructor).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[parameter.name] = (parameter.annotation, default)
+    return pydantic.create_model(constructor.__name__, __base__=Section, **fields)
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML text; `load` reads it back to the same values."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None, width=110)
+
+
+def _read(path: str) -> dict:
+    if not os.path.isfile(path):
+        raise ConfigError(f"There is no configuration file {path!r}; the ones that come with tf_reid are in configs/.")
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold the sections {', '.join(Config.model_fields)}.")
+    return values
+
+
+def _override(values: dict, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes key=value, such as run.seed=1; got {override!r}.")
+    *path, last = key.split(".")
+    if not path and last not in Config.model_fields:
+        path = [_section_with(last)]
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {part!r} is a value, not a section.")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {text!r} is not readable as YAML.") from None
+
+
+def _section_with(key: str) -> str:
+    """`strategy` -> `run`: the one section that has this key."""
+    for section, model in (("data", Data), ("run", Run), ("evaluate", Evaluate)):
+        if key in model.model_fields:
+            return section
+    raise ConfigError(f"--set {key}: write the key with its section, such as method.{key} or stages.STAGE.{key}.")
+
+
+def _validated(model: type[Section], values: dict, path: str, prefix: str = "") -> Section:
+    try:
+        return model.model_validate(values)
+    except pydantic.ValidationError as error:
+        sentences = dict.fromkeys(_sentence(model, problem, prefix) for problem in error.errors())
+        raise ConfigError("\n".join(f"{path}: {sentence}" for sentence in sentences)) from None
+
+
+def _sentence(model: type[Section], problem: Mapping, prefix: str) -> str:
+    parts = [str(part) for part in problem["loc"] if not re.search(r"[\[\]()]|^(str|int|float|dict|list)$", str(part))]
+    key = ".".join([prefix] * bool(prefix) + parts)
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(parts[-1], _known_keys(model), n=1)
+        return f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else ".")
+    if problem["type"] == "missing":
+        return f"{key} is missing."
+    value, what = problem["input"], problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    hint = " (write 2.0e-4, not 2e-4: YAML reads the latter as text)" if re.match(r"^'?\d+e", repr(value)) else ""
+    return f"{key} is {value!r}, but {what}{hint}."
+
+
+def _known_keys(model: type[Section]) -> set[str]:
+    keys = set(model.model_fields)
+    if model is Config:
+        for section in (Data, Augment, Stage, Optimizer, Run, Evaluate):
+            keys |= set(section.model_fields)
+    return keys
+
+
+def _check_stages(config: Config, stages: Mapping[str, Any], path: str) -> None:
+    """The configured stages and players are those of the method, in the method's order."""
+    unknown = [name for name in config.stages if name not in stages]
+    missing = [name for name in stages if name not in config.stages]
+    if unknown or missing:
+        known = ", ".join(stages)
+        raise ConfigError(
+            f"{path}: the stages of {config.method['name']} are: {known}; got {', '.join(config.stages)}."
+        )
+    config.stages = {name: config.stages[name] for name in stages}
+    for name, stage in config.stages.items():
+        if set(stage.optimizers) != set(stages[name].players):
+            players = ", ".join(stages[name].players)
+            raise ConfigError(f"{path}: stages.{name}.optimizers must name its players, which are: {players}.")
+        if stages[name].domains == 2 and config.data.target is None:
+            raise ConfigError(f"{path}: data.target is missing; stage {name} needs a second data set.")

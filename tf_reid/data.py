@@ -1,0 +1,268 @@
+"""From built data sets to batches: records in memory (encoded), samplers that draw indices, a tf.data pipeline.
+
+A sampler decides in NumPy, from the run's seed, which images form the next batch and how each is flipped and cropped;
+the graph only decodes. So every batch is a function of (seed, step), whatever the number of threads, and a resumed
+run goes on with the very batch that was next.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Records:
+    """The images of one data set, still encoded, and what is known of each.
+
+    Attributes:
+        name: the data set, for messages.
+        images: object [N], JPEG or PNG bytes.
+        person, camera: int64 [N]; person 0 is a distractor, -1 junk.
+        modality: str [N], "rgb" or "infrared".
+        file: str [N].
+        split: str [N], "train", "query" or "gallery".
+        protocols: name -> protocol, see `tf_reid.protocols`.
+        default_protocol: the one that is used where none is asked for.
+    """
+
+    name: str
+    images: np.ndarray
+    person: np.ndarray
+    camera: np.ndarray
+    modality: np.ndarray
+    file: np.ndarray
+    split: np.ndarray
+    protocols: dict
+    default_protocol: str
+
+    def __len__(self):
+        return len(self.images)
+
+    def take(self, chosen) -> "Records":
+        """The records at these indices, or where this mask is true."""
+        columns = ("images", "person", "camera", "modality", "file", "split")
+        taken = {column: getattr(self, column)[chosen] for column in columns}
+        return Records(self.name, **taken, protocols=self.protocols, default_protocol=self.default_protocol)
+
+
+def load_records(builder) -> Records:
+    """Read an `images` data set that a builder of `tfds_builders` has prepared; the images stay encoded."""
+    import tensorflow_datasets as tfds
+
+    columns = {name: [] for name in ("images", "person", "camera", "modality", "file", "split")}
+    modalities = builder.info.features["modality"].names
+    for split in ("train", "query", "gallery"):
+        if split not in builder.info.splits:
+            continue
+        dataset = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
+        for record in dataset.as_numpy_iterator():
+            columns["images"].append(record["image"])
+            columns["person"].append(record["person"])
+            columns["camera"].append(record["camera"])
+            columns["modality"].append(modalities[record["modality"]])
+            columns["file"].append(record["file"].decode())
+            columns["split"].append(split)
+    arrays = {name: np.array(values, dtype=object if name == "images" else None) for name, values in columns.items()}
+    metadata = builder.info.metadata
+    return Records(
+        builder.info.full_name,
+        **arrays,
+        protocols=metadata["protocols"],
+        default_protocol=metadata["default_protocol"],
+    )
+
+
+def relabelled(person: np.ndarray) -> np.ndarray:
+    """Person ids -> 0..K-1 in ascending order, as a K-way classifier wants them."""
+    return np.unique(person, return_inverse=True)[1]
+
+
+# --------------------------------------------------------------------- samplers
+
+# A sampler's epoch: domain -> indices into that domain's records, int [steps, ...batch].
+Epoch = dict[str, np.ndarray]
+Sampler = Callable[[np.random.Generator], Epoch]
+
+
+def pairs(source: Records, batch_size: int, positive_share: float) -> Sampler:
+    """Labelled pairs: `batch_size // 2` a step, a fixed share of which show one person.
+
+    A positive pair is an image and another of the same person, from another camera wherever the person has one; an
+    image whose person has no other image is never drawn for it. A negative is an image and one of another person. Each
+    image that can lead a pair leads one an epoch.
+
+    Raises:
+        ValueError: no person has two images, or there is only one person.
+    """
+    draw = _pair_drawer(source, positive_share)
+    count = batch_size // 2
+
+    def epoch(rng):
+        chosen = draw(rng, _steps(len(source), count) * count)
+        return {"source": chosen.reshape(-1, count, 2)}
+
+    return epoch
+
+
+def pairs_of_two_domains(source: Records, batch_size: int, positive_share: float, target: Records) -> Sampler:
+    """`pairs` of the source beside random pairs of the target, whose ids are not read (SimPGAN, section 4.3)."""
+    draw = _pair_drawer(source, positive_share)
+    count = batch_size // 2
+
+    def epoch(rng):
+        steps = _steps(max(len(source), len(target)), batch_size)
+        images = steps * batch_size
+        repeats = -(-images // len(target))
+        order = np.concatenate([rng.permutation(len(target)) for _ in range(repeats)])[:images]
+        chosen = draw(rng, steps * count)
+        return {"source": chosen.reshape(steps, count, 2), "target": order.reshape(steps, count, 2)}
+
+    return epoch
+
+
+SAMPLERS = {"pairs": pairs, "pairs_of_two_domains": pairs_of_two_domains}
+
+
+def _steps(images, batch):
+    return max(1, images // batch)
+
+
+def _pair_drawer(records: Records, positive_share: float):
+    """-> draw(rng, n): int [n, 2] indices of n pairs in random order, round(n · share) of them of one person."""
+    person, camera = records.person, records.camera
+    images_of = {p: np.flatnonzero(person == p) for p in np.unique(person)}
+    partners = [_partners(i, images_of[person[i]], camera) for i in range(len(records))]
+    leaders = np.array([i for i, others in enumerate(partners) if len(others)], dtype=np.int64)
+    if positive_share > 0 and not len(leaders):
+        raise ValueError(f"{records.name}: no person has two training images, so no pair of one person can be drawn.")
+    if positive_share < 1 and len(images_of) < 2:
+        raise ValueError(f"{records.name}: only one person among the training images, so no pair of two can be drawn.")
+
+    def draw(rng, count):
+        positives = round(count * positive_share)
+        first = _cycled(rng, leaders, positives)
+        second = np.array([rng.choice(partners[i]) for i in first], dtype=np.int64)
+        others = _cycled(rng, np.arange(len(records)), count - positives)
+        strangers = rng.integers(len(records), size=count - positives)
+        while (clash := person[others] == person[strangers]).any():
+            strangers[clash] = rng.integers(len(records), size=clash.sum())
+        drawn = np.concatenate([np.stack([first, second], 1), np.stack([others, strangers], 1)])
+        return drawn[rng.permutation(count)]
+
+    return draw
+
+
+def _partners(image, same_person, camera):
+    """Other images of the person, those of other cameras if there are any."""
+    elsewhere = same_person[camera[same_person] != camera[image]]
+    return elsewhere if len(elsewhere) else same_person[same_person != image]
+
+
+def _cycled(rng, values, count):
+    """`count` of the values in random order, each used equally often but for one."""
+    if not count:
+        return np.empty(0, np.int64)
+    repeats = -(-count // len(values))
+    return np.concatenate([rng.permutation(values) for _ in range(repeats)])[:count]
+
+
+# --------------------------------------------------------------------- pipelines
+
+
+def training_batches(
+    domains: dict[str, Records], sampler: Sampler, *, seed, stage, start, steps, image_size, flip, pad
+):
+    """A tf.data pipeline of the batches `start`..`steps - 1` of a stage.
+
+    Args:
+        domains: "source" (whose persons become labels 0..K-1) and, where the sampler draws from it, "target".
+        sampler: see above; its epochs follow one another, each shuffled anew.
+        seed, stage: the run's seed and the stage's number; with a step's number they determine its batch.
+        flip, pad: the augmentation: mirrored or not; padded by `pad` black pixels and cropped back.
+
+    Returns:
+        tf.data.Dataset of {"source": float32 [P, 2, H, W, 3] in [-1, 1], "source_person": int64 [P, 2], "target": …}.
+    """
+    layout = {name: drawn.shape[1:] for name, drawn in sampler(np.random.default_rng(0)).items()}
+    sizes = [int(np.prod(shape)) for shape in layout.values()]
+    encoded = tf.constant(np.concatenate([domains[name].images for name in layout]).tolist())
+    offsets = dict(zip(layout, np.cumsum([0] + [len(domains[name]) for name in layout])[:-1], strict=True))
+    label = tf.constant(relabelled(domains["source"].person))  # the source comes first in every layout
+    decode = _decoder(image_size)
+
+    def batches() -> Iterator:
+        for indices, draws in _drawn(sampler, seed, stage, start, steps):
+            yield np.concatenate([indices[name].ravel() + offsets[name] for name in layout]), draws
+
+    def one_image(index, draw):
+        return index, _augmented(decode(encoded[index]), draw, flip, pad)
+
+    def shaped(indices, images):
+        parts = dict(zip(layout, tf.split(tf.cast(images, tf.float32) / 127.5 - 1.0, sizes), strict=True))
+        batch = {name: tf.reshape(part, (*layout[name], *image_size, 3)) for name, part in parts.items()}
+        return batch | {"source_person": tf.reshape(tf.gather(label, indices[: sizes[0]]), layout["source"])}
+
+    signature = (tf.TensorSpec((sum(sizes),), tf.int64), tf.TensorSpec((sum(sizes), 3), tf.float32))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).unbatch()
+    dataset = dataset.map(one_image, num_parallel_calls=tf.data.AUTOTUNE).batch(sum(sizes), drop_remainder=True)
+    dataset = dataset.map(shaped).apply(tf.data.experimental.assert_cardinality(max(0, steps - start)))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _drawn(sampler, seed, stage, start, steps):
+    """Yield (domain -> indices, float32 [images, 3] draws in [0, 1)) of the steps start..steps - 1."""
+    step, epoch = 0, 0
+    while step < steps:
+        rng = np.random.default_rng([seed, stage, epoch])
+        drawn = sampler(rng)
+        for indices in (dict(zip(drawn, rows, strict=True)) for rows in zip(*drawn.values(), strict=True)):
+            draws = rng.random((sum(part.size for part in indices.values()), 3), dtype=np.float32)
+            if start <= step < steps:
+                yield indices, draws
+            step += 1
+        epoch += 1
+
+
+def image_batches(records: Records, image_size, batch_size) -> tf.data.Dataset:
+    """All images in order, float32 [B, H, W, 3] in [-1, 1], unaugmented."""
+    decode = _decoder(image_size)
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(records.images.tolist()))
+    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+    return dataset.map(lambda images: tf.cast(images, tf.float32) / 127.5 - 1.0).prefetch(tf.data.AUTOTUNE)
+
+
+def to_uint8(images) -> np.ndarray:
+    """float [-1, 1] -> uint8, for people's eyes."""
+    return np.clip(np.round((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+def _decoder(image_size):
+    height, width = image_size
+
+    def decode(encoded):
+        """bytes -> uint8 [H, W, 3]."""
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        image.set_shape((None, None, 3))
+
+        def resized():
+            smaller = tf.image.resize(image, (height, width), antialias=True)
+            return tf.cast(tf.clip_by_value(tf.round(smaller), 0, 255), tf.uint8)
+
+        same = tf.reduce_all(tf.shape(image)[:2] == (height, width))
+        return tf.ensure_shape(tf.cond(same, lambda: image, resized), (height, width, 3))
+
+    return decode
+
+
+def _augmented(image, draw, flip, pad):
+    """uint8 [H, W, 3] -> the same; three draws in [0, 1) say whether it is mirrored and where it is cropped."""
+    height, width, _ = image.shape
+    if flip:
+        image = tf.cond(draw[0] < 0.5, lambda: image[:, ::-1], lambda: image)
+    if pad:
+        place = tf.cast(draw[1:] * (2 * pad + 1), tf.int32)
+        padded = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]])
+        image = tf.slice(padded, [place[0], place[1], 0], [height, width, 3])
+    return image

@@ -1,0 +1,184 @@
+"""What every method shares: players with their optimizers, stages, one place where gradients are applied."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+import tensorflow as tf
+
+from tf_reid.config import Optimizer
+from tf_reid.config import Stage as StageConfig
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A span of training of a method.
+
+    Attributes:
+        players: names of the players it moves.
+        sampler: name of the sampler in `tf_reid.data` that makes its batches.
+        domains: 1 if a batch holds source images only, 2 if it holds target images too.
+    """
+
+    players: tuple[str, ...]
+    sampler: str
+    domains: int = 1
+
+
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate by the stage's step, so that a player that rests at some steps stays in time with the others."""
+
+    def __init__(self, config: Optimizer, steps: int, step: tf.Variable):
+        self.config, self.steps, self.step = config, steps, step
+
+    def __call__(self, _iterations):
+        if self.config.schedule == "constant":
+            return tf.constant(self.config.learning_rate, tf.float32)
+        start = self.config.decay_from * self.steps
+        done = (tf.cast(self.step, tf.float32) - start) / max(self.steps - start, 1.0)
+        done = tf.clip_by_value(done, 0.0, 1.0)
+        if self.config.schedule == "cosine":
+            done = 0.5 * (1.0 - tf.cos(done * 3.14159265))
+        return self.config.learning_rate * (1.0 - done)
+
+
+class ReIDModel(keras.Model):
+    """A method: named players, each with its own optimizer, moved in turn by the steps of a stage.
+
+    A subclass lists its `STAGES`, builds its networks in the constructor, and writes one `STAGE_step(batch)` a stage.
+    The constructor takes `(image_size, identities, seed)` from the data; its keyword-only arguments are the
+    method's section of the configuration.
+    """
+
+    STAGES: ClassVar[dict[str, Stage]] = {}
+
+    def __init__(self, image_size, identities, seed):
+        super().__init__()
+        self.image_size, self.identities, self.seed = tuple(image_size), identities, seed
+        once = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=once, name="step")
+        self.stage = next(iter(self.STAGES))
+        self.phase = None
+        self.steps_of_stage = {}
+        self._host_step = 0
+        self.built = True  # the networks are built in the constructor; nothing is left for `fit` to build
+
+    # ----------------------------------------------------------------- what a method says of itself
+
+    def players(self) -> dict[str, list[keras.Model]]:
+        """Player name -> the networks that its optimizer moves."""
+        raise NotImplementedError
+
+    def networks(self) -> dict[str, keras.Model]:
+        """Name -> network, as saved with a finished run for another run to start from."""
+        raise NotImplementedError
+
+    def encoders(self) -> dict[str, keras.Model]:
+        """Role -> model from images float32 [B, H, W, 3] in [-1, 1] to features float32 [B, D].
+
+        Roles: `image`, or `rgb` and `ir`, or `probe` and `gallery`. What is evaluated, searched with and served.
+        """
+        raise NotImplementedError
+
+    def representations(self) -> dict[str, dict[str, keras.Model]]:
+        """Every set of encoders worth scoring, by the name under which its metrics are written."""
+        return {"raw": self.encoders()}
+
+    def pictures(self, batch) -> dict[str, tuple[list[str], list[tf.Tensor]]]:
+        """Title -> (column titles, columns of images [n, H, W, 3]) for people to look at; empty where none are made."""
+        return {}
+
+    def phase_of(self, step: int):
+        """What kind of step this is, where a stage alternates; each kind is traced once and read as `self.phase`."""
+        return None
+
+    # ----------------------------------------------------------------- training
+
+    def compile(self, stages: dict[str, StageConfig], jit_compile: bool = False):
+        """Build every stage's optimizers now, inside the strategy's scope: a checkpoint restores only what is built."""
+        super().compile(optimizer=None, jit_compile=False)
+        self.xla = jit_compile
+        self.steps_of_stage = {name: settings.steps for name, settings in stages.items()}
+        self.player_optimizers = {}
+        for stage, settings in stages.items():
+            for player, optimizer in settings.optimizers.items():
+                rate = LearningRate(optimizer, settings.steps, self.step)
+                built = self.player_optimizers[f"{stage}_{player}"] = _build_optimizer(optimizer, rate)
+                built.build(self.variables_of(player))
+
+    def variables_of(self, player: str) -> list:
+        return [variable for network in self.players()[player] for variable in network.trainable_variables]
+
+    def begin(self, stage: str):
+        """Train `stage` from now on. `self.step` says how many of its steps are done."""
+        self.stage = stage
+        self._host_step = int(self.step.numpy())
+        self.make_train_function(force=True)
+
+    def train_step(self, batch):
+        losses = getattr(self, f"{self.stage}_step")(batch)
+        self.step.assign_add(1)
+        return losses
+
+    def minimize(self, tape, losses: dict, player: str):
+        """Descend the sum of `losses` with this player's variables and no others.
+
+        Keras optimizers sum gradients over replicas while every loss is a mean over its replica's images: dividing
+        by the number of replicas here, once, makes the step that of the whole batch.
+        """
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        variables = self.variables_of(player)
+        targets = list(losses.values())
+        shares = [tf.fill(tf.shape(loss), tf.cast(1.0 / replicas, loss.dtype)) for loss in targets]
+        gradients = tape.gradient(targets, variables, output_gradients=shares)
+        self.player_optimizers[f"{self.stage}_{player}"].apply(gradients, variables)
+
+    def report(self, **losses_of_players: dict) -> dict:
+        """`player/loss` -> value: the very dicts that were minimised are what is logged."""
+        return {
+            f"{player}/{name}": loss for player, losses in losses_of_players.items() for name, loss in losses.items()
+        }
+
+    def learning_rates(self) -> dict[str, float]:
+        """Player -> its learning rate at the present step of the present stage."""
+        prefix = f"{self.stage}_"
+        return {
+            key.removeprefix(prefix): float(optimizer._learning_rate(None))
+            for key, optimizer in self.player_optimizers.items()
+            if key.startswith(prefix)
+        }
+
+    @property
+    def metrics(self):
+        return []  # losses are averaged over the steps between two log lines by the training loop
+
+    def make_train_function(self, force=False):
+        """As Keras's own, but it also works on several machines (stock `fit` does not), and knows phases.
+
+        `strategy.run` on a `next(iterator)` inside one `tf.function`, each value reduced by its mean.
+        """
+        if self.train_function is not None and not force:
+            return
+        strategy = self.distribute_strategy
+        if self.xla and strategy.num_replicas_in_sync > 1:
+            raise ValueError("run.jit_compile works on one device only; set run.jit_compile=false or run.strategy=one.")
+
+        @tf.function
+        def distributed_step(iterator, phase):
+            self.phase = dict(phase) if phase else None
+            one_step = tf.function(self.train_step, jit_compile=True) if self.xla else self.train_step
+            losses = strategy.run(one_step, args=(next(iterator),))
+            return {name: strategy.reduce("MEAN", loss, axis=None) for name, loss in losses.items()}
+
+        def train_function(iterator):
+            phase = self.phase_of(self._host_step)
+            self._host_step += 1
+            return distributed_step(iterator, tuple(phase.items()) if phase else None)
+
+        self.train_function = train_function
+
+
+def _build_optimizer(config: Optimizer, rate: LearningRate):
+    if config.name == "sgd":
+        return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov)
+    return keras.optimizers.Adam(rate, beta_1=config.beta_1, beta_2=config.beta_2)

@@ -1,0 +1,49 @@
+"""The identification + verification baseline: what every transfer and every adversary has to beat."""
+
+from typing import ClassVar, Literal
+
+import tensorflow as tf
+
+from tf_reid.classifier import SiameseClassifier
+from tf_reid.config import ExistingPath, Share
+from tf_reid.methods.base import ReIDModel, Stage
+
+
+class Identity(ReIDModel):
+    """Train the siamese classifier of SimPGAN, section 4.2, on one labelled data set (Eq. 1-5).
+
+    Args:
+        backbone: "resnet50" or "small".
+        weights: "imagenet", a local weights file, or null for random weights.
+        dropout: before both heads.
+    """
+
+    STAGES: ClassVar = {"classifier": Stage(players=("classifier",), sampler="pairs")}
+
+    def __init__(
+        self,
+        image_size,
+        identities,
+        seed,
+        *,
+        backbone: Literal["resnet50", "small"] = "resnet50",
+        weights: Literal["imagenet"] | ExistingPath | None = "imagenet",
+        dropout: Share = 0.5,
+    ):
+        super().__init__(image_size, identities, seed)
+        self.classifier = SiameseClassifier(image_size, identities, backbone, weights, dropout)
+
+    def players(self):
+        return {"classifier": [self.classifier]}
+
+    def networks(self):
+        return {"classifier": self.classifier}
+
+    def classifier_step(self, batch):
+        with tf.GradientTape() as tape:
+            losses = self.classifier.pair_losses(batch["source"], batch["source_person"])
+        self.minimize(tape, losses, "classifier")
+        return self.report(classifier=losses)
+
+    def encoders(self):
+        return {"image": self.classifier.backbone}

@@ -1,0 +1,322 @@
+"""SimPGAN: cross-dataset re-ID by translating the unlabelled target to the style of the labelled source.
+
+"Cross-dataset Person Re-Identification Using Similarity Preserved Generative Adversarial Networks", 2018,
+https://arxiv.org/abs/1806.04533.
+"""
+
+import os
+from typing import Annotated, ClassVar, Literal
+
+import keras
+import tensorflow as tf
+from keras import layers
+from pydantic import Field
+
+from tf_reid.classifier import SiameseClassifier
+from tf_reid.config import ExistingPath, NotNegative, Share
+from tf_reid.layers import InstanceNorm, ReflectPad, gan_init
+from tf_reid.losses import l1, least_squares, verification
+from tf_reid.methods.base import ReIDModel, Stage
+
+Whole = Annotated[int, Field(ge=1)]
+
+
+class SimPGAN(ReIDModel):
+    """Two generators, two critics and a frozen siamese classifier; Eq. 1-12 of the paper.
+
+    ```
+              G                  F                 classifier (trained on the source, then frozen)
+    source ──────▶ to_target ──────▶ back_source ──────▶ as alike as the pair was (Eq. 10)
+                     │ D_T: real target?  (Eq. 6, 7)
+              F                  G
+    target ──────▶ to_source ──────▶ back_target
+                     │ D_S: real source?  (Eq. 8, 9)
+    ```
+    The paper prints the other domain's images as the critics' real examples in Eq. 7 and 9; here each critic's real
+    examples are its own domain's, without which it would never see what it must recognise.
+
+    Args:
+        backbone, weights, dropout: of the classifier; see `Identity`.
+        classifier: a finished run whose `networks/classifier.weights.h5` to start from, in place of training one.
+        generator: "tanh" as the paper's; "residual" predicts a change of its input and starts as the identity.
+        generator_width: channels of the first layer; the paper's code has 64.
+        generator_blocks: residual blocks; the paper's code has 6.
+        critic: "patch" is PatchGAN with instance norm (CycleGAN's), "official" the paper's code's (batch norm).
+        critic_width: channels of the first layer.
+        critic_layers: layers of stride 2 in "patch"; 3 judge patches of 70x70 pixels.
+        critic_every: the critics move at every n-th step (the paper: 1, its code: 6).
+        adversarial_weight: of Eq. 6 and 8 (the paper: 1).
+        cycle_weight: λ1 of Eq. 11.
+        similarity_weight: λ2 of Eq. 11.
+        identity_weight: of the loss that asks F to leave source images and G target images alone (not in the paper; its
+            code: 5).
+        pool_size: critics see fakes out of a pool of so many earlier ones, for half of the images; 0: no pool.
+    """
+
+    STAGES: ClassVar = {
+        "classifier": Stage(players=("classifier",), sampler="pairs"),
+        "translation": Stage(players=("generators", "critics"), sampler="pairs_of_two_domains", domains=2),
+    }
+
+    def __init__(
+        self,
+        image_size,
+        identities,
+        seed,
+        *,
+        backbone: Literal["resnet50", "small"] = "resnet50",
+        weights: Literal["imagenet"] | ExistingPath | None = "imagenet",
+        dropout: Share = 0.5,
+        classifier: ExistingPath | None = None,
+        generator: Literal["tanh", "residual"] = "tanh",
+        generator_width: Whole = 64,
+        generator_blocks: Whole = 6,
+        critic: Literal["patch", "official"] = "patch",
+        critic_width: Whole = 64,
+        critic_layers: Whole = 3,
+        critic_every: Whole = 1,
+        adversarial_weight: NotNegative = 1.0,
+        cycle_weight: NotNegative = 10.0,
+        similarity_weight: NotNegative = 1.0,
+        identity_weight: NotNegative = 0.0,
+        pool_size: Annotated[int, Field(ge=0)] = 50,
+    ):
+        super().__init__(image_size, identities, seed)
+        self.classifier = SiameseClassifier(image_size, identities, backbone, weights, dropout)
+        if classifier:
+            _load_classifier(self.classifier, classifier)
+        form = {"width": generator_width, "blocks": generator_blocks, "residual": generator == "residual"}
+        self.G = build_generator(image_size, name="G", **form)
+        self.F = build_generator(image_size, name="F", **form)
+        form = {"width": critic_width, "layers_of_stride_2": critic_layers, "official": critic == "official"}
+        self.D_S = build_critic(image_size, name="D_S", **form)
+        self.D_T = build_critic(image_size, name="D_T", **form)
+        self.source_pool = ImagePool(pool_size, image_size, seed=[seed, 1])
+        self.target_pool = ImagePool(pool_size, image_size, seed=[seed, 2])
+        self.critic_every = critic_every
+        self.adversarial_weight, self.cycle_weight = adversarial_weight, cycle_weight
+        self.similarity_weight, self.identity_weight = similarity_weight, identity_weight
+
+    def players(self):
+        return {
+            "classifier": [self.classifier],
+            "generators": [self.G, self.F],
+            "critics": [self.D_S, self.D_T],
+        }
+
+    def networks(self):
+        return {"classifier": self.classifier, "G": self.G, "F": self.F}
+
+    def phase_of(self, step):
+        if self.stage == "classifier":
+            return None
+        return {"critics_move": step % self.critic_every == 0}
+
+    def classifier_step(self, batch):
+        with tf.GradientTape() as tape:
+            losses = self.classifier.pair_losses(batch["source"], batch["source_person"])
+        self.minimize(tape, losses, "classifier")
+        return self.report(classifier=losses)
+
+    def translation_step(self, batch):
+        source, target = _images(batch["source"]), _images(batch["target"])
+
+        # 1. G: S -> T and F: T -> S fool the critics, lead back to where they came from, and keep a pair's similarity.
+        with tf.GradientTape() as tape:
+            to_target, to_source = self.G(source), self.F(target)
+            generator_losses = self.generator_losses(batch, source, target, to_target, to_source)
+        self.minimize(tape, generator_losses, "generators")
+
+        # 2. D_S and D_T tell real images of their domain from translated ones, the latter out of the pools.
+        to_target = self.target_pool.exchange(tf.stop_gradient(to_target), self.step)
+        to_source = self.source_pool.exchange(tf.stop_gradient(to_source), self.step)
+        with tf.GradientTape() as tape:
+            critic_losses = self.critic_losses(source, target, to_target, to_source)
+        if self.phase["critics_move"]:
+            self.minimize(tape, critic_losses, "critics")
+        return self.report(generators=generator_losses, critics=critic_losses)
+
+    def generator_losses(self, batch, source, target, to_target, to_source) -> dict:
+        """Eq. 11, term by term. The paper sums over a pair's two images: twice the mean over images."""
+        back_source, back_target = self.F(to_target), self.G(to_source)
+        losses = {
+            "G_fools_D_T": self.adversarial_weight
+            * 2.0
+            * least_squares(self.D_T(to_target, training=True), 1.0),  # Eq. 6
+            "F_fools_D_S": self.adversarial_weight
+            * 2.0
+            * least_squares(self.D_S(to_source, training=True), 1.0),  # Eq. 8
+        }
+        if self.cycle_weight:
+            losses["cycle"] = self.cycle_weight * 2.0 * (l1(back_source, source) + l1(back_target, target))
+        if self.similarity_weight:
+            similarity = self.similarity_loss(back_source, batch["source_person"])
+            losses["similarity"] = self.similarity_weight * similarity
+        if self.identity_weight:
+            unchanged = l1(self.F(source), source) + l1(self.G(target), target)
+            losses["identity"] = self.identity_weight * 2.0 * unchanged
+        return losses
+
+    def similarity_loss(self, back_source, persons):
+        """Eq. 10: the frozen classifier must still tell same from different on F(G(source)).
+
+        Args:
+            back_source: float32 [2P, H, W, 3], a pair's two images one after the other.
+            persons: int [P, 2].
+        """
+        features = self.classifier(back_source, training=False)
+        logits = self.classifier.same_person_logit(features[0::2], features[1::2])
+        return verification(logits, tf.cast(persons[:, 0] == persons[:, 1], features.dtype))
+
+    def critic_losses(self, source, target, to_target, to_source) -> dict:
+        """Eq. 7 and 9 with their real domains put right; `to_target` and `to_source` carry no gradient."""
+        return {
+            "D_T": 2.0
+            * (
+                least_squares(self.D_T(to_target, training=True), 0.0)
+                + least_squares(self.D_T(target, training=True), 1.0)
+            ),
+            "D_S": 2.0
+            * (
+                least_squares(self.D_S(to_source, training=True), 0.0)
+                + least_squares(self.D_S(source, training=True), 1.0)
+            ),
+        }
+
+    def encoders(self):
+        if self.steps_of_stage.get("translation") == 0:  # the direct transfer
+            return {"image": self.classifier.backbone}
+        images = keras.Input((*self.image_size, 3))
+        return {"image": keras.Model(images, self.classifier.backbone(self.F(images)), name="translating_encoder")}
+
+    def representations(self):
+        raw = {"raw": {"image": self.classifier.backbone}}
+        if self.steps_of_stage.get("translation") == 0:
+            return raw
+        return raw | {"translated": self.encoders()}
+
+    def pictures(self, batch):
+        if self.stage == "classifier":
+            return {}
+        source, target = _images(batch["source"]), _images(batch["target"])
+        to_target, to_source = self.G(source), self.F(target)
+        return {
+            "source to target": (
+                ["source", "G(source)", "F(G(source))"],
+                [source, to_target, self.F(to_target)],
+            ),
+            "target to source": (
+                ["target", "F(target)", "G(F(target))"],
+                [target, to_source, self.G(to_source)],
+            ),
+        }
+
+
+class ImagePool(tf.Module):
+    """Half of the time an earlier fake is handed to the critic in place of the new one, which takes its place.
+
+    Each replica has a pool of its own. The draws are a function of seed and step, so that a resumed run repeats them.
+    """
+
+    def __init__(self, size, image_size, seed):
+        super().__init__()
+        self.size, self.seed = size, seed
+        own = {
+            "trainable": False,
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        }
+        self.images = tf.Variable(tf.zeros((size, *image_size, 3)), name="images", **own)
+        self.filled = tf.Variable(0, dtype=tf.int32, name="filled", **own)
+
+    def exchange(self, fakes, step):
+        """float32 [B, H, W, 3] -> as many images. While the pool fills it returns what it is given."""
+        count = fakes.shape[0]
+        if self.size < count:
+            return fakes
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = tf.stack([self.seed[0] * 4 + self.seed[1], tf.cast(step, tf.int32) * 64 + tf.cast(replica, tf.int32)])
+        draws = tf.random.stateless_uniform([self.size + count], seed)
+        filled = self.filled.read_value()
+        filling = filled + count <= self.size
+        # Distinct places in the pool: the next free ones while it fills, then random ones.
+        slots = tf.where(filling, filled + tf.range(count), tf.math.top_k(draws[: self.size], count).indices)
+        old = tf.gather(self.images.read_value(), slots)
+        swap = tf.logical_and(tf.logical_not(filling), draws[self.size :] < 0.5)
+        stored = tf.where(tf.logical_or(filling, swap)[:, None, None, None], fakes, old)
+        self.images.assign(tf.tensor_scatter_nd_update(self.images.read_value(), slots[:, None], stored))
+        self.filled.assign(tf.where(filling, filled + count, filled))
+        return tf.where(swap[:, None, None, None], old, fakes)
+
+
+def build_generator(image_size, width, blocks, residual, name) -> keras.Model:
+    """CycleGAN's generator: images [B, H, W, 3] in [-1, 1] -> the same. Height and width must be multiples of 4.
+
+    7x7 to `width`; two 3x3 of stride 2 to 4·`width`; `blocks` residual ones; two transposed 3x3 of stride 2; 7x7 to 3.
+    With `residual`, the last layer starts at zero and its output is added to the input before the tanh.
+    """
+    if image_size[0] % 4 or image_size[1] % 4:
+        raise ValueError(f"data.image_size is {list(image_size)}, but a generator halves it twice: use multiples of 4.")
+    images = keras.Input((*image_size, 3))
+    x = _conv(ReflectPad(3)(images), width, 7, padding="valid")
+    x = _conv(x, 2 * width, 3, 2)
+    x = _conv(x, 4 * width, 3, 2)
+    for _ in range(blocks):
+        y = _conv(ReflectPad(1)(x), 4 * width, 3, padding="valid")
+        y = _conv(ReflectPad(1)(y), 4 * width, 3, padding="valid", activation=None)
+        x = x + y
+    for channels in (2 * width, width):
+        x = layers.Conv2DTranspose(channels, 3, 2, padding="same", use_bias=False, kernel_initializer=gan_init())(x)
+        x = layers.ReLU()(InstanceNorm()(x))
+    init = "zeros" if residual else gan_init()
+    x = layers.Conv2D(3, 7, kernel_initializer=init)(ReflectPad(3)(x))
+    if residual:
+        x = x + keras.ops.arctanh(0.98 * images)
+    return keras.Model(images, keras.ops.tanh(x), name=name)
+
+
+def build_critic(image_size, width, layers_of_stride_2, official, name) -> keras.Model:
+    """Images [B, H, W, 3] in [-1, 1] -> a score a patch [B, h, w, 1]; 1 says real.
+
+    "patch": 4x4 convolutions with instance norm and leaky ReLU 0.2, `layers_of_stride_2` of them halving, then two of
+    stride 1. "official": three 4x4 of stride 2 with batch norm and leaky ReLU 0.05, then one 4x4 without padding.
+    """
+    images = keras.Input((*image_size, 3))
+    slope = 0.05 if official else 0.2
+    x = layers.Conv2D(width, 4, 2, padding="same", kernel_initializer=gan_init())(images)
+    x = layers.LeakyReLU(slope)(x)
+    strides = [2] * 2 if official else [2] * (layers_of_stride_2 - 1) + [1]
+    for depth, stride in enumerate(strides, start=1):
+        channels = width * min(2**depth, 8)
+        x = layers.Conv2D(channels, 4, stride, padding="same", use_bias=False, kernel_initializer=gan_init())(x)
+        x = (
+            layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)(x)
+            if official
+            else InstanceNorm()(x)
+        )
+        x = layers.LeakyReLU(slope)(x)
+    padding = "valid" if official else "same"
+    scores = layers.Conv2D(1, 4, padding=padding, kernel_initializer=gan_init())(x)
+    return keras.Model(images, scores, name=name)
+
+
+def _conv(x, channels, kernel, stride=1, padding="same", activation="relu"):
+    x = layers.Conv2D(channels, kernel, stride, padding, use_bias=False, kernel_initializer=gan_init())(x)
+    x = InstanceNorm()(x)
+    return layers.Activation(activation)(x) if activation else x
+
+
+def _images(pairs):
+    """[P, 2, H, W, 3] -> [2P, H, W, 3], a pair's two images one after the other."""
+    return tf.reshape(pairs, (-1, *pairs.shape[2:]))
+
+
+def _load_classifier(classifier, run):
+    path = os.path.join(run, "networks", "classifier.weights.h5") if os.path.isdir(run) else run
+    try:
+        classifier.load_weights(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"method.classifier: {path} does not hold the weights of this classifier (same backbone, image size and "
+            f"source data set); name a finished run or leave it null to train one ({error})."
+        ) from error

@@ -1,0 +1,187 @@
+"""The training loop: one `fit` a stage, with checkpoints, a progress bar, TensorBoard and pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from tf_reid import config as configuration
+from tf_reid import data, pictures
+from tf_reid.config import Config
+from tf_reid.runs import Progress, training_records
+
+
+class NotFinite(RuntimeError):
+    """A loss became NaN or infinite; the message names it and the step."""
+
+
+def train(model, config: Config, domains: dict[str, data.Records], folder: Path, evaluate: Callable[[], dict]):
+    """Train every stage of the method that is not finished yet, going on from the run's last checkpoint.
+
+    Args:
+        model: built and compiled inside its strategy's scope.
+        domains: all records of `source` and `target`.
+        folder: the run's folder.
+        evaluate: () -> representation -> metrics; drawn as curves every `run.evaluate_every` steps.
+
+    Raises:
+        NotFinite: a loss is NaN or infinite. The last checkpoint is from before that.
+    """
+    progress = Progress(folder, model)
+    resumed = progress.restore()
+    records = training_records(config, domains)
+    writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
+    with writer.as_default():
+        tf.summary.text("configuration", f"```yaml\n{configuration.dump(config)}```", step=0)
+    for number, (name, stage) in enumerate(config.stages.items()):
+        if number < int(progress.stage):
+            continue
+        model.begin(name)
+        start = int(model.step)
+        if resumed and start:
+            print(f"Going on with stage {name} at step {start} of {stage.steps}.")
+        sampler = _sampler(model.STAGES[name], stage, records)
+        batches = data.training_batches(
+            records,
+            sampler,
+            seed=config.run.seed,
+            stage=number,
+            start=start,
+            steps=stage.steps,
+            image_size=config.data.image_size,
+            flip=config.data.augment.flip,
+            pad=config.data.augment.pad,
+        )
+        if start < stage.steps:
+            losses = Losses(model, stage.steps, start, config.run.log_every, writer)
+            callbacks = [losses, Checkpoints(progress, losses, config.run.checkpoint_every)]
+            if config.run.pictures_every:
+                callbacks.append(Pictures(model, next(iter(batches)), config.run.pictures_every, folder, writer))
+            if config.run.evaluate_every:
+                callbacks.append(Evaluations(model, evaluate, config.run.evaluate_every, writer))
+            model.fit(batches, epochs=1, verbose=0, callbacks=callbacks)
+        for network, weights in model.networks().items():
+            path = folder / "networks" / f"{network}.weights.h5"
+            path.parent.mkdir(exist_ok=True)
+            beside = path.with_name(f"unfinished_{path.name}")
+            weights.save_weights(beside)
+            beside.replace(path)
+        progress.stage.assign(number + 1)
+        model.step.assign(0)
+        progress.save()
+
+
+def _sampler(kind, stage, records):
+    arguments = [records["source"], stage.batch_size, stage.positive_share]
+    if kind.domains == 2:
+        arguments.append(records["target"])
+    return data.SAMPLERS[kind.sampler](*arguments)
+
+
+class _EverySteps(keras.callbacks.Callback):
+    """Calls `act(step)` after every n-th step of the stage, and after its last."""
+
+    def __init__(self, model, every, start=None):
+        super().__init__()
+        self.method, self.every = model, every
+        self.step = int(model.step) if start is None else start
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % self.every == 0:
+            self.act(self.step)
+
+    def on_train_end(self, logs=None):
+        if self.step % self.every:
+            self.act(self.step)
+
+    def act(self, step):
+        raise NotImplementedError
+
+
+class Losses(_EverySteps):
+    """Shows every loss's mean since the last look, on the progress bar and in TensorBoard; stops at NaN or infinity."""
+
+    def __init__(self, model, steps, start, every, writer):
+        super().__init__(model, every, start)
+        self.writer, self.waiting = writer, []
+        self.bar = tqdm(total=steps, initial=start, desc=model.stage, unit="step", dynamic_ncols=True, mininterval=0.5)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.waiting.append(logs)
+        super().on_train_batch_end(batch, logs)
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        self.bar.close()
+
+    def act(self, step):
+        if not self.waiting:
+            return
+        values = {name: np.array([float(losses[name]) for losses in self.waiting]) for name in self.waiting[0]}
+        first = step - len(self.waiting) + 1
+        self.waiting = []
+        for name, series in values.items():
+            if not np.isfinite(series).all():
+                self.bar.close()
+                at = first + int(np.flatnonzero(~np.isfinite(series))[0])
+                raise NotFinite(
+                    f"The loss {name} of stage {self.method.stage} is {series[at - first]} at step {at}; the "
+                    "checkpoint before it is kept. A lower learning rate of its player is the usual remedy."
+                )
+        self.bar.update(step - self.bar.n)
+        self.bar.set_postfix({name.split("/")[-1]: f"{series.mean():.3g}" for name, series in values.items()})
+        with self.writer.as_default(step=step):
+            for name, series in values.items():
+                tf.summary.scalar(f"{self.method.stage}/{name}", series.mean())
+            for player, rate in self.method.learning_rates().items():
+                tf.summary.scalar(f"{self.method.stage}/{player}/learning_rate", rate)
+
+
+class Checkpoints(_EverySteps):
+    """Saves every n steps, never a state with a loss that is not finite."""
+
+    def __init__(self, progress, losses, every):
+        super().__init__(progress.model, every)
+        self.progress, self.losses = progress, losses
+
+    def on_train_end(self, logs=None):
+        pass  # the training loop saves when a stage is finished
+
+    def act(self, step):
+        self.losses.act(step)
+        self.progress.save()
+
+
+class Pictures(_EverySteps):
+    """Grids of the method's pictures of one fixed batch, in TensorBoard and as PNG files."""
+
+    def __init__(self, model, batch, every, folder, writer, most=6):
+        super().__init__(model, every)
+        self.batch, self.folder, self.writer, self.most = batch, folder, writer, most
+
+    def act(self, step):
+        for title, (columns, images) in self.method.pictures(self.batch).items():
+            rows = np.stack([data.to_uint8(column[: self.most]) for column in images], axis=1)
+            grid = pictures.grid(rows, column_titles=columns)
+            name = f"{self.method.stage}_{title.replace(' ', '_')}_{step:06d}.png"
+            pictures.write_png(self.folder / "pictures" / name, grid)
+            with self.writer.as_default(step=step):
+                tf.summary.image(f"{self.method.stage}/{title}", grid[None])
+
+
+class Evaluations(_EverySteps):
+    """Scores of every representation as curves."""
+
+    def __init__(self, model, evaluate, every, writer):
+        super().__init__(model, every)
+        self.evaluate, self.writer = evaluate, writer
+
+    def act(self, step):
+        with self.writer.as_default(step=step):
+            for representation, metrics in self.evaluate().items():
+                for name in ("rank1", "rank5", "rank10", "mAP", "mINP"):
+                    tf.summary.scalar(f"{self.method.stage}/evaluation/{representation}/{name}", metrics[name])

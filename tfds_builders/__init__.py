@@ -1,0 +1,74 @@
+"""Person re-identification data sets as TensorFlow Datasets builders; `python -m tfds_builders` lists them.
+
+Importing this package is cheap: a builder's module, and TensorFlow Datasets with it, is imported when it is
+asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    import tensorflow_datasets as tfds
+
+DATASETS = ("synthetic_pedestrians", "viper", "grid", "market1501", "cuhk01", "prid2011", "folder")
+KINDS = ("images", "pairs", "triplets")
+
+
+class DatasetError(ValueError):
+    """A data set that cannot be found, read or built; its message is one sentence for the user."""
+
+
+def builder(
+    spec: str | dict, *, kind: str = "images", data_dir: str | os.PathLike | None = None
+) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a data set; nothing is built yet, see `prepare`.
+
+    Args:
+      spec: "viper", "synthetic_pedestrians/street" or, for your own images,
+        {"name": "folder", "root": FOLDER, "pattern": REGULAR_EXPRESSION} or {"name": "folder", "csv": FILE}.
+      kind: "images" (one image an example), "pairs" or "triplets" (fixed, seeded sets for validation and
+        tests).
+      data_dir: where prepared data sets live; TFDS's own default when None.
+
+    Raises:
+      DatasetError (a ValueError): the name, variant, kind or an option is not known.
+    """
+    options = dict(spec) if isinstance(spec, dict) else {"name": spec}
+    name, _, variant = str(options.pop("name", "")).partition("/")
+    if kind not in KINDS:
+        raise DatasetError(f"the kind {kind!r} is not known: choose one of {', '.join(KINDS)}")
+    cls = builder_class(name)
+    return cls(config=cls.config_for(kind, variant or None, **options), data_dir=data_dir)
+
+
+def builder_class(name: str) -> type:
+    """Returns the builder class of the data set called `name`, one of `DATASETS`."""
+    if name not in DATASETS:
+        close = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise DatasetError(f"the data set {name!r} is not known{hint}: choose one of {', '.join(DATASETS)}")
+    return importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder").Builder
+
+
+def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
+    """Builds the data set if it is not built yet, and returns its builder.
+
+    Args:
+      builder: what `builder` returned.
+      manual_dir: the folder that holds the data set's archive or its unpacked folder; where None,
+        DATA_DIR/downloads/manual. A data set that is built already, is rendered or is a folder of your own
+        needs none.
+
+    Raises:
+      DatasetError: the archive is missing, incomplete or damaged. Nothing half-built is left behind.
+    """
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
+    builder.download_and_prepare(download_config=config)  # returns at once where it is built already
+    return builder

@@ -1,0 +1,220 @@
+"""What every data set here shares: its records, its kinds of examples, its checks and how it is written."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import os
+import pathlib
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+
+from tfds_builders import KINDS, DatasetError
+from tfds_builders.pairs import draw_pairs, draw_triplets
+from tfds_builders.sources import Archive, Location, locate
+
+SPLITS = ("train", "query", "gallery")
+MODALITIES = ("rgb", "infrared")
+LIMIT = 2000  # pairs, or triplets, a split: enough for a stable figure, small enough to build in seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image: who is seen, where, and in which split.
+
+    Attributes:
+      person: 1 or more; 0 is a distractor, nobody's query.
+      camera: 1 or more.
+      file: the image's name in its data set, unique.
+      image: where the image lies, or a function that renders it as uint8 RGB [height, width, 3].
+      split: "train", "query" or "gallery".
+      modality: "rgb" or "infrared".
+    """
+
+    person: int
+    camera: int
+    file: str
+    image: Location | Callable[[], np.ndarray]
+    split: str = "train"
+    modality: str = "rgb"
+
+
+@dataclasses.dataclass(eq=False)
+class PedestrianConfig(tfds.core.BuilderConfig):
+    """A data set's variant (None where it has only one) and the kind of its examples."""
+
+    kind: str = "images"
+    variant: str | None = None
+
+
+def configs(variants: tuple[str, ...] = ()) -> list[PedestrianConfig]:
+    """The configs of a data set: images, pairs, triplets; with variants street, street-pairs and so on."""
+    if not variants:
+        return [PedestrianConfig(name=kind, kind=kind) for kind in KINDS]
+    return [
+        PedestrianConfig(variant if kind == "images" else f"{variant}-{kind}", kind=kind, variant=variant)
+        for variant in variants
+        for kind in KINDS
+    ]
+
+
+class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Base of the builders: a subclass says where its files are, how many, and how to read them.
+
+    Examples of the kind `images` have image (uint8 RGB [height, width, 3]), person, camera (int64), modality
+    (0 rgb, 1 infrared) and file (text), in the splits train, query and gallery. `pairs` have image_a,
+    person_a, camera_a, file_a, the same with _b, and same (1 or 0); `triplets` have image_anchor and so on,
+    with _positive and _negative; both have the splits train (its persons) and test (of query and gallery).
+    `info.metadata` holds {"protocols": {name: values}, "default_protocol": name}.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
+    BUILDER_CONFIGS = configs()
+    VARIANTS: ClassVar[tuple[str, ...]] = ()
+    ARCHIVE: ClassVar[Archive | None] = None  # None: needs no files
+    TERMS: ClassVar[str] = ""  # of a data set without archive
+    COUNTS: ClassVar[dict[str, int]] = {}  # part of the data set: its official number of images
+
+    @abc.abstractmethod
+    def read(self, folder: Location | None) -> tuple[list[Record], dict[str, dict[str, Any]]]:
+        """Returns the records and the protocols, the default protocol first, given what `locate` found."""
+
+    @classmethod
+    def config_for(cls, kind: str, variant: str | None, **options) -> PedestrianConfig:
+        """Returns the config that `tfds_builders.builder` asks for."""
+        if options:
+            raise DatasetError(f"{cls.name}: it has no option {', '.join(options)}")
+        if cls.VARIANTS and variant not in cls.VARIANTS:
+            choice = ", ".join(f"{cls.name}/{known}" for known in cls.VARIANTS)
+            wrong = f"there is no variant {variant}" if variant else "it comes in variants"
+            raise DatasetError(f"{cls.name}: {wrong}: choose one of {choice}")
+        if variant and not cls.VARIANTS:
+            raise DatasetError(f"{cls.name}: it has no variants: write {cls.name} without /{variant}")
+        return next(config for config in cls.BUILDER_CONFIGS if (config.kind, config.variant) == (kind, variant))
+
+    def check_counts(self, found: dict[str, int]) -> None:
+        """Raises DatasetError where the number of images in a part differs from `COUNTS`."""
+        for part, expected in self.COUNTS.items():
+            if found[part] != expected:
+                raise DatasetError(
+                    f"{self.name}: expected {expected} images in {part}, found {found[part]}: "
+                    "the copy is incomplete or not the official one"
+                )
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        kind = self.builder_config.kind
+        if kind == "images":
+            features = self._features() | {"modality": tfds.features.ClassLabel(names=MODALITIES)}
+        elif kind == "pairs":
+            features = self._features("_a") | self._features("_b") | {"same": np.int64}
+        else:
+            features = self._features("_anchor") | self._features("_positive") | self._features("_negative")
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features), metadata=tfds.core.MetadataDict()
+        )
+
+    @staticmethod
+    def _features(role: str = "") -> dict[str, Any]:
+        return {
+            f"image{role}": tfds.features.Image(shape=(None, None, 3)),
+            f"person{role}": np.int64,
+            f"camera{role}": np.int64,
+            f"file{role}": tfds.features.Text(),
+        }
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
+        folder = None
+        if self.ARCHIVE:
+            try:
+                manual_dir = dl_manager.manual_dir
+            except AssertionError as error:  # TFDS's own check: its first sentence names the folder
+                reason = str(error).split(". ")[0]
+                raise DatasetError(f"{self.name}: {reason}: {self.ARCHIVE.instructions}") from None
+            except NotADirectoryError as error:
+                raise DatasetError(f"{self.name}: {error.filename} is a file: give its folder") from None
+            folder = locate(self.name, self.ARCHIVE, pathlib.Path(manual_dir))
+        records, protocols = self.read(folder)
+        if not records:
+            raise DatasetError(f"{self.name}: there is no image to build it from")
+        self.info.metadata.update(protocols=protocols, default_protocol=next(iter(protocols)))
+        if self.builder_config.kind == "images":
+            splits = {split: [r for r in records if r.split == split] for split in SPLITS}
+            return {split: self._generate_examples(chosen) for split, chosen in splits.items() if chosen}
+
+        parts = {
+            "train": [r for r in records if r.split == "train"],
+            "test": [r for r in records if r.split != "train"],
+        }
+        if self.builder_config.kind == "pairs":
+            draw, generate = draw_pairs, self._generate_pairs
+        else:
+            draw, generate = draw_triplets, self._generate_triplets
+        return {
+            part: generate(draw(chosen, LIMIT, name=f"{self.name}, split {part}")) for part, chosen in parts.items()
+        }
+
+    def _generate_examples(self, records: list[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for record, image in self._encode(records):
+            yield record.file, _example(record, image) | {"modality": record.modality}
+
+    def _generate_pairs(self, pairs: list[tuple]) -> Iterator[tuple[int, dict[str, Any]]]:
+        images = dict(self._encode([record for a, b, _ in pairs for record in (a, b)]))
+        for key, (a, b, same) in enumerate(pairs):
+            yield key, _example(a, images[a], "_a") | _example(b, images[b], "_b") | {"same": same}
+
+    def _generate_triplets(self, triplets: list[tuple]) -> Iterator[tuple[int, dict[str, Any]]]:
+        images = dict(self._encode([record for triplet in triplets for record in triplet]))
+        for key, triplet in enumerate(triplets):
+            example = {}
+            for record, role in zip(triplet, ("_anchor", "_positive", "_negative"), strict=True):
+                example |= _example(record, images[record], role)
+            yield key, example
+
+    def _encode(self, records: list[Record]) -> Iterator[tuple[Record, bytes]]:
+        records = list(dict.fromkeys(records))  # a record may be part of several pairs
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV decodes outside the interpreter's lock
+            for start in range(0, len(records), 256):  # bounds what waits in memory for the writer
+                batch = records[start : start + 256]
+                yield from zip(batch, pool.map(self._encode_one, batch), strict=True)
+
+    def _encode_one(self, record: Record) -> bytes:
+        if callable(record.image):
+            bgr = record.image()[..., ::-1]
+            return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+        try:
+            return sound_image(record.image.read_bytes())
+        except (ValueError, OSError, zipfile.BadZipFile):
+            raise DatasetError(
+                f"{self.name}: the image {record.image} is damaged: replace it with a sound copy"
+            ) from None
+
+
+def sound_image(data: bytes) -> bytes:
+    """Returns an image file's bytes, JPEG and PNG untouched, other formats as PNG; ValueError if damaged."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if pixels is None:
+        raise ValueError("not an image")
+    if data.startswith(b"\xff\xd8\xff"):
+        # Some releases of OpenCV fill a JPEG that was cut off with grey: look for its end marker too.
+        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+            raise ValueError("cut off")
+        return data
+    if data.startswith(b"\x89PNG"):
+        return data
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def _example(record: Record, image: bytes, role: str = "") -> dict[str, Any]:
+    return {
+        f"image{role}": image,
+        f"person{role}": record.person,
+        f"camera{role}": record.camera,
+        f"file{role}": record.file,
+    }

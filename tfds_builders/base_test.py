@@ -1,0 +1,196 @@
+"""What all builders share, tried on a tiny VIPeR: finding files, checks, pairs, triplets, a clean end."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+
+import tfds_builders
+from tfds_builders import DatasetError, base
+from tfds_builders.base import sound_image
+from tfds_builders.viper.viper_dataset_builder import Builder
+
+PERSONS = 8
+
+
+@pytest.fixture
+def viper(tmp_path, monkeypatch, write_image):
+    """The unpacked folder, in tmp_path/manual."""
+    root = tmp_path / "manual/VIPeR"
+    for person in range(PERSONS):
+        write_image(root / f"cam_a/{person:03d}_45.bmp")
+        write_image(root / f"cam_b/{person:03d}_90.bmp")
+    monkeypatch.setattr(Builder, "COUNTS", {"cam_a": PERSONS, "cam_b": PERSONS})
+    monkeypatch.setattr(Builder, "TEST_PERSONS", 4)
+    monkeypatch.setattr(Builder, "VALIDATION_PERSONS", 2)
+    return root
+
+
+def build(tmp_path, manual_dir=None, kind="images"):
+    builder = tfds_builders.builder("viper", kind=kind, data_dir=tmp_path / "data")
+    return tfds_builders.prepare(builder, manual_dir or tmp_path / "manual")
+
+
+def zip_folder(folder, archive, inside):
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*.bmp")):
+            file.write(path, f"{inside}{path.relative_to(folder)}")
+
+
+@pytest.mark.parametrize("name, inside", [("VIPeR.v1.0.zip", "VIPeR/"), ("VIPeR.zip", "")])
+def test_archive_reads_like_its_folder(tmp_path, viper, read_back, name, inside):
+    unpacked = read_back(build(tmp_path))
+    (tmp_path / "zipped").mkdir()
+    zip_folder(viper, tmp_path / "zipped" / name, inside)
+    shutil.rmtree(tmp_path / "data")
+    assert read_back(build(tmp_path, tmp_path / "zipped")) == unpacked
+    assert len(unpacked["train"]) == 8
+
+
+def test_folder_itself_may_be_given(tmp_path, viper):
+    assert build(tmp_path, viper).info.splits["query"].num_examples == 4
+
+
+def test_built_data_set_needs_no_files_any_more(tmp_path, viper, read_back):
+    build(tmp_path)
+    shutil.rmtree(viper)
+    assert len(read_back(build(tmp_path, tmp_path / "nowhere"))["train"]) == 8
+
+
+@pytest.mark.parametrize(
+    "where, message",
+    [
+        (
+            "nowhere",
+            r"nowhere does not exist or is empty: put VIPeR\.v1\.0\.zip or its unpacked folder VIPeR/",
+        ),
+        (
+            "elsewhere",
+            r"found neither VIPeR/ nor VIPeR\.v1\.0\.zip nor VIPeR\.zip in .*elsewhere: .* research",
+        ),
+        ("manual/VIPeR/cam_a", r"cam_a is one part of the data set; give the folder that holds VIPeR/"),
+        ("half", r"half has no cam_b; give a complete copy"),
+        ("broken", r"VIPeR\.zip is not a whole zip archive"),
+        ("elsewhere/notes.txt", r"notes\.txt is a file: give its folder"),
+    ],
+)
+def test_missing_files_are_explained_in_one_sentence(tmp_path, viper, where, message):
+    for folder in ("elsewhere", "half/cam_a", "broken"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "elsewhere/notes.txt").write_text("nothing here")
+    (tmp_path / "broken/VIPeR.zip").write_bytes(b"PK cut off")
+    with pytest.raises(DatasetError, match=message) as error:
+        build(tmp_path, tmp_path / where)
+    assert str(error.value).startswith("viper: ")
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_count_names_part_expected_and_found(tmp_path, viper):
+    (viper / "cam_a/000_45.bmp").unlink()
+    with pytest.raises(DatasetError, match="viper: expected 8 images in cam_a, found 7"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"<html>"])
+def test_damaged_image_is_named_and_leaves_nothing_half_built(tmp_path, viper, damage):
+    image = viper / "cam_b/007_90.bmp"
+    sound = image.read_bytes()
+    image.write_bytes(damage(sound))
+    with pytest.raises(DatasetError, match=r"the image .*007_90\.bmp is damaged"):
+        build(tmp_path)
+    assert not [path for path in (tmp_path / "data").rglob("*") if "tfrecord" in path.name]
+    assert not tfds_builders.builder("viper", data_dir=tmp_path / "data").data_path.exists()
+    image.write_bytes(sound)
+    assert build(tmp_path).info.splits.total_num_examples == 16
+
+
+def test_interrupted_build_leaves_nothing_half_built(tmp_path, viper, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base, "_example", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path)
+    assert not [path for path in (tmp_path / "data").rglob("*") if "1.0.0" in path.name]
+
+
+@pytest.mark.parametrize("format", [".jpg", ".png"])
+def test_sound_image_is_kept_byte_for_byte_and_a_cut_one_refused(format):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)
+    data = cv2.imencode(format, pixels)[1].tobytes()
+    assert sound_image(data) == data
+    for length in (0, 3, len(data) // 2, len(data) - 8):
+        with pytest.raises(ValueError):
+            sound_image(data[:length])
+
+
+def test_decoded_image_is_rgb(tmp_path, viper):
+    example = next(iter(build(tmp_path).as_dataset(split="query").as_numpy_iterator()))
+    bgr = cv2.imread(str(viper / example["file"].decode()))
+    np.testing.assert_array_equal(example["image"], bgr[..., ::-1])
+
+
+def test_pairs(tmp_path, viper):
+    builder = build(tmp_path, kind="pairs")
+    test = set(builder.info.metadata["protocols"]["random_316"]["test_persons"][0])
+    splits = {split: list(data.as_numpy_iterator()) for split, data in builder.as_dataset().items()}
+    assert set(splits) == {"train", "test"}
+    for split, examples in splits.items():
+        assert len(examples) == 16
+        assert sum(example["same"] for example in examples) == 8
+        for example in examples:
+            assert (example["person_a"] == example["person_b"]) == bool(example["same"])
+            assert {example["camera_a"], example["camera_b"]} == {1, 2}
+            assert (example["person_a"] in test) == (example["person_b"] in test) == (split == "test")
+            bgr = cv2.imread(str(viper / example["file_b"].decode()))
+            np.testing.assert_array_equal(example["image_b"], bgr[..., ::-1])
+
+
+def test_triplets(tmp_path, viper):
+    examples = list(build(tmp_path, kind="triplets").as_dataset(split="test").as_numpy_iterator())
+    assert len(examples) == 8
+    for example in examples:
+        assert example["person_anchor"] == example["person_positive"] != example["person_negative"]
+        assert example["camera_anchor"] != example["camera_positive"] == example["camera_negative"]
+        assert example["image_anchor"].shape == (16, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "spec, kind, message",
+    [
+        (
+            "vipr",
+            "images",
+            "'vipr' is not known .did you mean viper..: choose one of synthetic_pedestrians, ",
+        ),
+        ("viper", "quadruplets", "'quadruplets' is not known: choose one of images, pairs, triplets"),
+        ("viper/street", "images", "viper: it has no variants"),
+        ({"name": "viper", "root": "x"}, "images", "viper: it has no option root"),
+        ({"root": "x"}, "images", "'' is not known"),
+    ],
+)
+def test_unknown_names_are_explained(tmp_path, spec, kind, message):
+    with pytest.raises(ValueError, match=message):
+        tfds_builders.builder(spec, kind=kind, data_dir=tmp_path)
+
+
+def test_import_is_cheap():
+    code = "import sys, tfds_builders; print([m for m in ('tensorflow_datasets', 'cv2') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", tfds_builders.DATASETS)
+def test_every_data_set_is_documented(name):
+    cls = tfds_builders.builder_class(name)
+    description = cls.get_metadata().description
+    assert cls.name == name
+    for heading in ("**Terms of use.**", "**Protocol"):
+        assert heading in description
+    if cls.ARCHIVE:
+        assert cls.ARCHIVE.files[0] in description
+        assert cls.get_metadata().citation

@@ -1,0 +1,206 @@
+"""A folder of one's own, by pattern and by table."""
+
+import os
+
+import pytest
+
+import tfds_builders
+from tfds_builders import DatasetError
+
+PATTERN = r"(?P<person>[^/]+)/c(?P<camera>\d+)_\d+"
+
+
+@pytest.fixture
+def root(tmp_path, write_image):
+    """Four persons, two shots by each of two cameras, in several formats; a distractor and a junk box."""
+    for person in ("anna", "bert", "cleo", "dora"):
+        for camera in (3, 12):
+            write_image(tmp_path / f"images/{person}/c{camera}_0.jpg")
+            write_image(tmp_path / f"images/{person}/c{camera}_1.PNG")
+    write_image(tmp_path / "images/0000/c3_0.jpg")
+    write_image(tmp_path / "images/-1/c3_0.jpg")
+    return tmp_path / "images"
+
+
+def make(root, pattern=PATTERN, kind="images", **options):
+    spec = {"name": "folder", "root": root, "pattern": pattern} | options
+    spec = {key: value for key, value in spec.items() if value is not None}
+    return tfds_builders.builder(spec, kind=kind, data_dir=root.parent / "data")
+
+
+def build(root, *arguments, **options):
+    return tfds_builders.prepare(make(root, *arguments, **options))
+
+
+def write_csv(root, *lines, header="path,person,camera"):
+    table = root / "labels.csv"
+    table.write_text("\n".join([header, *lines]) + "\n")
+    return table
+
+
+def test_halves_queries_and_distractors(root, read_back):
+    builder = build(root)
+    splits = read_back(builder)
+    assert builder.info.metadata["persons"] == {"anna": 1, "bert": 2, "cleo": 3, "dora": 4}
+    assert builder.info.metadata["cameras"] == {"3": 3, "12": 12}
+    assert builder.info.metadata["default_protocol"] == "market"
+    train = {e["person"] for e in splits["train"].values()}
+    test = {1, 2, 3, 4} - train
+    assert len(train) == len(test) == 2
+    assert len(splits["train"]) == 8
+    queries = sorted((e["person"], e["camera"]) for e in splits["query"].values())
+    assert queries == sorted((person, camera) for person in test for camera in (3, 12))
+    gallery = sorted((e["person"], e["camera"]) for e in splits["gallery"].values())
+    assert gallery == sorted([(0, 3), *queries])
+    assert not any(file.startswith("-1") for examples in splits.values() for file in examples)
+    for examples in splits.values():
+        for file, example in examples.items():
+            assert example["image"] == (root / file).read_bytes()
+
+
+def test_a_cameras_only_image_can_be_found(tmp_path, write_image, read_back):
+    for person in (1, 2):
+        for camera in (1, 2):
+            write_image(tmp_path / f"images/{person}/c{camera}_0.jpg")
+    splits = read_back(build(tmp_path / "images"))
+    assert [e["camera"] for e in splits["query"].values()] == [1]
+    assert [e["camera"] for e in splits["gallery"].values()] == [2]
+    assert len(splits["train"]) == 2
+
+
+def test_pattern_may_tell_split_and_modality(tmp_path, write_image, read_back):
+    for split in ("train", "query", "gallery"):
+        write_image(tmp_path / f"images/{split}/infrared/7_c1.jpg")
+    pattern = r"(?P<split>\w+)/(?P<modality>\w+)/(?P<person>\d+)_c(?P<camera>\d)"
+    splits = read_back(build(tmp_path / "images", pattern))
+    assert {split: list(examples) for split, examples in splits.items()} == {
+        split: [f"{split}/infrared/7_c1.jpg"] for split in ("train", "query", "gallery")
+    }
+    assert {e["modality"] for examples in splits.values() for e in examples.values()} == {1}
+
+
+def test_table(root, read_back):
+    table = write_csv(
+        root,
+        "anna/c3_0.jpg,anna,door,train,rgb",
+        "bert/c3_0.jpg,10,door,query,infrared",
+        "bert/c12_0.jpg,10,yard,gallery,",
+        "0000/c3_0.jpg,0,yard,gallery,",
+        header="path,person,camera,split,modality",
+    )
+    builder = build(root, None, csv=table)
+    splits = read_back(builder)
+    found = {
+        file: (split, e["person"], e["camera"], e["modality"])
+        for split, examples in splits.items()
+        for file, e in examples.items()
+    }
+    assert found == {
+        "anna/c3_0.jpg": ("train", 2, 1, 0),
+        "bert/c3_0.jpg": ("query", 1, 1, 1),
+        "bert/c12_0.jpg": ("gallery", 1, 2, 0),
+        "0000/c3_0.jpg": ("gallery", 0, 2, 0),
+    }
+    assert builder.info.metadata["cameras"] == {"door": 1, "yard": 2}
+    beside_the_table = tfds_builders.builder({"name": "folder", "csv": table}, data_dir=root.parent / "data")
+    assert beside_the_table.data_path == builder.data_path
+
+
+def test_changed_folder_or_pattern_is_another_data_set(root, write_image):
+    first = make(root).data_path
+    assert make(root).data_path == first
+    assert make(root, PATTERN + r"\.").data_path != first
+    assert make(root, kind="pairs").data_path != first
+    os.utime(root / "anna/c3_0.jpg", (1, 1))
+    touched = make(root).data_path
+    assert touched != first
+    write_image(root / "emil/c3_0.jpg")
+    assert make(root).data_path not in (first, touched)
+
+
+def test_pairs_and_triplets(root):
+    assert build(root, kind="pairs").info.splits["test"].num_examples == 32
+    assert build(root, kind="triplets").info.splits["test"].num_examples == 16
+
+
+def test_images_that_do_not_match_are_warned_of(root, write_image):
+    write_image(root / "cover.jpg")
+    with pytest.warns(UserWarning, match=r"1 of 19 images do not match .* such as cover\.jpg"):
+        make(root)
+
+
+@pytest.mark.parametrize(
+    "pattern, message",
+    [
+        ("(?P<person>", "is no regular expression"),
+        (r"(?P<person>\w+)/", "has no group camera: write "),
+        (r"(?P<person>\d{9})_(?P<camera>\d)", r"matches no image in .*images; one is -1/c3_0\.jpg"),
+    ],
+)
+def test_bad_pattern_is_explained(root, pattern, message):
+    with pytest.raises(DatasetError, match=message):
+        make(root, pattern)
+
+
+def test_missing_or_empty_root_is_explained(root, tmp_path):
+    with pytest.raises(DatasetError, match=r"there is no folder .*nowhere"):
+        make(root / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="there is no image"):
+        make(tmp_path / "empty")
+    with pytest.raises(DatasetError, match="give root and pattern, or csv"):
+        make(root, None)
+    with pytest.raises(DatasetError, match="no option patern"):
+        make(root, patern=PATTERN)
+
+
+@pytest.mark.parametrize(
+    "header, lines, message",
+    [
+        ("path,person", [], "has no column camera"),
+        ("path,person,camera", [], "has no rows"),
+        (
+            "path,person,camera",
+            ["anna/c3_0.jpg,1,1", "anna/none.jpg,1,1"],
+            "row 3 of .* which does not exist",
+        ),
+        (
+            "path,person,camera",
+            ["anna/c3_0.jpg,1,1"] * 2,
+            r"row 3 of .* names anna/c3_0\.jpg again, after row 2",
+        ),
+        ("path,person,camera", ["anna/c3_0.jpg,,1"], "row 2 of .* has no person"),
+        (
+            "path,person,camera,split",
+            ["anna/c3_0.jpg,1,1,test"],
+            "row 2 of .* split 'test': use train, query",
+        ),
+        (
+            "path,person,camera,modality",
+            ["anna/c3_0.jpg,1,1,ir"],
+            "row 2 of .* modality 'ir': use rgb, infrared",
+        ),
+        ("path,person,camera,split", ["anna/c3_0.jpg,0,1,query"], "row 2 of .* distractor .* in query"),
+        (
+            "path,person,camera,split",
+            ["anna/c3_0.jpg,1,1,train", "bert/c3_0.jpg,2,1,"],
+            "row 3 of .* has no split, though others have",
+        ),
+        ("path,person,camera", ["anna/c3_0.jpg,-1,1"], "there is no image to build it from"),
+    ],
+)
+def test_bad_table_is_explained(root, header, lines, message):
+    table = write_csv(root, *lines, header=header)
+    with pytest.raises(DatasetError, match=message):
+        build(root, None, csv=table)
+
+
+def test_damaged_image_is_named(root):
+    (root / "anna/c3_0.jpg").write_bytes(b"\xff\xd8\xff not a picture")
+    with pytest.raises(DatasetError, match=r"anna/c3_0\.jpg is damaged"):
+        build(root)
+
+
+def test_formats_may_mix(root):
+    shapes = {example["image"].shape for example in build(root).as_dataset(split="train").as_numpy_iterator()}
+    assert shapes == {(16, 8, 3)}

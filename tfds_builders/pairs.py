@@ -1,0 +1,69 @@
+"""Fixed, seeded sets of triplets, and of pairs made from them, in which the camera gives nothing away."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import defaultdict
+
+from tfds_builders import DatasetError
+
+
+def draw_triplets(records: list, limit: int, *, seed: int = 0, name: str = "") -> list[tuple]:
+    """Draws at most `limit` (anchor, positive, negative) triplets, no (anchor, positive) twice.
+
+    Persons take turns, so each has the same share. The positive is of another camera wherever the person has
+    one. The negative is of the positive's camera, and of a person who can be a positive as well: neither the
+    camera nor the person alone tells the two apart. Distractors (person 0) take no part.
+
+    Raises:
+      DatasetError: no such triplet exists; `name` says of what.
+    """
+    generator = random.Random(seed)
+    by_person = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.file):
+        if record.person > 0:
+            by_person[record.person].append(record)
+    matches = {person: _matches(images) for person, images in by_person.items()}
+    matches = {person: found for person, found in matches.items() if found}
+    if not matches:
+        raise DatasetError(f"{name}: no pair of the same person can be drawn, for nobody has two images")
+
+    by_camera = defaultdict(lambda: defaultdict(list))
+    for person in matches:
+        for record in by_person[person]:
+            by_camera[record.camera][person].append(record)
+    others = {camera: sorted(persons) for camera, persons in by_camera.items()}
+
+    turns = []
+    for person in sorted(matches):
+        found = [pair for pair in matches[person] if len(others[pair[1].camera]) > 1]
+        turns.append(generator.sample(found, min(len(found), limit)))
+    generator.shuffle(turns)
+    triplets = []
+    for anchor, positive in itertools.islice(_take_turns(turns), limit):
+        candidates = others[positive.camera]
+        stranger = generator.choice([person for person in candidates if person != anchor.person])
+        triplets.append((anchor, positive, generator.choice(by_camera[positive.camera][stranger])))
+    if not triplets:
+        raise DatasetError(
+            f"{name}: no pair of two persons can be drawn, for no camera sees two persons who have two images"
+        )
+    return triplets
+
+
+def draw_pairs(records: list, limit: int, *, seed: int = 0, name: str = "") -> list[tuple]:
+    """Draws at most `limit` pairs (a, b, same), half of them same: each triplet gives one of either sort."""
+    triplets = draw_triplets(records, limit // 2, seed=seed, name=name)
+    return [pair for anchor, positive, negative in triplets for pair in ((anchor, positive, 1), (anchor, negative, 0))]
+
+
+def _matches(images: list) -> list[tuple]:
+    """All ordered pairs of one person's images, across cameras where there are two cameras or more."""
+    pairs = list(itertools.permutations(images, 2))
+    return [pair for pair in pairs if pair[0].camera != pair[1].camera] or pairs
+
+
+def _take_turns(lists: list[list]):
+    for turn in itertools.zip_longest(*lists):
+        yield from (item for item in turn if item is not None)

@@ -1,0 +1,53 @@
+"""PRID 2011, single shot: 385 persons in camera a, 749 in camera b, the first 200 of them the same."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from tfds_builders import DatasetError
+from tfds_builders.base import PedestrianBuilder, Record
+from tfds_builders.protocols import assign_splits, random_trials, trials_protocol
+from tfds_builders.sources import Archive, images_in
+
+CAMERAS = {"cam_a": 1, "cam_b": 2}
+
+
+class Builder(PedestrianBuilder):
+    """PRID 2011, single shot; a file is named person_0001.png."""
+
+    ARCHIVE = Archive(
+        folder="prid_2011",
+        files=("prid_2011.zip",),
+        holds=tuple(f"single_shot/{part}" for part in CAMERAS),
+        origin="https://www.tugraz.at/index.php?id=17766",
+        terms="free for research; cite the paper",
+    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
+    COUNTS: ClassVar = {"cam_a": 385, "cam_b": 749}
+    SHARED = 200  # persons up to this number are the same in both cameras
+    TEST_PERSONS = 100
+
+    def read(self, folder):
+        records, found = [], {}
+        for part, camera in CAMERAS.items():
+            paths = images_in(folder / "single_shot" / part)
+            found[part] = len(paths)
+            for path in paths:
+                match = re.fullmatch(r"person_(\d+)\.\w+", path.name)
+                if not match:
+                    raise DatasetError(f"{self.name}: the image {path} is not named like person_0001.png")
+                person = int(match[1])
+                # Beyond the shared persons a number means somebody else in each camera: camera b's are the
+                # gallery's distractors, camera a's have no part in the protocol.
+                if person <= self.SHARED or part == "cam_b":
+                    records.append(Record(person, camera, f"{part}/{path.name}", path))
+        self.check_counts(found)
+        seen = {record.person for record in records}
+        protocol = trials_protocol(
+            "Ten random halves of the 200 shared persons, camera a against camera b with all its others.",
+            random_trials(range(1, self.SHARED + 1), self.TEST_PERSONS),
+            distractors=[person for person in seen if person > self.SHARED],
+            shots=1,
+        )
+        return assign_splits(records, protocol), {"split_100": protocol}

@@ -1,0 +1,77 @@
+"""Finding a data set's files: an unpacked folder or a zip archive, read in place."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import zipfile
+
+from tfds_builders import DatasetError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+Location = pathlib.Path | zipfile.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """What a data set looks like on disk, where it comes from and on which terms.
+
+    Attributes:
+      folder: name of the unpacked folder.
+      files: names the archive goes by.
+      holds: paths inside the folder without which it is not this data set.
+      origin: where the archive comes from.
+      terms: the terms of use, in a few words.
+    """
+
+    folder: str
+    files: tuple[str, ...]
+    holds: tuple[str, ...]
+    origin: str
+    terms: str
+
+    @property
+    def instructions(self) -> str:
+        source = f"from {self.origin}; {self.terms}"
+        return f"put {self.files[0]} or its unpacked folder {self.folder}/ there ({source})"
+
+
+def locate(name: str, archive: Archive, manual_dir: pathlib.Path) -> Location:
+    """Returns the folder that holds everything in `archive.holds`, on disk or inside a zip archive.
+
+    The archive is read in place: an unpacked copy would go stale when the archive is replaced.
+
+    Raises:
+      DatasetError: `manual_dir` holds no copy, part of one or a damaged archive, or lies in the data set.
+    """
+    if not manual_dir.is_dir():
+        raise DatasetError(f"{name}: there is no folder {manual_dir}: create it and {archive.instructions}")
+    roots: list[Location] = [manual_dir]
+    for path in (manual_dir / file for file in archive.files):
+        if path.exists():
+            try:
+                roots.append(zipfile.Path(path))
+            except zipfile.BadZipFile:
+                raise DatasetError(f"{name}: {path} is not a whole zip archive; fetch it again") from None
+    incomplete = None
+    for candidate in (place for root in roots for place in (root, root / archive.folder)):
+        missing = [part for part in archive.holds if not candidate.joinpath(part).exists()]
+        if not missing:
+            return candidate
+        if len(missing) < len(archive.holds):
+            incomplete = incomplete or f"{candidate} has no {' and no '.join(missing)}"
+    if incomplete:
+        raise DatasetError(f"{name}: {incomplete}; give a complete copy: {archive.instructions}")
+    if manual_dir.name in [part.split("/")[-1] for part in archive.holds]:
+        raise DatasetError(
+            f"{name}: {manual_dir} is one part of the data set; give the folder that holds {archive.folder}/"
+        )
+    wanted = " nor ".join([f"{archive.folder}/", *archive.files])
+    raise DatasetError(f"{name}: found neither {wanted} in {manual_dir}: {archive.instructions}")
+
+
+def images_in(folder: Location) -> list[Location]:
+    """Returns the images that lie directly in a folder, by name, hidden and other files left out."""
+    files = (path for path in folder.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
+    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: path.name)

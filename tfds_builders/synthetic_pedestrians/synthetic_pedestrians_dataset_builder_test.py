@@ -1,0 +1,70 @@
+"""Synthetic pedestrians with few persons and a renderer that says what it was asked for."""
+
+import cv2
+import numpy as np
+import pytest
+
+import tfds_builders
+from tfds_builders.synthetic_pedestrians import synthetic_pedestrians_dataset_builder as module
+from tfds_builders.synthetic_pedestrians.synthetic_pedestrians_dataset_builder import Builder
+
+
+def flat_color(place, person, camera, shot, seed=0):
+    return np.full((128, 64, 3), (40 * person, 30 * camera, 100 * shot), np.uint8)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    monkeypatch.setattr(Builder, "TRAIN_PERSONS", 3)
+    monkeypatch.setattr(Builder, "TEST_PERSONS", 2)
+    monkeypatch.setattr(module, "render", flat_color)
+    return tmp_path
+
+
+def build(tiny, place, kind="images"):
+    return tfds_builders.prepare(tfds_builders.builder(f"synthetic_pedestrians/{place}", kind=kind, data_dir=tiny))
+
+
+def test_official_sizes():
+    assert (Builder.TRAIN_PERSONS, Builder.TEST_PERSONS, Builder.SHOTS) == (150, 100, 2)
+
+
+@pytest.mark.parametrize(
+    "place, cameras, modality",
+    [("street", {1, 2, 3, 4}, 0), ("station", {1, 2, 3, 4}, 0), ("night", {5, 6}, 1)],
+)
+def test_every_person_is_seen_twice_by_every_camera(tiny, read_back, place, cameras, modality):
+    splits = read_back(build(tiny, place))
+    found = {
+        split: {(e["person"], e["camera"], file[-5]) for file, e in examples.items()}
+        for split, examples in splits.items()
+    }
+    assert found == {
+        "train": {(person, camera, shot) for person in (1, 2, 3) for camera in cameras for shot in "01"},
+        "query": {(person, camera, "0") for person in (4, 5) for camera in cameras},
+        "gallery": {(person, camera, "1") for person in (4, 5) for camera in cameras},
+    }
+    assert {e["modality"] for examples in splits.values() for e in examples.values()} == {modality}
+
+
+def test_image_is_the_one_rendered(tiny, read_back):
+    examples = read_back(build(tiny, "street"))["gallery"]
+    data = examples["street/0005_c4_1.jpg"]["image"]
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert pixels.shape == (128, 64, 3)
+    assert np.abs(pixels.astype(int) - flat_color("street", 5, 4, 1)).max() < 4  # JPEG
+
+
+def test_renderer_agrees_with_the_builder(tmp_path, monkeypatch, read_back):
+    monkeypatch.setattr(Builder, "TRAIN_PERSONS", 1)
+    monkeypatch.setattr(Builder, "TEST_PERSONS", 1)
+    first, second = (read_back(build(tmp_path / copy, "night")) for copy in ("first", "second"))
+    assert first == second
+    assert len({e["image"] for examples in first.values() for e in examples.values()}) == 8
+
+
+def test_a_variant_must_be_named(tmp_path):
+    with pytest.raises(tfds_builders.DatasetError, match="choose one of synthetic_pedestrians/street"):
+        tfds_builders.builder("synthetic_pedestrians", data_dir=tmp_path)
+    with pytest.raises(tfds_builders.DatasetError, match="no variant moon"):
+        tfds_builders.builder("synthetic_pedestrians/moon", data_dir=tmp_path)

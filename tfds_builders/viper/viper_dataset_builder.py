@@ -1,0 +1,65 @@
+"""VIPeR: 632 persons, each seen once by two outdoor cameras."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from tfds_builders import DatasetError
+from tfds_builders.base import PedestrianBuilder, Record
+from tfds_builders.protocols import assign_splits, random_trials, trials_protocol
+from tfds_builders.sources import Archive, images_in
+
+CAMERAS = {"cam_a": 1, "cam_b": 2}
+
+
+class Builder(PedestrianBuilder):
+    """VIPeR; a file is named person_angle.bmp, and the person's number is the same in both folders."""
+
+    ARCHIVE = Archive(
+        folder="VIPeR",
+        files=("VIPeR.v1.0.zip", "VIPeR.zip"),
+        holds=tuple(CAMERAS),
+        origin="https://vision.soe.ucsc.edu/node/178",
+        terms="free for research; cite the paper",
+    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
+    COUNTS: ClassVar = {"cam_a": 632, "cam_b": 632}
+    TEST_PERSONS = 316
+    VALIDATION_PERSONS = 100
+
+    def read(self, folder):
+        records = []
+        for part, camera in CAMERAS.items():
+            for path in images_in(folder / part):
+                match = re.fullmatch(r"(\d+)_\d+\.\w+", path.name)
+                if not match:
+                    raise DatasetError(f"{self.name}: the image {path} is not named like 001_45.bmp")
+                # The files count persons from 000, and person 0 is a distractor everywhere else.
+                records.append(Record(int(match[1]) + 1, camera, f"{part}/{path.name}", path))
+        seen = {part: [r.person for r in records if r.camera == camera] for part, camera in CAMERAS.items()}
+        self.check_counts({part: len(persons) for part, persons in seen.items()})
+        if alone := set(seen["cam_a"]) ^ set(seen["cam_b"]):
+            raise DatasetError(
+                f"{self.name}: person {min(alone) - 1:03d} is in only one of cam_a and cam_b; the copy is incomplete"
+            )
+        protocols = self.protocols(sorted(set(seen["cam_a"])))
+        return assign_splits(records, protocols["random_316"]), protocols
+
+    def protocols(self, persons: list[int]) -> dict:
+        trials = random_trials(persons, self.TEST_PERSONS)
+        validation = [
+            random_trials(set(persons) - set(test), self.VALIDATION_PERSONS, trials=1, seed=trial)[0]
+            for trial, test in enumerate(trials)
+        ]
+        return {
+            "random_316": trials_protocol(
+                "Ten random halves of the persons, camera a against camera b, single-shot.", trials, shots=1
+            ),
+            "view_adaptation": trials_protocol(
+                "The same ten halves, with 100 of the persons left to train on held out for validation.",
+                trials,
+                shots=1,
+            )
+            | {"validation_persons": validation},
+        }
