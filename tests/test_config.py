@@ -44,7 +44,7 @@ def test_overrides_reach_every_section():
         ("run.sede=3", "unknown key run.sede; did you mean seed?"),
         ("method.cycle_weight=high", "method.cycle_weight is 'high', but should be a valid number"),
         ("stages.translation.optimizers.critics.learning_rate=2e-4", "write 2.0e-4, not 2e-4"),
-        ("method.generator=unet", "method.generator is 'unet', but should be 'tanh' or 'residual'"),
+        ("method.generator=unet", "method.generator is 'unet', but should be 'tanh', 'residual' or 'colour'"),
         ("data.image_size=[64]", "data.image_size"),
         ("stages.translation.batch_size=3", "stages.translation.batch_size is 3"),
         ("method.classifier=/no/such/run", "there is no file or folder '/no/such/run'"),

@@ -107,7 +107,7 @@ def test_augmentation_mirrors_and_shifts_within_its_margin():
             found = []
             for mirrored in (False, True):
                 source = original[index][:, ::-1] if mirrored else original[index]
-                padded = np.pad(source, [(2, 2), (2, 2), (0, 0)])
+                padded = np.pad(source, [(2, 2), (2, 2), (0, 0)], mode="edge")
                 for y in range(5):
                     for x in range(5):
                         if np.array_equal(padded[y : y + SIZE[0], x : x + SIZE[1]], image):

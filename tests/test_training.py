@@ -60,7 +60,7 @@ def built(config):
 def train(folder, config, model=None):
     model = model or built(config)
     runs.open_run(folder, config)
-    training.train(model, config, domains(), folder, evaluate=dict)
+    training.train(model, config, runs.training_records(config, domains()), folder, evaluate=dict)
     return model
 
 

@@ -48,7 +48,14 @@ def small(image_size, weights=None) -> keras.Model:
     Args:
         image_size: (height, width), at least (32, 16).
         weights: a local `.weights.h5` file of this network, or None.
+
+    Raises:
+        ValueError: weights are "imagenet".
     """
+    if weights == "imagenet":
+        raise ValueError(
+            "method.weights=imagenet belongs to method.backbone=resnet50; small starts from weights: null."
+        )
     images = keras.Input((*image_size, 3))
     x = _conv_norm(images, 32, stride=2, activation="relu")
     for channels, stride in ((32, 1), (64, 2), (128, 2), (256, 2)):

@@ -46,7 +46,7 @@ class Augment(Section):
     """What training does to an image; draws come from the run's seed."""
 
     flip: bool = True  # mirror half of the images
-    pad: Count = 10  # pad by so many black pixels on each side, then crop back at a random place
+    pad: Count = 10  # pad by so many pixels on each side, repeating the border, then crop back at a random place
 
 
 class Data(Section):
@@ -133,7 +133,7 @@ def load(path: str, overrides: list[str], methods: Mapping[str, Callable]) -> Co
     for override in overrides:
         _override(values, override)
     name = values.get("method", {}).get("name") if isinstance(values.get("method"), dict) else None
-    if name not in methods:
+    if not isinstance(name, str) or name not in methods:
         raise ConfigError(f"{path}: method.name is {name!r}; it must be one of: {', '.join(methods)}.")
     config = _validated(Config, values, path)
     arguments = {key: value for key, value in config.method.items() if key != "name"}

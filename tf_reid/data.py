@@ -87,11 +87,10 @@ Sampler = Callable[[np.random.Generator], Epoch]
 
 
 def pairs(source: Records, batch_size: int, positive_share: float) -> Sampler:
-    """Labelled pairs: `batch_size // 2` a step, a fixed share of which show one person.
+    """Labelled pairs: `batch_size // 2` a step, a share of which (exact over an epoch) show one person.
 
     A positive pair is an image and another of the same person, from another camera wherever the person has one; an
-    image whose person has no other image is never drawn for it. A negative is an image and one of another person. Each
-    image that can lead a pair leads one an epoch.
+    image whose person has no other image is never drawn for it. A negative is an image and one of another person.
 
     Raises:
         ValueError: no person has two images, or there is only one person.
@@ -180,7 +179,7 @@ def training_batches(
         domains: "source" (whose persons become labels 0..K-1) and, where the sampler draws from it, "target".
         sampler: see above; its epochs follow one another, each shuffled anew.
         seed, stage: the run's seed and the stage's number; with a step's number they determine its batch.
-        flip, pad: the augmentation: mirrored or not; padded by `pad` black pixels and cropped back.
+        flip, pad: the augmentation: mirrored or not; padded by `pad` pixels that repeat the border and cropped back.
 
     Returns:
         tf.data.Dataset of {"source": float32 [P, 2, H, W, 3] in [-1, 1], "source_person": int64 [P, 2], "target": …}.
@@ -213,16 +212,14 @@ def training_batches(
 
 def _drawn(sampler, seed, stage, start, steps):
     """Yield (domain -> indices, float32 [images, 3] draws in [0, 1)) of the steps start..steps - 1."""
-    step, epoch = 0, 0
-    while step < steps:
+    length = len(next(iter(sampler(np.random.default_rng(0)).values())))  # steps an epoch
+    for epoch in range(start // length, -(-steps // length)):
         rng = np.random.default_rng([seed, stage, epoch])
         drawn = sampler(rng)
-        for indices in (dict(zip(drawn, rows, strict=True)) for rows in zip(*drawn.values(), strict=True)):
-            draws = rng.random((sum(part.size for part in indices.values()), 3), dtype=np.float32)
-            if start <= step < steps:
-                yield indices, draws
-            step += 1
-        epoch += 1
+        images = sum(rows[0].size for rows in drawn.values())
+        draws = rng.random((length, images, 3), dtype=np.float32)
+        for step in range(max(start - epoch * length, 0), min(steps - epoch * length, length)):
+            yield {name: rows[step] for name, rows in drawn.items()}, draws[step]
 
 
 def image_batches(records: Records, image_size, batch_size) -> tf.data.Dataset:
@@ -261,8 +258,8 @@ def _augmented(image, draw, flip, pad):
     height, width, _ = image.shape
     if flip:
         image = tf.cond(draw[0] < 0.5, lambda: image[:, ::-1], lambda: image)
-    if pad:
-        place = tf.cast(draw[1:] * (2 * pad + 1), tf.int32)
-        padded = tf.pad(image, [[pad, pad], [pad, pad], [0, 0]])
-        image = tf.slice(padded, [place[0], place[1], 0], [height, width, 3])
+    if pad:  # padding and cropping in one: rows and columns beyond the border repeat it
+        place = tf.cast(draw[1:] * (2 * pad + 1), tf.int32) - pad
+        image = tf.gather(image, tf.clip_by_value(tf.range(height) + place[0], 0, height - 1))
+        image = tf.gather(image, tf.clip_by_value(tf.range(width) + place[1], 0, width - 1), axis=1)
     return image

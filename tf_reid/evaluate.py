@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,20 +26,29 @@ def arguments(argv=None):
 def main(argv=None) -> dict:
     """Returns the metrics by representation, as in the run's metrics.json."""
     args = arguments(argv)
-    from tf_reid import config as configuration
-    from tf_reid.methods import METHODS
-
-    folder = Path(args.run)
     from tf_reid import evaluation, runs
+    from tf_reid.config import ConfigError
 
-    runs.load_run(folder)
-    config = configuration.load(str(folder / "config.yaml"), args.set, METHODS)
+    allowed = re.compile(r"evaluate\..*|data\.(data|manual)_dir=.*")
+    refused = [setting for setting in args.set if not allowed.match(setting)]
+    if refused:
+        raise ConfigError(
+            f"--set {refused[0]}: a trained run can only change evaluate.*, data.data_dir, data.manual_dir."
+        )
+    folder = Path(args.run)
+    trained, config = runs.load_run(folder), runs.load_run(folder, args.set)
     runs.make_deterministic(config)
     domains = runs.load_data(config)
-    model = runs.build_model(config, runs.training_records(config, domains)["source"])
-    if not runs.Progress(folder, model).restore(partially=True):
-        raise configuration.ConfigError(f"{folder} has no checkpoint yet; train it with --run {folder}.")
-    return evaluation.evaluate(model, config, domains, folder, baselines=args.baselines)
+    seen = runs.training_records(trained, domains)
+    model = runs.build_model(config, seen["source"])
+    progress = runs.Progress(folder, model)
+    if not progress.restore(partially=True):
+        raise ConfigError(f"{folder} has no checkpoint yet; train it with --run {folder}.")
+    finished = int(progress.stage)
+    if finished < len(config.stages):
+        name = list(config.stages)[finished]
+        print(f"The run is not finished: stage {name} is at step {int(model.step)} of {config.stages[name].steps}.")
+    return evaluation.evaluate(model, config, domains, seen, folder, baselines=args.baselines)
 
 
 if __name__ == "__main__":

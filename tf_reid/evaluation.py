@@ -8,24 +8,28 @@ import numpy as np
 from tf_reid import data, metrics, pictures, scoring
 from tf_reid.baselines import ColourCovariance, adaptive_batch_norm
 from tf_reid.config import Config
-from tf_reid.runs import fair_trials, scored_domain, training_records, write_text
+from tf_reid.runs import fair_trials, scored_domain, write_text
 
 SHOWN = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
 
 
-def scores(model, config: Config, domains: dict[str, data.Records]) -> dict:
-    """Representation -> metrics on the data set that the run is for: the target where there is one, else the source."""
-    return {name: result for name, (result, _) in _representations(model, config, domains).items()}
+def scores(model, config: Config, domains: dict[str, data.Records], seen: dict[str, data.Records]) -> dict:
+    """Representation -> metrics on the data set that the run is for: the target where there is one, else the source.
+
+    Args:
+        domains: every record. seen: what the run was trained on.
+    """
+    return {name: result for name, (result, _) in _representations(model, config, domains, seen).items()}
 
 
-def evaluate(model, config: Config, domains, folder: Path, baselines=False) -> dict:
+def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False) -> dict:
     """Score every representation and write metrics.json, rank lists and the projector's log; print the table."""
     results, scored = {}, domains[scored_domain(config)]
-    for name, (result, features) in _representations(model, config, domains).items():
+    for name, (result, features) in _representations(model, config, domains, seen).items():
         results[name] = result
-        _look_at(name, features, scored, config, folder)
+        _look_at(name, features, scored, seen, config, folder)
     if baselines:
-        results |= _baselines(model, config, domains)
+        results |= _baselines(model, config, domains, seen)
     write_text(folder / "metrics.json", json.dumps(results, indent=2, default=_plain) + "\n")
     print(table(results, scored.name, results["raw"]["protocol"]))
     print(f"Written: {folder / 'metrics.json'}, {folder / 'evaluation'}; to look at: tensorboard --logdir {folder}")
@@ -51,41 +55,40 @@ def table(results: dict, name: str, protocol: str) -> str:
     return "\n".join(lines)
 
 
-def _representations(model, config, domains):
+def _representations(model, config, domains, seen):
     scored = domains[scored_domain(config)]
     found = {}
     for name, encoders in model.representations().items():
         options = {"batch_size": config.evaluate.batch_size, "flip": config.evaluate.flip}
         features = scoring.extract_roles(encoders, scored, config.data.image_size, **options)
-        found[name] = (_score(features, scored, config), features)
+        found[name] = (_score(features, scored, seen, config), features)
     return found
 
 
-def _score(features, scored, config):
-    result = scoring.score(*features, scored, fair_trials(config, scored), config.evaluate.distance)
+def _score(features, scored, seen, config):
+    result = scoring.score(*features, scored, fair_trials(config, scored, seen), config.evaluate.distance)
     return result | {"protocol": config.evaluate.protocol or scored.default_protocol}
 
 
-def _baselines(model, config, domains):
+def _baselines(model, config, domains, seen):
     """The raw encoder behind a colour map, the same with the target's batch statistics, and a colour histogram."""
     size = config.data.image_size
     encoder = model.representations()["raw"]["image"]
-    seen = training_records(config, domains)
     scored = domains[scored_domain(config)]
     options = {"batch_size": config.evaluate.batch_size, "flip": config.evaluate.flip}
-    images = np.concatenate([data.to_uint8(batch) for batch in data.image_batches(scored, size, 64)])
-    features = {"colour_histogram": metrics.colour_histogram(images)}
+    histograms = [metrics.colour_histogram(data.to_uint8(batch)) for batch in data.image_batches(scored, size, 64)]
+    features = {"colour_histogram": np.concatenate(histograms)}
     if "target" in seen:
         matched = ColourCovariance(encoder, seen["source"], seen["target"], size)
         features["colour_covariance"] = scoring.extract(matched, scored, size, **options)
         adapted = adaptive_batch_norm(encoder, seen["target"], size)
         features["adaptive_batch_norm"] = scoring.extract(adapted, scored, size, **options)
-    return {name: _score((values, values), scored, config) for name, values in features.items()}
+    return {name: _score((values, values), scored, seen, config) for name, values in features.items()}
 
 
-def _look_at(name, features, scored, config, folder, queries=8, ranks=10):
+def _look_at(name, features, scored, seen, config, folder, queries=8, ranks=10, points=2000):
     """The rank lists of some queries of the first trial, and the projector's log of its gallery and queries."""
-    trial = fair_trials(config, scored)[0]
+    trial = fair_trials(config, scored, seen)[0]
     rng = np.random.default_rng(config.run.seed)
     chosen = np.sort(rng.choice(trial.query, min(queries, len(trial.query)), replace=False))
     distances = metrics.pairwise_distance(features[0][chosen], features[1][trial.gallery], config.evaluate.distance)
@@ -94,6 +97,7 @@ def _look_at(name, features, scored, config, folder, queries=8, ranks=10):
     if trial.same_camera_ignored:
         ignored = ignored | same_person & (scored.camera[chosen][:, None] == scored.camera[trial.gallery])
     distances = np.where(ignored, np.inf, distances)
+    ranks = min(ranks, int((~ignored).sum(axis=1).min()))
     order = np.argsort(distances, axis=1, kind="stable")[:, :ranks]
 
     def pixels(indices):
@@ -116,9 +120,10 @@ def _look_at(name, features, scored, config, folder, queries=8, ranks=10):
         ],
     )
     pictures.write_png(folder / "evaluation" / f"rank_list_{name}.png", picture)
-    both = np.concatenate([trial.query, trial.gallery])
-    roles = np.repeat(["query", "gallery"], [len(trial.query), len(trial.gallery)])
-    embedded = np.concatenate([features[0][trial.query], features[1][trial.gallery]])
+    query, gallery = (part[: points // 2] for part in (rng.permutation(trial.query), rng.permutation(trial.gallery)))
+    both = np.concatenate([query, gallery])
+    roles = np.repeat(["query", "gallery"], [len(query), len(gallery)])
+    embedded = np.concatenate([features[0][query], features[1][gallery]])
     labels = {
         "person": scored.person[both],
         "camera": scored.camera[both],

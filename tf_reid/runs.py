@@ -11,14 +11,20 @@ RUN/tensorboard/        curves, pictures, settings     RUN/metrics.json  scores 
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
+import tensorboard
 import tensorflow as tf
+import tensorflow_datasets as tfds
+import yaml
 
 import tfds_builders
 from tf_reid import config as configuration
@@ -35,6 +41,10 @@ def write_text(path: Path, text: str):
     os.replace(beside, path)
 
 
+# Settings that change what is shown or where things lie, not what is computed.
+NOT_COMPARED = re.compile(r"run\.(\w+_every|strategy)|data\.\w+_dir|evaluate\..*")
+
+
 def open_run(folder: Path, config: Config):
     """Create the run's folder, or make sure that the one there is a run with the same settings.
 
@@ -43,8 +53,8 @@ def open_run(folder: Path, config: Config):
     """
     path = folder / "config.yaml"
     if path.exists():
-        old = configuration.load(str(path), [], METHODS).model_dump()
-        changed = [f"{key} was {was!r} and is now {now!r}" for key, was, now in _differences(old, config.model_dump())]
+        differences = _differences(yaml.safe_load(path.read_text()), config.model_dump())
+        changed = [f"{key} was {a!r} and is now {b!r}" for key, a, b in differences if not NOT_COMPARED.fullmatch(key)]
         if changed:
             raise ConfigError(
                 f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --run, or remove it."
@@ -56,32 +66,28 @@ def open_run(folder: Path, config: Config):
     write_text(path, configuration.dump(config))
 
 
-def load_run(folder: Path) -> Config:
-    """The settings of a run's folder.
+def load_run(folder: Path, overrides=()) -> Config:
+    """The settings of a run's folder, without the files its networks started from: its checkpoint has their weights.
 
     Raises:
         ConfigError: there is no run in this folder.
     """
-    if not (folder / "config.yaml").exists():
+    path = folder / "config.yaml"
+    if not path.exists():
         raise ConfigError(f"There is no run in {folder} (no config.yaml); train one with --run {folder}.")
-    return configuration.load(str(folder / "config.yaml"), [], METHODS)
+    method = yaml.safe_load(path.read_text())["method"]
+    started_from = [f"method.{key}=null" for key in ("weights", "classifier") if key in method]
+    return configuration.load(str(path), [*started_from, *overrides], METHODS)
 
 
 def environment() -> dict:
     """The code's revision, the versions of what it stands on, the hardware."""
-    packages = (
-        "tensorflow",
-        "keras",
-        "tensorflow-datasets",
-        "numpy",
-        "opencv-python-headless",
-        "tensorboard",
-    )
+    packages = (tf, keras, tfds, np, cv2, tensorboard)
     return {
         "command": sys.argv,
         "revision": _revision(),
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in packages},
+        "packages": {package.__name__: package.__version__ for package in packages},
         "devices": [device.name for device in tf.config.list_physical_devices()],
         "cpu": platform.processor() or platform.machine(),
         "cpu_cores": os.cpu_count(),
@@ -97,12 +103,35 @@ def make_deterministic(config: Config):
 
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """`auto`: all GPUs if there is one, else the CPU as one device. Without a GPU, `mirrored` takes logical CPUs."""
-    gpus = tf.config.list_logical_devices("GPU")
-    if name == "multi_worker":
+    if name == "multi_worker":  # must come before anything that starts TensorFlow's devices
         return tf.distribute.MultiWorkerMirroredStrategy()
+    gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and gpus):
         return tf.distribute.MirroredStrategy([device.name for device in gpus or tf.config.list_logical_devices("CPU")])
     return tf.distribute.get_strategy()
+
+
+def check_batches(config: Config, strategy: tf.distribute.Strategy):
+    """Every replica gets as many pairs of a batch as the others.
+
+    Raises:
+        ConfigError: a stage's batch cannot be shared evenly.
+    """
+    replicas = strategy.num_replicas_in_sync
+    for name, stage in config.stages.items():
+        if stage.batch_size % (2 * replicas):
+            raise ConfigError(
+                f"stages.{name}.batch_size is {stage.batch_size}, but {replicas} replicas share its pairs evenly "
+                f"only where it is a multiple of {2 * replicas}; change it, or set run.strategy=one."
+            )
+
+
+def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
+    """Where this process writes: the run's folder, but a temporary one for workers other than the first."""
+    resolver = strategy.cluster_resolver
+    if resolver is not None and resolver.task_id:
+        return Path(tempfile.mkdtemp(prefix="tf_reid_worker_"))
+    return folder
 
 
 def load_data(config: Config) -> dict[str, data.Records]:
@@ -124,13 +153,12 @@ def training_records(config: Config, domains: dict[str, data.Records]) -> dict[s
     """
     chosen = {}
     for domain, records in domains.items():
-        if getattr(config.data, f"{domain}_split") == "all":
-            mask = records.person >= (1 if domain == "source" else 0)
-        else:
+        mask = records.person >= (1 if domain == "source" else 0)
+        if getattr(config.data, f"{domain}_split") == "train":
             scored = domain == scored_domain(config)
             protocol = protocol_of(records, config.evaluate.protocol if scored else None)
-            mask = protocols.train_mask(records.person, records.split, protocol, config.data.trial)
-        chosen[domain] = records.take(np.asarray(mask))
+            mask &= protocols.train_mask(records.person, records.split, protocol, config.data.trial if scored else 0)
+        chosen[domain] = records.take(mask)
         if not len(chosen[domain]):
             raise ConfigError(f"{records.name} has no training image; set data.{domain}_split=all to train on all.")
     return chosen
@@ -153,25 +181,34 @@ def protocol_of(records: data.Records, name: str | None) -> dict:
     return records.protocols[name]
 
 
-def fair_trials(config: Config, records: data.Records) -> list[protocols.Trial]:
-    """The trials that a run may be scored in: where it trained on the scored data set's `train`, its own trial alone.
+def fair_trials(config: Config, records: data.Records, seen: dict[str, data.Records]) -> list[protocols.Trial]:
+    """The trials that a run may be scored in: those none of whose images it was trained on.
 
     A target of which `all` images were seen, without their labels, is scored in every trial.
 
+    Args:
+        records: of the scored domain.
+        seen: domain -> the records the run was trained on, by the settings it was trained with.
+
     Raises:
-        ConfigError: the persons to be scored were trained on with their labels.
+        ConfigError: there is no such trial.
     """
     protocol = protocol_of(records, config.evaluate.protocol)
     found = protocols.trials(records.person, records.camera, records.split, protocol)
-    if scored_domain(config) == "source":
-        if config.data.source_split == "all":
-            raise ConfigError("data.source_split=all trains on the very persons to be scored; set it to train.")
-        return [trial for trial in found if trial.number == config.data.trial]
-    stages = METHODS[config.method["name"]].STAGES
-    target_was_seen = any(stages[name].domains == 2 and stage.steps for name, stage in config.stages.items())
-    if target_was_seen and config.data.target_split == "train":
-        return [trial for trial in found if trial.number == config.data.trial]
-    return found
+    if scored_domain(config) == "target":
+        stages = METHODS[config.method["name"]].STAGES
+        trained = any(stages[name].domains == 2 and stage.steps for name, stage in config.stages.items())
+        if not trained or config.data.target_split == "all":
+            return found
+    trained_on = np.isin(records.file, seen[scored_domain(config)].file)
+    fair = [trial for trial in found if not trained_on[trial.query].any() and not trained_on[trial.gallery].any()]
+    if not fair:
+        key = f"data.{scored_domain(config)}_split"
+        raise ConfigError(
+            f"Every trial of {records.name} holds images that are trained on; set {key}=train "
+            "and keep evaluate.protocol as it was in training."
+        )
+    return fair
 
 
 def build_model(config: Config, source: data.Records):
@@ -186,14 +223,16 @@ def build_model(config: Config, source: data.Records):
 class Progress:
     """Where a run stands (stage and step) and its checkpoints, of which the last two are kept."""
 
-    def __init__(self, folder: Path, model):
+    def __init__(self, folder: Path, model, write_to: Path | None = None):
         self.stage = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.model = model
         # Keras tracks neither a dictionary of optimizers nor the states of dropout's random generators.
         seeds = [v.value for v in model.variables if v.path.endswith("seed_generator_state")]
         optimizers = dict(model.player_optimizers)
         self.checkpoint = tf.train.Checkpoint(model=model, optimizers=optimizers, seeds=seeds, stage=self.stage)
-        self.manager = tf.train.CheckpointManager(self.checkpoint, str(folder / "checkpoints"), max_to_keep=2)
+        self.folder = str(folder / "checkpoints")
+        own = str((write_to or folder) / "checkpoints")
+        self.manager = tf.train.CheckpointManager(self.checkpoint, own, max_to_keep=2)
 
     def save(self):
         self.manager.save()
@@ -204,14 +243,14 @@ class Progress:
         Raises:
             ValueError: it cannot be read; the message says what to do.
         """
-        latest = self.manager.latest_checkpoint
+        latest = tf.train.latest_checkpoint(self.folder)
         if latest is None:
             return False
         try:
             status = self.checkpoint.restore(latest)
             status.expect_partial() if partially else status.assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError) as error:
-            raise ValueError(
+            raise ConfigError(
                 f"The checkpoint {latest} cannot be read ({str(error).splitlines()[0]}); remove its files and, in the "
                 "file 'checkpoint' beside them, name the one before it."
             ) from None

@@ -1,5 +1,7 @@
 """Encoders and records -> scores. Sees a method only through its encoders."""
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -12,13 +14,20 @@ def extract(encoder, records: data.Records, image_size, *, batch_size=64, flip=F
     Args:
         encoder: callable from float32 [B, H, W, 3] in [-1, 1] to float32 [B, D].
     """
+    features = _compiled(encoder, flip)
+    return np.concatenate([features(batch).numpy() for batch in data.image_batches(records, image_size, batch_size)])
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(encoder, flip):
+    """One traced function an encoder, however often it is evaluated."""
 
     @tf.function(reduce_retracing=True)
     def features(images):
         straight = encoder(images)
         return 0.5 * (straight + encoder(images[:, :, ::-1])) if flip else straight
 
-    return np.concatenate([features(batch).numpy() for batch in data.image_batches(records, image_size, batch_size)])
+    return features
 
 
 def extract_roles(encoders: dict, records: data.Records, image_size, **options) -> tuple[np.ndarray, np.ndarray]:

@@ -33,16 +33,20 @@ def main(argv=None) -> dict:
     from tf_reid import evaluation, runs, training
 
     folder = Path(args.run or Path("runs") / Path(args.config).stem)
-    runs.make_deterministic(config)
-    runs.open_run(folder, config)
-    domains = runs.load_data(config)
-    source = runs.training_records(config, domains)["source"]
     strategy = runs.make_strategy(config.run.strategy)
+    runs.make_deterministic(config)
+    runs.check_batches(config, strategy)
+    domains = runs.load_data(config)
+    seen = runs.training_records(config, domains)
+    runs.fair_trials(config, domains[runs.scored_domain(config)], seen)  # refused now rather than after the training
+    if runs.own_folder(strategy, folder) == folder:
+        runs.open_run(folder, config)
     with strategy.scope():
-        model = runs.build_model(config, source)
-    print(f"{config.method['name']}: {len(source)} labelled images of {model.identities} persons; run folder {folder}")
-    training.train(model, config, domains, folder, lambda: evaluation.scores(model, config, domains))
-    return evaluation.evaluate(model, config, domains, folder)
+        model = runs.build_model(config, seen["source"])
+    images, persons = len(seen["source"]), model.identities
+    print(f"{config.method['name']}: {images} labelled images of {persons} persons; run folder {folder}")
+    training.train(model, config, seen, folder, lambda: evaluation.scores(model, config, domains, seen))
+    return evaluation.evaluate(model, config, domains, seen, runs.own_folder(strategy, folder))
 
 
 def run_command(command):
@@ -50,11 +54,11 @@ def run_command(command):
     try:
         command()
     except KeyboardInterrupt:
-        sys.exit("\nStopped. The same command goes on from the last checkpoint.")
+        sys.exit("\nStopped. A training goes on from its last checkpoint when the same command is given again.")
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("TF_REID_TRACEBACK"):
             raise
-        sys.exit(f"Error: {error}")
+        sys.exit(f"Error: {error}\n(TF_REID_TRACEBACK=1 shows where it was raised.)")
 
 
 if __name__ == "__main__":

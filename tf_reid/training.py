@@ -1,5 +1,6 @@
 """The training loop: one `fit` a stage, with checkpoints, a progress bar, TensorBoard and pictures."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,28 +12,29 @@ from tqdm import tqdm
 from tf_reid import config as configuration
 from tf_reid import data, pictures
 from tf_reid.config import Config
-from tf_reid.runs import Progress, training_records
+from tf_reid.runs import Progress, own_folder
 
 
 class NotFinite(RuntimeError):
     """A loss became NaN or infinite; the message names it and the step."""
 
 
-def train(model, config: Config, domains: dict[str, data.Records], folder: Path, evaluate: Callable[[], dict]):
+def train(model, config: Config, records: dict[str, data.Records], folder: Path, evaluate: Callable[[], dict]):
     """Train every stage of the method that is not finished yet, going on from the run's last checkpoint.
 
     Args:
         model: built and compiled inside its strategy's scope.
-        domains: all records of `source` and `target`.
+        records: what may be trained on, of `source` and `target`; see `runs.training_records`.
         folder: the run's folder.
         evaluate: () -> representation -> metrics; drawn as curves every `run.evaluate_every` steps.
 
     Raises:
         NotFinite: a loss is NaN or infinite. The last checkpoint is from before that.
     """
-    progress = Progress(folder, model)
+    own = own_folder(model.distribute_strategy, folder)
+    progress = Progress(folder, model, write_to=own)
     resumed = progress.restore()
-    records = training_records(config, domains)
+    folder = own
     writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
     with writer.as_default():
         tf.summary.text("configuration", f"```yaml\n{configuration.dump(config)}```", step=0)
@@ -40,17 +42,16 @@ def train(model, config: Config, domains: dict[str, data.Records], folder: Path,
         if number < int(progress.stage):
             continue
         model.begin(name)
-        start = int(model.step)
+        start = int(model.step.numpy())
         if resumed and start:
             print(f"Going on with stage {name} at step {start} of {stage.steps}.")
         sampler = _sampler(model.STAGES[name], stage, records)
-        batches = data.training_batches(
+        batches = functools.partial(
+            data.training_batches,
             records,
             sampler,
             seed=config.run.seed,
             stage=number,
-            start=start,
-            steps=stage.steps,
             image_size=config.data.image_size,
             flip=config.data.augment.flip,
             pad=config.data.augment.pad,
@@ -59,10 +60,12 @@ def train(model, config: Config, domains: dict[str, data.Records], folder: Path,
             losses = Losses(model, stage.steps, start, config.run.log_every, writer)
             callbacks = [losses, Checkpoints(progress, losses, config.run.checkpoint_every)]
             if config.run.pictures_every:
-                callbacks.append(Pictures(model, next(iter(batches)), config.run.pictures_every, folder, writer))
+                callbacks.append(
+                    Pictures(model, next(iter(batches(start=0, steps=1))), config.run.pictures_every, folder, writer)
+                )
             if config.run.evaluate_every:
                 callbacks.append(Evaluations(model, evaluate, config.run.evaluate_every, writer))
-            model.fit(batches, epochs=1, verbose=0, callbacks=callbacks)
+            model.fit(batches(start=start, steps=stage.steps), epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
         for network, weights in model.networks().items():
             path = folder / "networks" / f"{network}.weights.h5"
             path.parent.mkdir(exist_ok=True)
@@ -87,7 +90,7 @@ class _EverySteps(keras.callbacks.Callback):
     def __init__(self, model, every, start=None):
         super().__init__()
         self.method, self.every = model, every
-        self.step = int(model.step) if start is None else start
+        self.step = int(model.step.numpy()) if start is None else start
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1

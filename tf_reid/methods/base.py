@@ -148,6 +148,9 @@ class ReIDModel(keras.Model):
             if key.startswith(prefix)
         }
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing is left to build; Keras's own would take a batch away, and fails on several machines."""
+
     @property
     def metrics(self):
         return []  # losses are averaged over the steps between two log lines by the training loop

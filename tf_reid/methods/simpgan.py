@@ -38,12 +38,14 @@ class SimPGAN(ReIDModel):
     Args:
         backbone, weights, dropout: of the classifier; see `Identity`.
         classifier: a finished run whose `networks/classifier.weights.h5` to start from, in place of training one.
-        generator: "tanh" as the paper's; "residual" predicts a change of its input and starts as the identity.
+        generator: "tanh" as the paper's; "residual" predicts a change of its input and starts as the identity; "colour"
+            predicts one affine map of the colours an image and can move its style, but cannot draw.
         generator_width: channels of the first layer; the paper's code has 64.
         generator_blocks: residual blocks; the paper's code has 6.
         critic: "patch" is PatchGAN with instance norm (CycleGAN's), "official" the paper's code's (batch norm).
         critic_width: channels of the first layer.
         critic_layers: layers of stride 2 in "patch"; 3 judge patches of 70x70 pixels.
+        critic_norm: instance norm in "patch" (the paper's); without it the critics see absolute colours.
         critic_every: the critics move at every n-th step (the paper: 1, its code: 6).
         adversarial_weight: of Eq. 6 and 8 (the paper: 1).
         cycle_weight: λ1 of Eq. 11.
@@ -68,12 +70,13 @@ class SimPGAN(ReIDModel):
         weights: Literal["imagenet"] | ExistingPath | None = "imagenet",
         dropout: Share = 0.5,
         classifier: ExistingPath | None = None,
-        generator: Literal["tanh", "residual"] = "tanh",
+        generator: Literal["tanh", "residual", "colour"] = "tanh",
         generator_width: Whole = 64,
         generator_blocks: Whole = 6,
         critic: Literal["patch", "official"] = "patch",
         critic_width: Whole = 64,
         critic_layers: Whole = 3,
+        critic_norm: bool = True,
         critic_every: Whole = 1,
         adversarial_weight: NotNegative = 1.0,
         cycle_weight: NotNegative = 10.0,
@@ -85,12 +88,20 @@ class SimPGAN(ReIDModel):
         self.classifier = SiameseClassifier(image_size, identities, backbone, weights, dropout)
         if classifier:
             _load_classifier(self.classifier, classifier)
-        form = {"width": generator_width, "blocks": generator_blocks, "residual": generator == "residual"}
-        self.G = build_generator(image_size, name="G", **form)
-        self.F = build_generator(image_size, name="F", **form)
-        form = {"width": critic_width, "layers_of_stride_2": critic_layers, "official": critic == "official"}
-        self.D_S = build_critic(image_size, name="D_S", **form)
-        self.D_T = build_critic(image_size, name="D_T", **form)
+        self.G, self.F = (
+            build_colour_generator(image_size, generator_width, name)
+            if generator == "colour"
+            else build_generator(image_size, generator_width, generator_blocks, generator == "residual", name)
+            for name in ("G", "F")
+        )
+        images = keras.Input((*image_size, 3))
+        self.translating_encoder = keras.Model(
+            images, self.classifier.backbone(self.F(images)), name="F_then_classifier"
+        )
+        self.D_S, self.D_T = (
+            build_critic(image_size, critic_width, critic_layers, critic == "official", critic_norm, name)
+            for name in ("D_S", "D_T")
+        )
         self.source_pool = ImagePool(pool_size, image_size, seed=[seed, 1])
         self.target_pool = ImagePool(pool_size, image_size, seed=[seed, 2])
         self.critic_every = critic_every
@@ -186,8 +197,7 @@ class SimPGAN(ReIDModel):
     def encoders(self):
         if self.steps_of_stage.get("translation") == 0:  # the direct transfer
             return {"image": self.classifier.backbone}
-        images = keras.Input((*self.image_size, 3))
-        return {"image": keras.Model(images, self.classifier.backbone(self.F(images)), name="translating_encoder")}
+        return {"image": self.translating_encoder}
 
     def representations(self):
         raw = {"raw": {"image": self.classifier.backbone}}
@@ -240,7 +250,8 @@ class ImagePool(tf.Module):
         filled = self.filled.read_value()
         filling = filled + count <= self.size
         # Distinct places in the pool: the next free ones while it fills, then random ones.
-        slots = tf.where(filling, filled + tf.range(count), tf.math.top_k(draws[: self.size], count).indices)
+        among = tf.where(tf.range(self.size) < filled, draws[: self.size], -1.0)
+        slots = tf.where(filling, filled + tf.range(count), tf.math.top_k(among, count).indices)
         old = tf.gather(self.images.read_value(), slots)
         swap = tf.logical_and(tf.logical_not(filling), draws[self.size :] < 0.5)
         stored = tf.where(tf.logical_or(filling, swap)[:, None, None, None], fakes, old)
@@ -275,7 +286,25 @@ def build_generator(image_size, width, blocks, residual, name) -> keras.Model:
     return keras.Model(images, keras.ops.tanh(x), name=name)
 
 
-def build_critic(image_size, width, layers_of_stride_2, official, name) -> keras.Model:
+def build_colour_generator(image_size, width, name) -> keras.Model:
+    """Images [B, H, W, 3] in [-1, 1] -> the same through a map of colours that is predicted from the whole image.
+
+    Three 4x4 of stride 2 (leaky ReLU, no norm: absolute colours are what it must see), global average, and 12 numbers
+    that start at zero: x -> tanh((I + A)·arctanh(x) + b), so that it starts as the identity.
+    """
+    images = keras.Input((*image_size, 3))
+    x = images
+    for channels in (width, 2 * width, 4 * width):
+        x = layers.Conv2D(channels, 4, 2, padding="same", kernel_initializer="he_normal")(x)
+        x = layers.LeakyReLU(0.2)(x)
+    x = layers.Dense(12, kernel_initializer="zeros")(layers.GlobalAveragePooling2D()(x))
+    change, offset = layers.Reshape((3, 3))(x[:, :9]), layers.Reshape((1, 1, 3))(x[:, 9:])
+    colours = keras.ops.arctanh(0.98 * images)
+    moved = keras.ops.einsum("bhwc,bcd->bhwd", colours, change)
+    return keras.Model(images, keras.ops.tanh(colours + moved + offset), name=name)
+
+
+def build_critic(image_size, width, layers_of_stride_2, official, norm, name) -> keras.Model:
     """Images [B, H, W, 3] in [-1, 1] -> a score a patch [B, h, w, 1]; 1 says real.
 
     "patch": 4x4 convolutions with instance norm and leaky ReLU 0.2, `layers_of_stride_2` of them halving, then two of
@@ -288,12 +317,11 @@ def build_critic(image_size, width, layers_of_stride_2, official, name) -> keras
     strides = [2] * 2 if official else [2] * (layers_of_stride_2 - 1) + [1]
     for depth, stride in enumerate(strides, start=1):
         channels = width * min(2**depth, 8)
-        x = layers.Conv2D(channels, 4, stride, padding="same", use_bias=False, kernel_initializer=gan_init())(x)
-        x = (
-            layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)(x)
-            if official
-            else InstanceNorm()(x)
-        )
+        x = layers.Conv2D(channels, 4, stride, padding="same", kernel_initializer=gan_init())(x)
+        if official:
+            x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)(x)
+        elif norm:
+            x = InstanceNorm()(x)
         x = layers.LeakyReLU(slope)(x)
     padding = "valid" if official else "same"
     scores = layers.Conv2D(1, 4, padding=padding, kernel_initializer=gan_init())(x)

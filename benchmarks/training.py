@@ -1,0 +1,133 @@
+"""Milliseconds of a SimPGAN step at full width, and images a second of the input pipeline.
+
+python -m benchmarks.training [--steps 5] [--skip-xla]
+
+The step: 2 source + 2 target images of 128x64, generators of 64 filters and 6 blocks, ResNet-50 classifier, all
+losses, both updates. Its reference is the time that the same multiply-adds (counted from the networks) take at the
+rate of a large float32 matrix product measured in the same run: no implementation can be faster than that.
+
+The pipeline: JPEG of 128x64 -> flip, pad 10, crop -> batches of 64. Its reference is a plain OpenCV loop.
+"""
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_reid import data
+from tf_reid.config import Optimizer, Stage
+from tf_reid.methods import METHODS
+
+SIZE = (128, 64)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--skip-xla", action="store_true")
+    args = parser.parse_args()
+    rate = matrix_rate()
+    print(f"{os.cpu_count()} cores, TensorFlow {tf.__version__}, matrix product {rate / 1e9:.0f} GFLOP/s")
+    for xla in (False,) if args.skip_xla else (False, True):
+        seconds, operations = simpgan_step(args.steps, xla)
+        print(
+            f"SimPGAN step{' with XLA' if xla else '':9}: {1000 * seconds:6.0f} ms, {operations / 1e9:.0f} GFLOP; "
+            f"{seconds / (operations / rate):.2f} x the time at the matrix product's rate"
+        )
+    ours, reference = images_a_second()
+    print(
+        f"input pipeline: {ours:.0f} images/s; {ours / reference:.2f} x a plain OpenCV loop ({reference:.0f} images/s)"
+    )
+
+
+def matrix_rate(n=2048) -> float:
+    """Floating-point operations a second of a float32 matrix product."""
+    a = tf.random.uniform((n, n))
+    product = tf.function(lambda: tf.reduce_sum(a @ a))
+    return 2 * n**3 / fastest(lambda: product().numpy(), 5)
+
+
+def simpgan_step(steps, xla) -> tuple[float, float]:
+    """-> seconds and floating-point operations of a step."""
+    keras.utils.set_random_seed(0)
+    model = METHODS["simpgan"](SIZE, 751, 0, backbone="resnet50", weights=None)
+    adam = Optimizer(learning_rate=2.0e-4, beta_1=0.5)
+    stages = {
+        name: Stage(steps=100, batch_size=2, optimizers=dict.fromkeys(about.players, adam))
+        for name, about in model.STAGES.items()
+    }
+    model.compile(stages, jit_compile=xla)
+    model.begin("translation")
+    rng = np.random.default_rng(0)
+    images = {d: rng.uniform(-1, 1, (1, 2, *SIZE, 3)).astype(np.float32) for d in ("source", "target")}
+    batches = iter(tf.data.Dataset.from_tensors(images | {"source_person": np.array([[3, 3]])}).repeat())
+    seconds = fastest(lambda: [float(loss) for loss in model.train_function(batches).values()], steps)
+    # A backward pass costs twice its forward pass where weights learn, once where only the image does.
+    generator, critic = multiply_adds(model.G), multiply_adds(model.D_S)
+    classifier = multiply_adds(model.classifier.backbone)
+    images_seen = 4 * (2 * generator * 3) + 4 * critic * 2 + 2 * classifier * 2 + 8 * critic * 3
+    return seconds, 2.0 * images_seen
+
+
+def multiply_adds(network) -> int:
+    """Of the convolutions of one image's forward pass."""
+    total = 0
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.Conv2DTranspose):
+            total += int(np.prod(layer.input.shape[1:3])) * int(np.prod(layer.kernel.shape))
+        elif isinstance(layer, keras.layers.Conv2D):
+            total += int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
+    return total
+
+
+def images_a_second(count=1024, steps=150, batch=64) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    blobs = [cv2.resize(rng.integers(256, size=(16, 8, 3), dtype=np.uint8), SIZE[::-1]) for _ in range(count)]
+    encoded = np.array([cv2.imencode(".jpg", image)[1].tobytes() for image in blobs], dtype=object)
+    camera = np.arange(count) % 2
+    person = np.arange(count) // 4 + 1
+    text = np.full(count, "")
+    records = data.Records("benchmark", encoded, person, camera, text, text, text, {}, "")
+    options = {"seed": 0, "stage": 0, "start": 0, "steps": 20 + steps, "image_size": SIZE, "flip": True, "pad": 10}
+    batches = iter(data.training_batches({"source": records}, data.pairs(records, batch, 0.5), **options))
+    for _ in range(20):
+        next(batches)
+    start = time.perf_counter()
+    for _ in range(steps):
+        next(batches)
+    ours = batch * steps / (time.perf_counter() - start)
+
+    start = time.perf_counter()
+    for _ in range(20):
+        np.stack([loaded_plainly(encoded[i], rng) for i in rng.integers(count, size=batch)])
+    return ours, 20 * batch / (time.perf_counter() - start)
+
+
+def loaded_plainly(blob, rng):
+    image = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    y, x = rng.integers(21, size=2)
+    padded = cv2.copyMakeBorder(np.ascontiguousarray(image), 10, 10, 10, 10, cv2.BORDER_REPLICATE)
+    return padded[y : y + SIZE[0], x : x + SIZE[1]].astype(np.float32) / 127.5 - 1.0
+
+
+def fastest(action, repeats) -> float:
+    """Seconds of the fastest of several calls, after one that compiles."""
+    action()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()

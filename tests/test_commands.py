@@ -1,0 +1,222 @@
+"""The commands as a user runs them, in a few steps on a few rendered persons."""
+
+import importlib
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SMALL
+
+import tf_reid.evaluate
+import tf_reid.train
+from tf_reid import config as configuration
+from tf_reid import training
+from tf_reid.methods import METHODS
+from tf_reid.train import run_command
+from tfds_builders.__main__ import parse
+from tfds_builders.synthetic_pedestrians.synthetic_pedestrians_dataset_builder import Builder
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = {path.stem: str(path) for path in sorted((ROOT / "configs").glob("*.yaml"))}
+LOADED = {name: configuration.load(path, [], METHODS) for name, path in CONFIGS.items()}
+RATES = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP"}
+
+
+def is_rendered(config):
+    specs = [spec for spec in (config.data.source, config.data.target) if spec]
+    return all(str(spec).startswith("synthetic_pedestrians/") for spec in specs)
+
+
+RENDERED = [name for name, config in LOADED.items() if is_rendered(config)]
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Where rendered data sets of 6 persons are built, once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Builder, "TRAIN_PERSONS", 4)
+        patch.setattr(Builder, "TEST_PERSONS", 2)
+        yield tmp_path_factory.mktemp("data")
+
+
+def command(config, run, data_dir, *overrides, steps=2):
+    """Arguments of `tf_reid.train`: the configuration with networks, images and stages made small."""
+    name = LOADED[config].method["name"]
+    values = {f"method.{key}": value for key, value in SMALL[name].items()}
+    for stage in METHODS[name].STAGES:
+        values |= {f"stages.{stage}.steps": steps, f"stages.{stage}.batch_size": 4}
+    values |= {"data.image_size": [32, 16], "data.augment.pad": 2, "data.data_dir": str(data_dir)}
+    values |= {"run.checkpoint_every": 1, "run.log_every": 1, "run.pictures_every": 2}
+    settings = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    return ["--config", CONFIGS[config], "--run", str(run), "--set", *settings, *overrides]
+
+
+# --------------------------------------------------------------------- every configuration
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_every_configuration_trains_and_is_scored(name, tmp_path, data_dir, capsys):
+    found = tf_reid.train.main(command(name, tmp_path / "run", data_dir, "run.evaluate_every=2"))
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert written.keys() == found.keys() and "raw" in written
+    for result in written.values():
+        assert all(0 <= result[rate] <= 100 for rate in RATES) and result["queries"] > 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ["rank1", "mINP", "metrics.json", *written])
+    tags = set()
+    for file in (tmp_path / "run" / "tensorboard").glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            tags |= {value.tag for value in event.summary.value}
+    last = list(LOADED[name].stages)[-1]
+    assert {f"{last}/evaluation/{representation}/rank1" for representation in written} <= tags
+
+
+def test_every_method_can_be_tried_without_a_download():
+    assert {LOADED[name].method["name"] for name in RENDERED} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_dry_run_prints_a_configuration_that_loads_back(name, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tf_reid.train.main(["--config", CONFIGS[name], "--dry-run", "--set", "run.seed=5"]) == {}
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    expected = configuration.load(CONFIGS[name], ["run.seed=5"], METHODS)
+    assert configuration.load("printed.yaml", [], METHODS) == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["printed.yaml"]  # nothing was trained
+
+
+# --------------------------------------------------------------------- one run's life
+
+
+def test_a_run_is_stopped_goes_on_and_is_scored_again(tmp_path, data_dir, capsys, monkeypatch):
+    run, arguments = tmp_path / "run", command("identity", tmp_path / "run", data_dir, steps=3)
+
+    def stopped(self, step):
+        self.progress.save()
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Checkpoints, "act", stopped)
+        with pytest.raises(SystemExit, match=r"Stopped\. The same command goes on from the last checkpoint\."):
+            run_command(lambda: tf_reid.train.main(arguments))
+    assert not (run / "metrics.json").exists()
+
+    capsys.readouterr()
+    first = tf_reid.train.main(arguments)
+    assert "Going on with stage classifier at step 2 of 3." in capsys.readouterr().out
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("a finished run was trained again"))
+        again = tf_reid.train.main(arguments)
+        scored = tf_reid.evaluate.main(["--run", str(run), "--baselines"])
+    for rate in RATES:
+        assert first["raw"][rate] == again["raw"][rate] == scored["raw"][rate]
+    assert "colour_histogram" in json.loads((run / "metrics.json").read_text())
+
+    flipped = tf_reid.evaluate.main(["--run", str(run), "--set", "evaluate.flip=true", "evaluate.distance=euclidean"])
+    assert flipped["raw"]["mAP"] != scored["raw"]["mAP"]
+    assert configuration.load(str(run / "config.yaml"), [], METHODS).evaluate.flip is False
+
+    with pytest.raises(SystemExit, match=r"Error: .* holds a run with other settings \(run\.seed was 0 and is now 1\)"):
+        run_command(lambda: tf_reid.train.main([*arguments, "run.seed=1"]))
+
+
+def test_two_replicas_train_what_one_device_trains(tmp_path, data_dir, two_replicas, monkeypatch):
+    """The same weights after the same steps, through the command: of every batch each replica takes its part."""
+    plain = ["stages.classifier.optimizers.classifier={name: sgd, learning_rate: 0.01}"]
+    tf_reid.train.main(command("identity", tmp_path / "one", data_dir, *plain, "strategy=one"))
+    # A second strategy over the same devices in one process would reuse the first one's collective keys.
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: two_replicas)
+    tf_reid.train.main(command("identity", tmp_path / "two", data_dir, *plain, "strategy=mirrored"))
+    model = METHODS["identity"]((32, 16), 4, 0, **SMALL["identity"])
+    weights = []
+    for run in ("one", "two"):
+        model.classifier.load_weights(tmp_path / run / "networks" / "classifier.weights.h5")
+        weights.append(model.classifier.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+# --------------------------------------------------------------------- mistakes
+
+
+def test_a_mistake_is_one_sentence_and_no_traceback():
+    arguments = ["--config", CONFIGS["identity"], "--set", "run.sede=3"]
+    process = subprocess.run(
+        [sys.executable, "-m", "tf_reid.train", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.returncode == 1
+    (line,) = [line for line in process.stderr.splitlines() if "sede" in line]
+    assert line.startswith("Error: ") and line.endswith("unknown key run.sede; did you mean seed?")
+    assert "Traceback" not in process.stderr and not process.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "sentence"),
+    [
+        ("evaluate", ["--run", "nowhere"], r"Error: There is no run in nowhere \(no config\.yaml\)"),
+        ("train", ["--config", "none.yaml"], r"Error: There is no configuration file 'none\.yaml'"),
+        ("train", ["--config", "IDENTITY", "--set", "data.source=vyper"], r"Error: .*'vyper' is not known.*viper"),
+        ("train", ["--config", "IDENTITY", "--set", "source=folder"], r"Error: folder: "),
+    ],
+)
+def test_what_a_user_can_mend_is_told_in_a_sentence(module, arguments, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [CONFIGS["identity"] if argument == "IDENTITY" else argument for argument in arguments]
+    main = importlib.import_module(f"tf_reid.{module}").main
+    with pytest.raises(SystemExit, match=sentence):
+        run_command(lambda: main(arguments))
+
+
+def test_a_run_without_a_checkpoint_is_not_scored(tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(training, "train", lambda *_: sys.exit("stopped before its first checkpoint"))
+    with pytest.raises(SystemExit, match="stopped before"):
+        tf_reid.train.main(command("identity", tmp_path / "run", data_dir))
+    with pytest.raises(SystemExit, match="has no checkpoint yet"):
+        run_command(lambda: tf_reid.evaluate.main(["--run", str(tmp_path / "run")]))
+
+
+def test_a_traceback_is_there_for_those_who_ask(monkeypatch):
+    def broken():
+        raise ValueError("what is wrong")
+
+    with pytest.raises(SystemExit, match="Error: what is wrong"):
+        run_command(broken)
+    monkeypatch.setenv("TF_REID_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="what is wrong"):
+        run_command(broken)
+
+
+# --------------------------------------------------------------------- the README
+
+
+def readme_commands():
+    """(module, arguments) of every command of ours in the README's code blocks."""
+    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    found = []
+    for line in "".join(blocks).replace("\\\n", " ").splitlines():
+        for part in line.split("&&"):
+            if match := re.match(r"\s*(?:\S*/)?python3? -m (tf_reid\.\w+|tfds_builders)\b(.*)", part):
+                found.append((match[1], shlex.split(match[2], comments=True)))
+    return found
+
+
+def test_every_command_in_the_readme_is_one():
+    found = readme_commands()
+    assert {module for module, _ in found} >= {"tf_reid.train", "tf_reid.evaluate", "tfds_builders"}
+    for module, arguments in found:
+        if module == "tfds_builders":
+            parse(arguments)  # exits where the arguments are wrong
+            continue
+        args = importlib.import_module(module).arguments(arguments)
+        if hasattr(args, "config"):
+            assert Path(args.config).parts[0] == "configs" and (ROOT / args.config).is_file(), args.config
+            configuration.load(str(ROOT / args.config), args.set, METHODS)

@@ -1,0 +1,109 @@
+"""Features of all records in order, by role; scores of trials and their mean, against values worked out by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SIZE, make_records
+
+from tf_reid import data, scoring
+from tf_reid.protocols import Trial
+
+
+@pytest.fixture(scope="module")
+def records():
+    return make_records(np.arange(1, 8), np.ones(7, np.int64))
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    """Tells left from right and depends on every image alone."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((*SIZE, 3))
+    return keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)))
+
+
+def pixels(records):
+    return tf.concat(list(data.image_batches(records, SIZE, 64)), axis=0)
+
+
+def index_of(images):
+    """The record an image is: `make_records` paints its index in red."""
+    return tf.round((images[:, 0, 0, :1] + 1.0) * 127.5)
+
+
+def test_features_are_the_encoders_of_every_record_in_order_with_a_last_partial_batch(records, encoder):
+    found = scoring.extract(encoder, records, SIZE, batch_size=3)
+    assert found.shape == (7, 5) and found.dtype == np.float32
+    np.testing.assert_allclose(found, encoder(pixels(records)), atol=1e-5)
+    order = scoring.extract(index_of, records, SIZE, batch_size=3)
+    np.testing.assert_array_equal(order[:, 0], np.arange(7))
+
+
+def test_flip_averages_an_image_and_its_mirror_image(records, encoder):
+    images = pixels(records)
+    straight, mirrored = encoder(images).numpy(), encoder(tf.reverse(images, axis=[2])).numpy()
+    assert np.abs(straight - mirrored).max() > 0.1
+    found = scoring.extract(encoder, records, SIZE, batch_size=4, flip=True)
+    np.testing.assert_allclose(found, (straight + mirrored) / 2, atol=1e-5)
+
+
+def test_one_encoder_serves_query_and_gallery(records):
+    query, gallery = scoring.extract_roles({"image": index_of}, records, SIZE)
+    np.testing.assert_array_equal(query[:, 0], np.arange(7))
+    np.testing.assert_array_equal(gallery, query)
+
+
+def test_probe_and_gallery_have_an_encoder_each(records):
+    encoders = {"gallery": lambda images: index_of(images) + 100.0, "probe": index_of}
+    query, gallery = scoring.extract_roles(encoders, records, SIZE, batch_size=3)
+    np.testing.assert_array_equal(query[:, 0], np.arange(7))
+    np.testing.assert_array_equal(gallery[:, 0], np.arange(7) + 100)
+
+
+@pytest.mark.parametrize("infrared", [[1, 4, 5], [], range(7)])
+def test_every_image_goes_through_the_encoder_of_its_modality(records, infrared):
+    modality = np.full(7, "rgb", dtype="<U8")
+    modality[list(infrared)] = "infrared"
+    mixed = data.Records(**{**records.__dict__, "modality": modality})
+    encoders = {"rgb": index_of, "ir": lambda images: -1.0 - index_of(images)}
+    query, gallery = scoring.extract_roles(encoders, mixed, SIZE, batch_size=2)
+    expected = np.where(modality == "infrared", -1 - np.arange(7), np.arange(7))
+    np.testing.assert_array_equal(query[:, 0], expected)
+    np.testing.assert_array_equal(gallery, query)
+
+
+def test_scores_are_the_mean_over_trials():
+    # Angles on a circle: the nearer, the smaller the cosine distance.
+    angle = np.radians([0.0, 90.0, 10.0, 80.0, 45.0])
+    features = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    records = make_records([1, 2, 1, 2, 3], [1, 1, 2, 2, 2])
+    # Trial 0: 0 finds 2 first, 1 finds 3 first. Trial 1: the gallery's persons lie the wrong way round.
+    right = Trial("right", np.array([0, 1]), np.array([2, 3, 4]), same_camera_ignored=False)
+    crossed = np.array([1, 2, 2, 1, 3])
+    wrong = make_records(crossed, [1, 1, 2, 2, 2])
+
+    found = scoring.score(features, features, records, [right, right], "cosine")
+    assert (found["rank1"], found["mAP"], found["mINP"], found["trials"]) == (100, 100, 100, 2)
+    assert (found["queries"], found["gallery"], found["dropped"]) == (2, 3, 0)
+
+    # Person 1's image stands third for query 0 (after 10° and 45°), and person 2's third for query 1.
+    worst = scoring.score(features, features, wrong, [right], "cosine")
+    assert (worst["rank1"], worst["rank5"]) == (0, 100)
+    assert worst["mAP"] == pytest.approx(100 / 3)
+
+    # One query right, the other third: trials of one query each average to the same as by hand.
+    half = make_records([1, 1, 1, 2, 3], [1, 1, 2, 2, 2])
+    trials = [Trial(str(q), np.array([q]), np.array([2, 3, 4]), same_camera_ignored=False) for q in (0, 1)]
+    found = scoring.score(features, features, half, trials, "cosine")
+    assert found["rank1"] == 50 and found["spread"]["rank1"] == 50
+    assert found["mAP"] == pytest.approx((100 + 100 / 3) / 2)
+
+
+def test_query_and_gallery_features_keep_their_sides_and_the_distance_is_the_one_asked_for():
+    records = make_records([1, 1, 2], [1, 2, 2])
+    trial = Trial("", np.array([0]), np.array([1, 2]), same_camera_ignored=False)
+    query = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    gallery = np.array([[0.0, 0.0], [9.0, 0.0], [1.0, 1.0]])  # nearest by angle, nearest by length
+    assert scoring.score(query, gallery, records, [trial], "cosine")["rank1"] == 100
+    assert scoring.score(query, gallery, records, [trial], "euclidean")["rank1"] == 0
