@@ -18,6 +18,8 @@ from tf_reid.methods import METHODS
 
 PERSON, CAMERA = np.repeat(np.arange(1, 6), 4), np.tile([1, 1, 2, 2], 5)
 SPLIT = np.tile(["train", "query", "train", "gallery"], 5)
+# What two processes can be compared on: no dropout, and plain descent, which does not enlarge rounding as Adam does.
+ONE_STAGE = ("data.target=null", "method.dropout=0.0", "stages.classifier.optimizers.classifier.name=sgd")
 
 
 def settings(tmp_path, *overrides, name="simpgan"):

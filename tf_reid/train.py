@@ -39,14 +39,15 @@ def main(argv=None) -> dict:
     domains = runs.load_data(config)
     seen = runs.training_records(config, domains)
     runs.fair_trials(config, domains[runs.scored_domain(config)], seen)  # refused now rather than after the training
-    if runs.own_folder(strategy, folder) == folder:
+    own = runs.own_folder(strategy, folder)
+    if own == folder:
         runs.open_run(folder, config)
     with strategy.scope():
         model = runs.build_model(config, seen["source"])
     images, persons = len(seen["source"]), model.identities
     print(f"{config.method['name']}: {images} labelled images of {persons} persons; run folder {folder}")
-    training.train(model, config, seen, folder, lambda: evaluation.scores(model, config, domains, seen))
-    return evaluation.evaluate(model, config, domains, seen, runs.own_folder(strategy, folder))
+    training.train(model, config, seen, folder, lambda: evaluation.scores(model, config, domains, seen), own)
+    return evaluation.evaluate(model, config, domains, seen, own)
 
 
 def run_command(command):

@@ -12,29 +12,29 @@ from tqdm import tqdm
 from tf_reid import config as configuration
 from tf_reid import data, pictures
 from tf_reid.config import Config
-from tf_reid.runs import Progress, own_folder
+from tf_reid.runs import Progress
 
 
 class NotFinite(RuntimeError):
     """A loss became NaN or infinite; the message names it and the step."""
 
 
-def train(model, config: Config, records: dict[str, data.Records], folder: Path, evaluate: Callable[[], dict]):
+def train(model, config: Config, records, folder: Path, evaluate: Callable[[], dict], write_to: Path | None = None):
     """Train every stage of the method that is not finished yet, going on from the run's last checkpoint.
 
     Args:
         model: built and compiled inside its strategy's scope.
         records: what may be trained on, of `source` and `target`; see `runs.training_records`.
-        folder: the run's folder.
+        folder: the run's folder, whose last checkpoint is gone on from.
         evaluate: () -> representation -> metrics; drawn as curves every `run.evaluate_every` steps.
+        write_to: where this process writes, if not into the run's folder; see `runs.own_folder`.
 
     Raises:
         NotFinite: a loss is NaN or infinite. The last checkpoint is from before that.
     """
-    own = own_folder(model.distribute_strategy, folder)
-    progress = Progress(folder, model, write_to=own)
+    progress = Progress(folder, model, write_to)
     resumed = progress.restore()
-    folder = own
+    folder = write_to or folder
     writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
     with writer.as_default():
         tf.summary.text("configuration", f"```yaml\n{configuration.dump(config)}```", step=0)

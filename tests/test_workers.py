@@ -1,0 +1,55 @@
+"""Two processes, as on two machines, train what one device trains."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import test_training
+from conftest import build
+
+WORKER = """
+import pathlib, sys
+sys.path.insert(0, "tests")
+import test_training
+from tf_reid import runs, training
+folder = pathlib.Path(sys.argv[1])
+strategy = runs.make_strategy("multi_worker")
+config = test_training.settings(folder, *test_training.ONE_STAGE, name="identity")
+runs.make_deterministic(config)
+seen = runs.training_records(config, test_training.domains())
+with strategy.scope():
+    model = runs.build_model(config, seen["source"])
+own = runs.own_folder(strategy, folder / "shared")
+training.train(model, config, seen, folder / "shared", dict, own)
+print("REPLICAS", strategy.num_replicas_in_sync)
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_workers_train_what_one_device_trains(tmp_path):
+    config = test_training.settings(tmp_path, *test_training.ONE_STAGE, name="identity")
+    expected = test_training.train(tmp_path / "alone", config)
+    workers = [f"localhost:{free_port()}" for _ in range(2)]
+    processes = []
+    for index in range(2):
+        (tmp_path / str(index)).mkdir()
+        cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CONFIG": json.dumps(cluster)}
+        command = [sys.executable, "-c", WORKER, str(tmp_path)]
+        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert all("REPLICAS 2" in output for output in outputs)
+
+    found = build("identity")
+    found.classifier.load_weights(tmp_path / "shared" / "networks" / "classifier.weights.h5")
+    for a, b in zip(expected.classifier.get_weights(), found.classifier.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+    assert {path.name for path in (tmp_path / "shared").iterdir()} >= {"checkpoints", "networks", "tensorboard"}
