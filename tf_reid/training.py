@@ -1,6 +1,5 @@
 """The training loop: one `fit` a stage, with checkpoints, a progress bar, TensorBoard and pictures."""
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from tf_reid import config as configuration
 from tf_reid import data, pictures
 from tf_reid.config import Config
 from tf_reid.runs import Progress
+
+PICTURED = 6  # images a domain in a grid
 
 
 class NotFinite(RuntimeError):
@@ -45,27 +46,22 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
         start = int(model.step.numpy())
         if resumed and start:
             print(f"Going on with stage {name} at step {start} of {stage.steps}.")
-        sampler = _sampler(model.STAGES[name], stage, records)
-        batches = functools.partial(
-            data.training_batches,
-            records,
-            sampler,
-            seed=config.run.seed,
-            stage=number,
-            image_size=config.data.image_size,
-            flip=config.data.augment.flip,
-            pad=config.data.augment.pad,
-        )
+        kind, share, augment = model.STAGES[name], stage.positive_share, config.data.augment
+        place = {"seed": config.run.seed, "stage": number, "image_size": config.data.image_size}
         if start < stage.steps:
             losses = Losses(model, stage.steps, start, config.run.log_every, writer)
             callbacks = [losses, Checkpoints(progress, losses, config.run.checkpoint_every)]
             if config.run.pictures_every:
-                callbacks.append(
-                    Pictures(model, next(iter(batches(start=0, steps=1))), config.run.pictures_every, folder, writer)
-                )
+                sampler = _sampler(kind, PICTURED, share, records)
+                shown = data.training_batches(records, sampler, start=0, steps=1, flip=False, pad=0, **place)
+                callbacks.append(Pictures(model, next(iter(shown)), config.run.pictures_every, folder, writer))
             if config.run.evaluate_every:
                 callbacks.append(Evaluations(model, evaluate, config.run.evaluate_every, writer))
-            model.fit(batches(start=start, steps=stage.steps), epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+            sampler = _sampler(kind, stage.batch_size, share, records)
+            batches = data.training_batches(
+                records, sampler, start=start, steps=stage.steps, flip=augment.flip, pad=augment.pad, **place
+            )
+            model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
         for network, weights in model.networks().items():
             path = folder / "networks" / f"{network}.weights.h5"
             path.parent.mkdir(exist_ok=True)
@@ -77,8 +73,8 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
         progress.save()
 
 
-def _sampler(kind, stage, records):
-    arguments = [records["source"], stage.batch_size, stage.positive_share]
+def _sampler(kind, batch_size, positive_share, records):
+    arguments = [records["source"], batch_size, positive_share]
     if kind.domains == 2:
         arguments.append(records["target"])
     return data.SAMPLERS[kind.sampler](*arguments)
@@ -162,13 +158,13 @@ class Checkpoints(_EverySteps):
 class Pictures(_EverySteps):
     """Grids of the method's pictures of one fixed batch, in TensorBoard and as PNG files."""
 
-    def __init__(self, model, batch, every, folder, writer, most=6):
+    def __init__(self, model, batch, every, folder, writer):
         super().__init__(model, every)
-        self.batch, self.folder, self.writer, self.most = batch, folder, writer, most
+        self.batch, self.folder, self.writer = batch, folder, writer
 
     def act(self, step):
         for title, (columns, images) in self.method.pictures(self.batch).items():
-            rows = np.stack([data.to_uint8(column[: self.most]) for column in images], axis=1)
+            rows = np.stack([data.to_uint8(column) for column in images], axis=1)
             grid = pictures.grid(rows, column_titles=columns)
             name = f"{self.method.stage}_{title.replace(' ', '_')}_{step:06d}.png"
             pictures.write_png(self.folder / "pictures" / name, grid)
