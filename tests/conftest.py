@@ -37,20 +37,21 @@ SMALL = {
 }
 
 
-def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01):
+def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_momentum=0.0):
     """Every stage of a method with plain optimizers."""
-    settings = Optimizer(name=optimizer, learning_rate=learning_rate)
+    settings = Optimizer(name=optimizer, learning_rate=learning_rate, ema_momentum=ema_momentum)
     return {
         name: StageConfig(steps=steps, batch_size=8, optimizers=dict.fromkeys(stage.players, settings))
         for name, stage in method.STAGES.items()
     }
 
 
-def build(name, seed=0, optimizer="sgd", learning_rate=0.01, **changes):
+def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=0.0, **changes):
     """A small method, compiled."""
     keras.utils.set_random_seed(seed)
     model = METHODS[name](SIZE, PERSONS, seed, **{**SMALL[name], **changes})
-    model.compile(stage_configs(METHODS[name], optimizer=optimizer, learning_rate=learning_rate))
+    settings = {"optimizer": optimizer, "learning_rate": learning_rate, "ema_momentum": ema_momentum}
+    model.compile(stage_configs(METHODS[name], **settings))
     return model
 
 

@@ -21,6 +21,8 @@ SPLIT = np.tile(["train", "query", "train", "gallery"], 5)
 # What two processes can be compared on: no dropout, and plain descent, which does not enlarge rounding as Adam does.
 ONE_STAGE = ("data.target=null", "method.dropout=0.0", "stages.classifier.optimizers.classifier.name=sgd")
 
+AVERAGED = "stages.translation.optimizers.generators.ema_momentum=0.5"
+
 
 def settings(tmp_path, *overrides, name="simpgan"):
     values = {
@@ -74,11 +76,11 @@ def weights(model):
 
 
 def test_a_run_killed_three_times_equals_one_that_never_was(tmp_path):
-    config = settings(tmp_path)
+    config = settings(tmp_path, AVERAGED)
     expected = weights(train(tmp_path / "whole", config))
     script = (
         "import sys, pathlib; sys.path.insert(0, 'tests'); import test_training as t\n"
-        "tmp = pathlib.Path(sys.argv[1]); t.train(tmp / 'killed', t.settings(tmp))"
+        "tmp = pathlib.Path(sys.argv[1]); t.train(tmp / 'killed', t.settings(tmp, t.AVERAGED))"
     )
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     for checkpoints in (1, 3, 5):  # killed some time after the n-th checkpoint
@@ -91,6 +93,27 @@ def test_a_run_killed_three_times_equals_one_that_never_was(tmp_path):
     found = weights(train(tmp_path / "killed", config))
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(tmp_path, monkeypatch):
+    """At the last step all three see the mean, which differs from the weights that went on training."""
+    config = settings(tmp_path, AVERAGED, "run.evaluate_every=6")
+    model = built(config)
+    scored, drawn = [], []
+    real = model.pictures
+    monkeypatch.setattr(model, "pictures", lambda batch: drawn.append(model.F.get_weights()) or real(batch))
+    runs.open_run(tmp_path / "run", config)
+    records = runs.training_records(config, domains())
+    training.train(model, config, records, tmp_path / "run", lambda: scored.append(model.F.get_weights()) or {})
+    kept = model.F.get_weights()
+    model.F.load_weights(tmp_path / "run" / "networks" / "F.weights.h5")
+    trained_on = built(config)
+    runs.Progress(tmp_path / "run", trained_on).checkpoint.restore(
+        str(tmp_path / "run" / "checkpoints" / "ckpt-7")
+    )  # of its last step
+    for mean in (scored[-1], drawn[-1], model.F.get_weights()):
+        assert all(np.array_equal(a, b) for a, b in zip(kept, mean, strict=True))
+    assert any(np.any(a != b) for a, b in zip(kept, trained_on.F.get_weights(), strict=True))
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path):

@@ -74,6 +74,9 @@ class Optimizer(Section):
     nesterov: bool = False
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     decay_from: Share = 0.5  # the part of the stage's steps after which the learning rate falls towards zero
+    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # of a running mean of the weights, which is what is evaluated, drawn and kept; 0: none
+    )
 
 
 class Stage(Section):

@@ -48,6 +48,9 @@ def main(argv=None) -> dict:
     if finished < len(config.stages):
         name = list(config.stages)[finished]
         print(f"The run is not finished: stage {name} is at step {int(model.step)} of {config.stages[name].steps}.")
+        model.begin(name)
+        with model.averaged():
+            return evaluation.evaluate(model, config, domains, seen, folder, baselines=args.baselines)
     return evaluation.evaluate(model, config, domains, seen, folder, baselines=args.baselines)
 
 

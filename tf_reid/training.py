@@ -62,6 +62,7 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
                 records, sampler, start=start, steps=stage.steps, flip=augment.flip, pad=augment.pad, **place
             )
             model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+        model.finish()
         for network, weights in model.networks().items():
             path = folder / "networks" / f"{network}.weights.h5"
             path.parent.mkdir(exist_ok=True)
@@ -163,7 +164,9 @@ class Pictures(_EverySteps):
         self.batch, self.folder, self.writer = batch, folder, writer
 
     def act(self, step):
-        for title, (columns, images) in self.method.pictures(self.batch).items():
+        with self.method.averaged():
+            drawn = self.method.pictures(self.batch)
+        for title, (columns, images) in drawn.items():
             rows = np.stack([data.to_uint8(column) for column in images], axis=1)
             grid = pictures.grid(rows, column_titles=columns)
             name = f"{self.method.stage}_{title.replace(' ', '_')}_{step:06d}.png"
@@ -180,7 +183,9 @@ class Evaluations(_EverySteps):
         self.evaluate, self.writer = evaluate, writer
 
     def act(self, step):
+        with self.method.averaged():
+            scores = self.evaluate()
         with self.writer.as_default(step=step):
-            for representation, metrics in self.evaluate().items():
+            for representation, metrics in scores.items():
                 for name in ("rank1", "rank5", "rank10", "mAP", "mINP"):
                     tf.summary.scalar(f"{self.method.stage}/evaluation/{representation}/{name}", metrics[name])

@@ -82,6 +82,44 @@ def test_training_overfits_one_batch():
     assert sums[-1] < 0.2 * sums[0]
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_running_mean_of_the_weights_is_seen_inside_averaged_and_kept_at_the_end(replicas, two_replicas):
+    def values():
+        return [variable.numpy() for variable in model.variables_of("classifier")]
+
+    strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        model = build("identity", learning_rate=0.05, ema_momentum=0.9)
+    model.begin("classifier")
+    first = values()
+    with model.averaged():  # nothing to average yet: the weights stay what they are
+        assert all(np.array_equal(a, b) for a, b in zip(first, values(), strict=True))
+    batches = tf.data.Dataset.from_tensors(random_batch()).repeat()
+    batches = iter(strategy.experimental_distribute_dataset(batches))
+    mean = None
+    for _ in range(3):
+        model.train_function(batches)
+        mean = values() if mean is None else [0.9 * m + 0.1 * v for m, v in zip(mean, values(), strict=True)]
+    own = values()
+    with model.averaged():
+        for expected, found in zip(mean, values(), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert all(np.array_equal(a, b) for a, b in zip(own, values(), strict=True))
+    assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(own, mean, strict=True))
+    model.finish()
+    for expected, variable in zip(mean, model.variables_of("classifier"), strict=True):
+        for copy in strategy.experimental_local_results(variable.value):
+            np.testing.assert_allclose(copy.numpy(), expected, atol=1e-6)
+
+
+def test_without_ema_momentum_the_last_weights_are_kept(one_step):
+    model = build("identity", learning_rate=0.05)
+    one_step(model, "classifier", random_batch())
+    own = [variable.numpy() for variable in model.variables_of("classifier")]
+    model.finish()
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(own, model.variables_of("classifier"), strict=True))
+
+
 @pytest.mark.parametrize(
     ("schedule", "expected"),
     [("constant", [1.0, 1.0, 1.0, 1.0]), ("linear", [1.0, 1.0, 0.5, 0.0]), ("cosine", [1.0, 1.0, 0.5, 0.0])],

@@ -1,5 +1,6 @@
 """What every method shares: players with their optimizers, stages, one place where gradients are applied."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -120,6 +121,39 @@ class ReIDModel(keras.Model):
         self.step.assign_add(1)
         return losses
 
+    @contextmanager
+    def averaged(self):
+        """Inside, the players that have an `ema_momentum` in this stage carry the running mean of their weights."""
+        own = [(variable, variable.numpy()) for player in self._averaging() for variable in self.variables_of(player)]
+        self.finish()
+        try:
+            yield
+        finally:
+            for variable, value in own:
+                variable.assign(value)
+
+    def finish(self):
+        """The stage is over: players that have an `ema_momentum` take the running mean of their weights for good."""
+        for player, optimizer in self._averaging().items():
+            optimizer.finalize_variable_values(self.variables_of(player))
+
+    def _averaging(self):
+        """Player -> optimizer, of those that keep a running mean and have moved: before that the mean is zero."""
+        optimizers = self._optimizers_of_stage()
+        return {
+            player: optimizer
+            for player, optimizer in optimizers.items()
+            if optimizer.use_ema and int(optimizer.iterations.numpy()) > 0
+        }
+
+    def _optimizers_of_stage(self):
+        prefix = f"{self.stage}_"
+        return {
+            key.removeprefix(prefix): optimizer
+            for key, optimizer in self.player_optimizers.items()
+            if key.startswith(prefix)
+        }
+
     def minimize(self, tape, losses: dict, player: str):
         """Descend the sum of `losses` with this player's variables and no others.
 
@@ -141,12 +175,7 @@ class ReIDModel(keras.Model):
 
     def learning_rates(self) -> dict[str, float]:
         """Player -> its learning rate at the present step of the present stage."""
-        prefix = f"{self.stage}_"
-        return {
-            key.removeprefix(prefix): float(optimizer._learning_rate(None))
-            for key, optimizer in self.player_optimizers.items()
-            if key.startswith(prefix)
-        }
+        return {player: float(by._learning_rate(None)) for player, by in self._optimizers_of_stage().items()}
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing is left to build; Keras's own would take a batch away, and fails on several machines."""
@@ -182,6 +211,7 @@ class ReIDModel(keras.Model):
 
 
 def _build_optimizer(config: Optimizer, rate: LearningRate):
+    average = {"use_ema": config.ema_momentum > 0, "ema_momentum": config.ema_momentum}
     if config.name == "sgd":
-        return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov)
-    return keras.optimizers.Adam(rate, beta_1=config.beta_1, beta_2=config.beta_2)
+        return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov, **average)
+    return keras.optimizers.Adam(rate, beta_1=config.beta_1, beta_2=config.beta_2, **average)
