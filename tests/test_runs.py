@@ -167,6 +167,34 @@ def test_every_setting_that_differs_is_named(tmp_path, simple):
     assert runs.load_run(tmp_path / "run") == simple()  # and the old ones stand
 
 
+def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(tmp_path, simple):
+    runs.open_run(tmp_path / "run", simple())
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace(", ema_momentum: 0.0", ""))
+    assert "ema_momentum" not in path.read_text()
+    runs.open_run(tmp_path / "run", simple())
+    with pytest.raises(ConfigError, match=r"ema_momentum was 0\.0 and is now 0\.5"):
+        runs.open_run(tmp_path / "run", simple("stages.classifier.optimizers.classifier.ema_momentum=0.5"))
+
+
+def test_a_classifier_of_another_source_is_refused(tmp_path, simple):
+    before = tmp_path / "before"
+    runs.open_run(before, simple())
+    (before / "networks").mkdir()
+
+    def starting_there(**data):
+        config = settings("simpgan", **{"source": simple().data.source} | data)
+        config.method["classifier"] = str(before)
+        return config
+
+    runs.check_classifier(starting_there())
+    with pytest.raises(ConfigError, match=r"method\.classifier: .*before was trained with data\.source=.*, this run"):
+        runs.check_classifier(starting_there(source="viper"))
+    with pytest.raises(ConfigError, match=r"data\.source_split=train, this run has data\.source_split=all"):
+        runs.check_classifier(starting_there(source_split="all"))
+    runs.check_classifier(settings("identity"))  # takes no classifier
+
+
 def test_a_folder_of_other_things_is_left_alone(tmp_path, simple):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match=r"holds other things and no config\.yaml"):

@@ -53,7 +53,8 @@ def open_run(folder: Path, config: Config):
     """
     path = folder / "config.yaml"
     if path.exists():
-        differences = _differences(yaml.safe_load(path.read_text()), config.model_dump())
+        before = configuration.load(str(path), [], METHODS)  # with the defaults of settings younger than the run
+        differences = _differences(before.model_dump(), config.model_dump())
         changed = [f"{key} was {a!r} and is now {b!r}" for key, a, b in differences if not NOT_COMPARED.fullmatch(key)]
         if changed:
             raise ConfigError(
@@ -123,6 +124,24 @@ def check_batches(config: Config, strategy: tf.distribute.Strategy):
             raise ConfigError(
                 f"stages.{name}.batch_size is {stage.batch_size}, but {replicas} replicas share its pairs evenly "
                 f"only where it is a multiple of {2 * replicas}; change it, or set run.strategy=one."
+            )
+
+
+def check_classifier(config: Config):
+    """A classifier that is taken from another run learned from the labels that this run may use, and no others.
+
+    Raises:
+        ConfigError: that run had another source; the message names the setting.
+    """
+    run = config.method.get("classifier")
+    if not run or not (Path(run) / "config.yaml").exists():
+        return
+    theirs = yaml.safe_load((Path(run) / "config.yaml").read_text())["data"]
+    for key in ("source", "source_split"):
+        if theirs[key] != getattr(config.data, key):
+            raise ConfigError(
+                f"method.classifier: {run} was trained with data.{key}={theirs[key]}, this run has "
+                f"data.{key}={getattr(config.data, key)}; name a run of the same source."
             )
 
 

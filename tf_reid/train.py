@@ -36,6 +36,7 @@ def main(argv=None) -> dict:
     strategy = runs.make_strategy(config.run.strategy)
     runs.make_deterministic(config)
     runs.check_batches(config, strategy)
+    runs.check_classifier(config)
     domains = runs.load_data(config)
     seen = runs.training_records(config, domains)
     runs.fair_trials(config, domains[runs.scored_domain(config)], seen)  # refused now rather than after the training

@@ -247,6 +247,9 @@ def test_generators_keep_the_size_and_critics_score_patches():
         29,
         1,
     )
+    with pytest.raises(ValueError, match=r"critic=official judges patches of 32 pixels; data.image_size is \[64, 24\]"):
+        build_critic((64, 24), 4, 3, True, True, "official")
+    assert build_critic((64, 32), 4, 3, True, True, "official")(tf.zeros((1, 64, 32, 3))).shape == (1, 5, 1, 1)
     with pytest.raises(ValueError, match="multiples of 4"):
         build_generator((30, 16), 4, 1, False, "g")
 

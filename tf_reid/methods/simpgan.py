@@ -310,6 +310,8 @@ def build_critic(image_size, width, layers_of_stride_2, official, norm, name) ->
     "patch": 4x4 convolutions with instance norm and leaky ReLU 0.2, `layers_of_stride_2` of them halving, then two of
     stride 1. "official": three 4x4 of stride 2 with batch norm and leaky ReLU 0.05, then one 4x4 without padding.
     """
+    if official and min(image_size) < 32:
+        raise ValueError(f"method.critic=official judges patches of 32 pixels; data.image_size is {list(image_size)}.")
     images = keras.Input((*image_size, 3))
     slope = 0.05 if official else 0.2
     x = layers.Conv2D(width, 4, 2, padding="same", kernel_initializer=gan_init())(images)
