@@ -83,6 +83,13 @@ def test_shots_thin_out_persons_but_not_distractors(shots):
         assert set(CAMERA[trial.gallery]) == {2}
 
 
+def test_shots_spare_distractors_that_have_a_name():
+    protocol = {**PROTOCOL, "test_persons": [[1]], "distractors": [0, 2], "shots": 1}
+    (trial,) = trials(PERSON, CAMERA, SPLIT, protocol)[:1]
+    kept = PERSON[trial.gallery].tolist()
+    assert kept.count(1) == 1 and kept.count(2) == np.sum((PERSON == 2) & (CAMERA == 2)) > 1
+
+
 def test_shots_are_drawn_by_the_seed_alone():
     person, camera = np.repeat(np.arange(1, 41), 10), np.tile([1] * 5 + [2] * 5, 40)
     protocol = {**PROTOCOL, "test_persons": [list(range(1, 41))] * 2, "shots": 1, "both_directions": True}

@@ -12,7 +12,7 @@ A data set stores its protocol as a dictionary of plain values (it survives JSON
      "both_directions": true,               once more with the cameras' parts exchanged (default: false)
      "validation_persons": [[...], [...]]}  one list a round, never trained on (default: none)
 
-Distractors with person id 0 are all different people, so `shots` never thins them out.
+`shots` never thins out distractors.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def trials(person, camera, split, protocol, seed=0):
                     )
             if protocol.get("shots"):
                 random = np.random.default_rng([seed, number, direction])
-                gallery = _draw(gallery, person[gallery], protocol["shots"], random)
+                gallery = _draw(gallery, person[gallery], distractor[gallery], protocol["shots"], random)
             found.append(Trial(name, query, gallery, same_camera_ignored, number))
     return found
 
@@ -135,10 +135,13 @@ def _check(protocol):
         )
 
 
-def _draw(indices, persons, shots, random):
-    """`shots` of each person's indices, drawn at random (all where there are fewer), in record order."""
-    kept = [indices[persons == 0]]
-    for person in np.unique(persons[persons != 0]):
+def _draw(indices, persons, distractor, shots, random):
+    """`shots` of each person's indices, drawn at random (all where there are fewer), in record order.
+
+    Distractors all stay.
+    """
+    kept = [indices[distractor]]
+    for person in np.unique(persons[~distractor]):
         own = indices[persons == person]
         kept.append(random.choice(own, min(shots, len(own)), replace=False))
     return np.sort(np.concatenate(kept))

@@ -55,7 +55,9 @@ def builder_class(name: str) -> type:
     return importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder").Builder
 
 
-def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | os.PathLike | None = None) -> tfds.core.DatasetBuilder:
+def prepare(
+    builder: tfds.core.DatasetBuilder, manual_dir: str | os.PathLike | None = None, *, again: bool = False
+) -> tfds.core.DatasetBuilder:
     """Builds the data set if it is not built yet, and returns its builder.
 
     Args:
@@ -63,12 +65,20 @@ def prepare(builder: tfds.core.DatasetBuilder, manual_dir: str | os.PathLike | N
       manual_dir: the folder that holds the data set's archive or its unpacked folder; where None,
         DATA_DIR/downloads/manual. A data set that is built already, is rendered or is a folder of your own
         needs none.
+      again: build it anew, in place of what is there: where its source, or the code that renders it, changed.
 
     Raises:
       DatasetError: the archive is missing, incomplete or damaged. Nothing half-built is left behind.
     """
     import tensorflow_datasets as tfds
 
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False)
-    builder.download_and_prepare(download_config=config)  # returns at once where it is built already
+    mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if again else tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False, download_mode=mode)
+    try:
+        builder.download_and_prepare(download_config=config)  # returns at once where it is built already
+    except OSError:
+        if again or not builder.data_path.exists():
+            raise
+        # Another process built it meanwhile, and its copy stands: read that.
+        builder = type(builder)(config=builder.builder_config, data_dir=builder.data_dir_root)
     return builder

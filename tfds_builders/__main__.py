@@ -34,6 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     command.add_argument("dataset", help="viper, synthetic_pedestrians/street, folder, ...")
     command.add_argument("--data-dir", default=argparse.SUPPRESS, help="where prepared data sets live")
     command.add_argument("--manual-dir", help="the folder that holds the archive, or its unpacked folder")
+    command.add_argument("--again", action="store_true", help="build it anew, in place of what is there")
     command.add_argument("--kind", choices=KINDS, default="images")
     command.add_argument("--root", help="folder: where your images are")
     command.add_argument("--pattern", help="folder: regular expression with groups person and camera")
@@ -44,7 +45,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def build(options: argparse.Namespace) -> None:
     spec = {"name": options.dataset}
     spec |= {key: getattr(options, key) for key in ("root", "pattern", "csv") if getattr(options, key) is not None}
-    built = prepare(builder(spec, kind=options.kind, data_dir=options.data_dir), options.manual_dir)
+    built = prepare(
+        builder(spec, kind=options.kind, data_dir=options.data_dir), options.manual_dir, again=options.again
+    )
     for split, info in built.info.splits.items():
         print(f"{split}: {info.num_examples}")
 

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
@@ -157,7 +158,9 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         else:
             draw, generate = draw_triplets, self._generate_triplets
         return {
-            part: generate(draw(chosen, LIMIT, name=f"{self.name}, split {part}")) for part, chosen in parts.items()
+            part: generate(draw(chosen, LIMIT, name=f"{self.name}, split {part}"))
+            for part, chosen in parts.items()
+            if chosen
         }
 
     def _generate_examples(self, records: list[Record]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -190,7 +193,11 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
         try:
             return sound_image(record.image.read_bytes())
-        except (ValueError, OSError, zipfile.BadZipFile):
+        except PermissionError:
+            raise DatasetError(
+                f"{self.name}: the image {record.image} may not be read: change its permissions"
+            ) from None
+        except (ValueError, OSError, EOFError, cv2.error, zlib.error, zipfile.BadZipFile):
             raise DatasetError(
                 f"{self.name}: the image {record.image} is damaged: replace it with a sound copy"
             ) from None

@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -95,7 +97,13 @@ def test_wrong_count_names_part_expected_and_found(tmp_path, viper):
         build(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"<html>"])
+def too_wide(data):
+    return data[:18] + b"\xff\xff\xff\x7f" + data[22:]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"<html>", too_wide]
+)
 def test_damaged_image_is_named_and_leaves_nothing_half_built(tmp_path, viper, damage):
     image = viper / "cam_b/007_90.bmp"
     sound = image.read_bytes()
@@ -106,6 +114,35 @@ def test_damaged_image_is_named_and_leaves_nothing_half_built(tmp_path, viper, d
     assert not tfds_builders.builder("viper", data_dir=tmp_path / "data").data_path.exists()
     image.write_bytes(sound)
     assert build(tmp_path).info.splits.total_num_examples == 16
+
+
+def test_damaged_byte_in_a_zip_is_told_as_the_image(tmp_path, viper):
+    archive = tmp_path / "manual" / "VIPeR.v1.0.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted(viper.rglob("*.bmp")):
+            packed.write(path, path.relative_to(viper.parent))
+        last = packed.infolist()[-1]
+    data = bytearray(archive.read_bytes())
+    start = last.header_offset + 30 + len(last.filename)
+    data[start : start + 20] = b"\xff" * 20
+    archive.write_bytes(data)
+    shutil.rmtree(viper)
+    with pytest.raises(DatasetError, match=rf"the image .*{Path(last.filename).name} is damaged"):
+        build(tmp_path)
+
+
+def test_a_data_set_that_another_process_built_meanwhile_is_read(tmp_path, viper):
+    slow, fast = (tfds_builders.builder("viper", data_dir=tmp_path / "data") for _ in range(2))
+    real = type(slow).read
+
+    def read(self, folder):
+        tfds_builders.prepare(fast, tmp_path / "manual")
+        return real(self, folder)
+
+    slow.read = types.MethodType(read, slow)
+    found = tfds_builders.prepare(slow, tmp_path / "manual")
+    assert found.info.splits.total_num_examples == 16
+    assert len(list(found.as_dataset(split="train"))) == found.info.splits["train"].num_examples
 
 
 def test_interrupted_build_leaves_nothing_half_built(tmp_path, viper, monkeypatch):

@@ -47,7 +47,7 @@ def test_wrong_usage_is_code_2(capsys):
 
 
 def test_interrupt_is_code_130(tmp_path, capsys, monkeypatch):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tfds_builders.__main__.prepare", interrupted)

@@ -8,6 +8,8 @@ from collections import defaultdict
 
 from tfds_builders import DatasetError
 
+PER_CAMERA = 32  # images of a person and camera that take part: more of a long track would say the same
+
 
 def draw_triplets(records: list, limit: int, *, seed: int = 0, name: str = "") -> list[tuple]:
     """Draws at most `limit` (anchor, positive, negative) triplets, no (anchor, positive) twice.
@@ -24,6 +26,7 @@ def draw_triplets(records: list, limit: int, *, seed: int = 0, name: str = "") -
     for record in sorted(records, key=lambda record: record.file):
         if record.person > 0:
             by_person[record.person].append(record)
+    by_person = {person: _thinned(images, generator) for person, images in by_person.items()}
     matches = {person: _matches(images) for person, images in by_person.items()}
     matches = {person: found for person, found in matches.items() if found}
     if not matches:
@@ -56,6 +59,18 @@ def draw_pairs(records: list, limit: int, *, seed: int = 0, name: str = "") -> l
     """Draws at most `limit` pairs (a, b, same), half of them same: each triplet gives one of either sort."""
     triplets = draw_triplets(records, limit // 2, seed=seed, name=name)
     return [pair for anchor, positive, negative in triplets for pair in ((anchor, positive, 1), (anchor, negative, 0))]
+
+
+def _thinned(images: list, generator: random.Random) -> list:
+    """At most `PER_CAMERA` of a camera's images, drawn at random: their pairs are all held in memory."""
+    by_camera = defaultdict(list)
+    for record in images:
+        by_camera[record.camera].append(record)
+    return [
+        record
+        for own in by_camera.values()
+        for record in (own if len(own) <= PER_CAMERA else generator.sample(own, PER_CAMERA))
+    ]
 
 
 def _matches(images: list) -> list[tuple]:

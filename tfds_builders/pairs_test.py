@@ -6,7 +6,7 @@ import pytest
 
 from tfds_builders import DatasetError
 from tfds_builders.base import Record
-from tfds_builders.pairs import draw_pairs, draw_triplets
+from tfds_builders.pairs import PER_CAMERA, draw_pairs, draw_triplets
 
 
 def records(persons, cameras, shots=1):
@@ -47,6 +47,13 @@ def test_draw_is_seeded_and_independent_of_the_records_order():
 
 def test_small_set_gives_all_it_has():
     assert len(draw_triplets(records((1, 2), (1, 2)), 1000)) == 4
+
+
+def test_long_tracks_are_thinned_within_each_camera():
+    images = records((1, 2), (1,), shots=3000) + records((1, 2), (2,))
+    triplets = draw_triplets(images, 1000)
+    assert len(triplets) == 2 * 2 * PER_CAMERA  # both persons, both orders, each kept image of camera 1 with that of 2
+    assert all(anchor.camera != positive.camera for anchor, positive, _ in triplets)
 
 
 def test_distractors_and_lone_images_take_no_part():

@@ -1,6 +1,8 @@
 """A folder of one's own, by pattern and by table."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +68,26 @@ def test_a_cameras_only_image_can_be_found(tmp_path, write_image, read_back):
     assert [e["camera"] for e in splits["query"].values()] == [1]
     assert [e["camera"] for e in splits["gallery"].values()] == [2]
     assert len(splits["train"]) == 2
+
+
+def test_the_documented_pattern_keeps_junk_out(tmp_path, write_image, read_back):
+    readme = Path(tfds_builders.__file__).with_name("folder") / "README.md"
+    (pattern,) = re.findall(r"--pattern '(.+)'", readme.read_text())
+    for person in ("0001", "0002", "-1"):
+        for camera in (1, 2):
+            write_image(tmp_path / f"images/{person}_c{camera}s1_000151_00.jpg")
+    builder = build(tmp_path / "images", pattern)
+    assert set(builder.info.metadata["persons"]) == {"0001", "0002"}
+    files = [file for split in read_back(builder).values() for file in split]
+    assert len(files) == 4 and not any(file.startswith("-1") for file in files)
+
+
+def test_pairs_of_a_folder_without_training_images_are_its_test_images(tmp_path, write_image):
+    for person in (1, 2, 3):
+        for split, camera in (("query", 1), ("gallery", 2)):
+            write_image(tmp_path / f"images/{split}/{person}_c{camera}.jpg")
+    pattern = r"(?P<split>\w+)/(?P<person>\d+)_c(?P<camera>\d)"
+    assert set(build(tmp_path / "images", pattern, kind="pairs").info.splits) == {"test"}
 
 
 def test_pattern_may_tell_split_and_modality(tmp_path, write_image, read_back):

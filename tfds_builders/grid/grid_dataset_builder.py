@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import zipfile
+import zlib
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +15,15 @@ from tfds_builders.base import PedestrianBuilder, Record
 from tfds_builders.protocols import assign_splits, random_trials, trials_protocol
 from tfds_builders.sources import Archive, images_in
 
+UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    scipy.io.matlab.MatReadError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 VIEWS = {"probe": 1, "gallery": 2}
 
 
@@ -73,7 +84,7 @@ class Builder(PedestrianBuilder):
             with path.open("rb") as file:
                 cells = scipy.io.loadmat(file)["trainIdxAll"].ravel()
             folds = [np.ravel(cell[0, 0][2]).astype(int).tolist() for cell in cells]
-        except (OSError, ValueError, KeyError, IndexError, TypeError, NotImplementedError):
+        except (*UNREADABLE, KeyError, IndexError, TypeError):
             raise DatasetError(
                 f"{self.name}: {path} holds no readable trainIdxAll; replace it, or remove it for seeded folds"
             ) from None

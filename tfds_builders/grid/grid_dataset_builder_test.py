@@ -78,7 +78,21 @@ def test_folds_of_other_persons_are_an_error(tiny, fold):
         build(tiny)
 
 
-def test_unreadable_folds_are_an_error(tiny):
-    (tiny / "manual/underground_reid/features_and_partitions.mat").write_bytes(b"not a matlab file at all")
+def test_folds_that_come_later_are_taken_when_built_again(tiny):
+    builder = build(tiny)
+    write_folds(tiny, [[1, 4], [2, 3]])
+    builder = tfds_builders.prepare(builder, tiny / "manual")
+    assert "seeded folds" in builder.info.metadata["protocols"]["folds"]["description"]
+    builder = tfds_builders.builder("grid", data_dir=builder.data_dir_root)
+    tfds_builders.prepare(builder, tiny / "manual", again=True)
+    reread = tfds_builders.builder("grid", data_dir=builder.data_dir_root)
+    for found in (builder, reread):
+        assert "official folds" in found.info.metadata["protocols"]["folds"]["description"]
+        assert found.info.metadata["protocols"]["folds"]["test_persons"] == [[2, 3], [1, 4]]
+
+
+@pytest.mark.parametrize("content", [b"not a matlab file at all", b"", b"MATL"])
+def test_unreadable_folds_are_an_error(tiny, content):
+    (tiny / "manual/underground_reid/features_and_partitions.mat").write_bytes(content)
     with pytest.raises(tfds_builders.DatasetError, match="no readable trainIdxAll"):
         build(tiny)

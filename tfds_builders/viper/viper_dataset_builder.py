@@ -56,6 +56,9 @@ class Builder(PedestrianBuilder):
             "random_316": trials_protocol(
                 "Ten random halves of the persons, camera a against camera b, single-shot.", trials, shots=1
             ),
+            "random_316_both": trials_protocol(
+                "The same ten halves, either camera against the other, averaged.", trials, shots=1, both_directions=True
+            ),
             "view_adaptation": trials_protocol(
                 "The same ten halves, with 100 of the persons left to train on held out for validation.",
                 trials,
