@@ -4,7 +4,7 @@ python -m benchmarks.simpgan_table --source viper --target grid --seeds 0 1 2 [-
 
 Per seed: one run without translation trains the classifier (direct transfer, histogram, colour covariance and adaptive
 BatchNorm are scored with it), then one run of `simpgan` a variant starts from that classifier. Finished runs are not
-repeated and killed ones go on, so the same command completes a table.
+repeated and killed ones go on, so the same command completes a table; runs with other settings are refused.
 """
 
 import argparse
@@ -17,11 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
+from tf_reid import config as configuration
+from tf_reid import runs
+from tf_reid.methods import METHODS
+
 VARIANTS = {
     "gan": ["method.cycle_weight=0", "method.similarity_weight=0"],
     "cycle": ["method.similarity_weight=0"],
     "full": [],
     "full_identity": ["method.identity_weight=5.0"],
+    "full_colour": ["method.generator=colour"],
 }
 COLUMNS = ("rank1", "rank5", "rank10", "mAP")
 BASELINES = ("raw", "colour_histogram", "colour_covariance", "adaptive_batch_norm")
@@ -55,25 +60,31 @@ def one_seed(args, folder, seed):
     """Train what is not trained yet, and score everything under every protocol."""
     common = [f"data.source={args.source}", f"data.target={args.target}", f"run.seed={seed}", *args.set]
     direct = folder / f"direct_{seed}"
-    command(args, direct, "train", "--config", args.config, "--set", "stages.translation.steps=0", *common)
+    one_run(args, direct, ["stages.translation.steps=0", *common], "--baselines")
     from_direct = [f"method.classifier={direct}", "stages.classifier.steps=0"]
     for variant in args.variants:
-        settings = ["--set", *from_direct, *VARIANTS[variant], *common]
-        command(args, folder / f"{variant}_{seed}", "train", "--config", args.config, *settings)
-    for variant in ("direct", *args.variants):
-        for protocol in args.protocols:
-            run = folder / f"{variant}_{seed}"
-            scored = run / f"metrics_{protocol}.json"
-            if not scored.exists():
-                options = ["--set", f"evaluate.protocol={protocol}"] if protocol else []
-                command(args, run, "evaluate", *options, *(["--baselines"] if variant == "direct" else []))
-                scored.write_text((run / "metrics.json").read_text())
+        one_run(args, folder / f"{variant}_{seed}", [*from_direct, *VARIANTS[variant], *common])
+
+
+def one_run(args, run, settings, *options):
+    """Train, unless every score of the run is there; score under every protocol.
+
+    Raises:
+        ConfigError: there is a run with other settings in this folder.
+    """
+    runs.check_run(run, configuration.load(args.config, settings, METHODS))
+    scores = {protocol: run / f"metrics_{protocol}.json" for protocol in args.protocols}
+    if all(path.exists() for path in scores.values()):
+        return
+    command(args, run, "train", "--config", args.config, "--set", *settings)
+    for protocol, path in scores.items():
+        if not path.exists():
+            command(args, run, "evaluate", *(["--set", f"evaluate.protocol={protocol}"] if protocol else []), *options)
+            runs.write_text(path, (run / "metrics.json").read_text())
 
 
 def command(args, run, name, *options):
-    """python -m tf_reid.NAME --run RUN ..., its output in RUN.log; nothing is done for a run that has its metrics."""
-    if name == "train" and (run / "metrics.json").exists():
-        return
+    """python -m tf_reid.NAME --run RUN ..., its output in RUN.log."""
     threads = str(max(1, os.cpu_count() // args.parallel))
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
     with open(run.with_suffix(".log"), "a") as log:
@@ -90,7 +101,8 @@ def table(args, folder, protocol) -> str:
     first = json.loads((folder / f"direct_{args.seeds[0]}" / f"metrics_{protocol}.json").read_text())["raw"]
     lines = [
         f"{args.source} -> {args.target}, protocol {first['protocol']} ({first['trials']} trial(s), "
-        f"{first['queries']} queries, {first['gallery']} gallery images), seeds {' '.join(map(str, args.seeds))}",
+        f"{first['queries']} queries, {first['gallery']} gallery images), seeds {' '.join(map(str, args.seeds))}. "
+        f"{first['description']}",
         "",
         "| | " + " | ".join(COLUMNS) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",

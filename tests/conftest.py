@@ -37,16 +37,20 @@ SMALL = {
 }
 
 
-def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_momentum=0.0):
-    """Every stage of a method with plain optimizers."""
-    settings = Optimizer(name=optimizer, learning_rate=learning_rate, ema_momentum=ema_momentum)
+def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_momentum=None):
+    """Every stage of a method with plain optimizers; `ema_momentum` is by player."""
+
+    def settings(player):
+        momentum = (ema_momentum or {}).get(player, 0.0)
+        return Optimizer(name=optimizer, learning_rate=learning_rate, ema_momentum=momentum)
+
     return {
-        name: StageConfig(steps=steps, batch_size=8, optimizers=dict.fromkeys(stage.players, settings))
+        name: StageConfig(steps=steps, batch_size=8, optimizers={p: settings(p) for p in stage.players})
         for name, stage in method.STAGES.items()
     }
 
 
-def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=0.0, **changes):
+def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, **changes):
     """A small method, compiled."""
     keras.utils.set_random_seed(seed)
     model = METHODS[name](SIZE, PERSONS, seed, **{**SMALL[name], **changes})

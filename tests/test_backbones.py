@@ -39,3 +39,10 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
     monkeypatch.setattr(keras.applications, "ResNet50", unreachable)
     with pytest.raises(OSError, match=r"set method\.weights to its path"):
         backbones.resnet50((64, 32), "imagenet")
+
+
+@pytest.mark.parametrize("name", backbones.BACKBONES)
+def test_batch_statistics_are_those_of_all_replicas(name):
+    layers = backbones.BACKBONES[name]((32, 16), None)._flatten_layers()
+    found = [layer.synchronized for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(found) > 10 and all(found)

@@ -176,12 +176,29 @@ def test_what_a_user_can_mend_is_told_in_a_sentence(module, arguments, sentence,
         run_command(lambda: main(arguments))
 
 
+def test_a_setting_that_the_method_refuses_leaves_no_run_behind(tmp_path, data_dir):
+    wrong = command("simpgan", tmp_path / "run", data_dir, "data.image_size=[34, 16]")
+    with pytest.raises(SystemExit, match="use multiples of 4"):
+        run_command(lambda: tf_reid.train.main(wrong))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_without_a_checkpoint_is_not_scored(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *_: sys.exit("stopped before its first checkpoint"))
     with pytest.raises(SystemExit, match="stopped before"):
         tf_reid.train.main(command("identity", tmp_path / "run", data_dir))
     with pytest.raises(SystemExit, match="has no checkpoint yet"):
         run_command(lambda: tf_reid.evaluate.main(["--run", str(tmp_path / "run")]))
+
+
+def test_an_error_of_tensorflow_is_told_without_a_traceback_and_a_mistake_of_ours_with_one():
+    def too_big():
+        raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+
+    with pytest.raises(SystemExit, match="Error: out of memory"):
+        run_command(too_big)
+    with pytest.raises(KeyError):
+        run_command(lambda: {}["no such key"])
 
 
 def test_a_traceback_is_there_for_those_who_ask(monkeypatch):

@@ -18,7 +18,7 @@ from tf_reid.pictures import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
 PERSON, CAMERA = np.repeat(np.arange(1, 7), 4), np.tile([1, 1, 2, 2], 6)
 SPLIT = np.where(PERSON <= 3, "train", np.tile(["query", "gallery", "gallery", "gallery"], 6))
 RATES = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP"}
-KEYS = RATES | {"queries", "dropped", "gallery", "cmc", "spread", "trials", "protocol"}
+KEYS = RATES | {"queries", "dropped", "gallery", "cmc", "spread", "trials", "protocol", "description"}
 
 
 def perfect(images):
@@ -117,9 +117,11 @@ def test_the_rank_list_leaves_out_what_the_score_leaves_out(tmp_path, config, do
 
 def test_metrics_over_several_trials_come_with_their_spread(config):
     first = {**dict.fromkeys(RATES, 50.0), "trials": 10, "queries": 3, "gallery": 9, "dropped": 2}
-    text = evaluation.table({"raw": first | {"spread": dict.fromkeys(RATES, 2.5)}}, "grid", "folds")
+    first |= {"protocol": "folds", "description": "Over ten seeded folds."}
+    text = evaluation.table({"raw": first | {"spread": dict.fromkeys(RATES, 2.5)}}, "grid")
+    assert "Over ten seeded folds." in text
     assert "grid, protocol folds, 10 trial(s)" in text
-    assert text.splitlines()[2].split() == ["raw"] + ["50.0", "±", "2.5"] * 7
+    assert text.splitlines()[3].split() == ["raw"] + ["50.0", "±", "2.5"] * 7
     assert "2 queries have no match in the gallery" in text
 
 

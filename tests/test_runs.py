@@ -41,12 +41,17 @@ def settings(method="identity", steps=10, protocol=None, **data):
 def fair(config):
     """The fair trials of a run whose source (and target, if it has one) is `records()`."""
     domains = {"source": records("a")} | ({"target": records("b")} if config.data.target else {})
-    return runs.fair_trials(config, records(), runs.training_records(config, domains))
+    return runs.fair_trials(config, list(domains.values())[-1], runs.training_records(config, domains))
 
 
 def numbers(config):
-    """The rounds it may be scored in; both directions of a round are there, or neither."""
-    found = [trial.number for trial in fair(config)]
+    """The rounds it may be scored in."""
+    return numbers_of(fair(config))
+
+
+def numbers_of(trials):
+    """Both directions of a round are there, or neither."""
+    found = [trial.number for trial in trials]
     assert found[::2] == found[1::2]
     return found[::2]
 
@@ -95,6 +100,26 @@ def test_a_target_never_trained_on_is_scored_in_every_trial(split):
     direct = settings("simpgan", target="b", target_split=split)
     direct.stages["translation"].steps = 0
     assert numbers(direct) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("steps", [0, 10])
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_a_target_that_is_the_source_as_well_is_scored_without_its_labelled_persons(steps, split):
+    same = records()
+    domains = {"source": same, "target": same}
+    config = settings("simpgan", steps=steps, source="a", target="a", target_split=split)
+    assert numbers_of(runs.fair_trials(config, same, runs.training_records(config, domains))) == [0]
+    config.data.source_split = "all"
+    with pytest.raises(ConfigError, match=r"set data\.source_split=train"):
+        runs.fair_trials(config, same, runs.training_records(config, domains))
+
+
+def test_what_was_fitted_to_the_targets_training_images_is_not_scored_on_them():
+    direct = settings("simpgan", steps=0, target="b")
+    domains = {"source": records("a"), "target": records("b")}
+    seen = runs.training_records(direct, domains)
+    assert numbers_of(runs.fair_trials(direct, domains["target"], seen, adapted=True)) == [0]
+    assert numbers_of(runs.fair_trials(direct, domains["target"], seen)) == [0, 1, 2]
 
 
 def test_an_unknown_protocol_is_named_with_those_there_are():
@@ -150,17 +175,19 @@ def simple():
 
 def test_a_runs_folder_says_what_it_is_and_reads_back(tmp_path, simple):
     config = simple("run.seed=3")
-    runs.open_run(tmp_path / "runs" / "mine", config)
+    runs.open_run(tmp_path / "runs" / "mine", config, {"source": records()})
     assert runs.load_run(tmp_path / "runs" / "mine") == config
     written = json.loads((tmp_path / "runs" / "mine" / "environment.json").read_text())
     assert set(written) >= {"command", "revision", "python", "packages", "devices", "cpu", "cpu_cores"}
-    runs.open_run(tmp_path / "runs" / "mine", config)  # the same settings: goes on
+    runs.open_run(tmp_path / "runs" / "mine", config, {"source": records()})  # the same settings: goes on
+    trained_on = json.loads((tmp_path / "runs" / "mine" / "data.json").read_text())
+    assert trained_on == {"source": runs.fingerprint(records())}
 
 
 def test_every_setting_that_differs_is_named(tmp_path, simple):
-    runs.open_run(tmp_path / "run", simple())
+    runs.open_run(tmp_path / "run", simple(), {})
     with pytest.raises(ConfigError) as error:
-        runs.open_run(tmp_path / "run", simple("run.seed=3", "stages.classifier.steps=7"))
+        runs.check_run(tmp_path / "run", simple("run.seed=3", "stages.classifier.steps=7"))
     for part in ("run.seed was 0 and is now 3", "stages.classifier.steps was", "is now 7", "choose another --run"):
         assert part in str(error.value)
     assert "image_size" not in str(error.value)
@@ -168,37 +195,51 @@ def test_every_setting_that_differs_is_named(tmp_path, simple):
 
 
 def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(tmp_path, simple):
-    runs.open_run(tmp_path / "run", simple())
+    runs.open_run(tmp_path / "run", simple(), {})
     path = tmp_path / "run" / "config.yaml"
     path.write_text(path.read_text().replace(", ema_momentum: 0.0", ""))
     assert "ema_momentum" not in path.read_text()
-    runs.open_run(tmp_path / "run", simple())
+    runs.open_run(tmp_path / "run", simple(), {})
     with pytest.raises(ConfigError, match=r"ema_momentum was 0\.0 and is now 0\.5"):
-        runs.open_run(tmp_path / "run", simple("stages.classifier.optimizers.classifier.ema_momentum=0.5"))
+        runs.check_run(tmp_path / "run", simple("stages.classifier.optimizers.classifier.ema_momentum=0.5"))
 
 
-def test_a_classifier_of_another_source_is_refused(tmp_path, simple):
+def test_the_protocol_of_a_run_stays_what_it_was_trained_with(tmp_path, simple):
+    """It decides what is trained on: under another one, trained persons would be tested."""
+    runs.open_run(tmp_path / "run", simple(), {})
+    with pytest.raises(ConfigError, match=r"evaluate\.protocol was None and is now 'market'"):
+        runs.check_run(tmp_path / "run", simple("evaluate.protocol=market"))
+    runs.check_run(tmp_path / "run", simple("evaluate.flip=true"))  # changes only how it is scored
+
+
+def test_a_data_set_that_changed_is_refused(tmp_path, simple):
+    """One more person may deal training and test persons anew."""
+    before, after = records(), records().take(np.arange(2, 12))
+    runs.open_run(tmp_path / "run", simple(), {"source": before})
+    runs.check_data(tmp_path / "run", {"source": records()})
+    with pytest.raises(ConfigError, match=r"trained on 12 images of 6 persons of a, .*\(10 of 5 of a\)"):
+        runs.open_run(tmp_path / "run", simple(), {"source": after})
+
+
+def test_a_classifier_of_other_images_is_refused(tmp_path, simple):
     before = tmp_path / "before"
-    runs.open_run(before, simple())
-    (before / "networks").mkdir()
-
-    def starting_there(**data):
-        config = settings("simpgan", **{"source": simple().data.source} | data)
-        config.method["classifier"] = str(before)
-        return config
-
-    runs.check_classifier(starting_there())
-    with pytest.raises(ConfigError, match=r"method\.classifier: .*before was trained with data\.source=.*, this run"):
-        runs.check_classifier(starting_there(source="viper"))
-    with pytest.raises(ConfigError, match=r"data\.source_split=train, this run has data\.source_split=all"):
-        runs.check_classifier(starting_there(source_split="all"))
-    runs.check_classifier(settings("identity"))  # takes no classifier
+    runs.open_run(before, simple(), {"source": records()})
+    config = settings("simpgan")
+    config.method["classifier"] = str(before)
+    config.data.image_size = simple().data.image_size
+    runs.check_classifier(config, records())
+    with pytest.raises(ConfigError, match=r"method\.classifier: .*before was trained on 12 images of 6 persons of a, "):
+        runs.check_classifier(config, records().take(np.arange(2, 12)))
+    config.data.image_size = [32, 16]
+    with pytest.raises(ConfigError, match=r"before was trained at data\.image_size=.*, this run has \[32, 16\]"):
+        runs.check_classifier(config, records())
+    runs.check_classifier(settings("identity"), records())  # takes no classifier
 
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path, simple):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ConfigError, match=r"holds other things and no config\.yaml"):
-        runs.open_run(tmp_path, simple())
+        runs.check_run(tmp_path, simple())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

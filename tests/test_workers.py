@@ -34,22 +34,30 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def two_workers(folders):
+    """-> what either printed."""
+    workers = [f"localhost:{free_port()}" for _ in range(2)]
+    processes = []
+    for index, folder in enumerate(folders):
+        cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CONFIG": json.dumps(cluster)}
+        command = [sys.executable, "-c", WORKER, str(folder)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, env=environment, **pipes))
+    return ["".join(process.communicate(timeout=300)) for process in processes]
+
+
 def test_two_workers_train_what_one_device_trains(tmp_path):
     config = test_training.settings(tmp_path, *test_training.ONE_STAGE, name="identity")
     expected = test_training.train(tmp_path / "alone", config)
-    workers = [f"localhost:{free_port()}" for _ in range(2)]
-    processes = []
-    for index in range(2):
-        (tmp_path / str(index)).mkdir()
-        cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "PYTHONPATH": os.getcwd(), "TF_CONFIG": json.dumps(cluster)}
-        command = [sys.executable, "-c", WORKER, str(tmp_path)]
-        processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert all("REPLICAS 2" in output for output in outputs)
+    assert all("REPLICAS 2" in output for output in two_workers([tmp_path, tmp_path]))
 
     found = build("identity")
     found.classifier.load_weights(tmp_path / "shared" / "networks" / "classifier.weights.h5")
     for a, b in zip(expected.classifier.get_weights(), found.classifier.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
     assert {path.name for path in (tmp_path / "shared").iterdir()} >= {"checkpoints", "networks", "tensorboard"}
+
+    (tmp_path / "elsewhere").mkdir()  # the second worker does not see what the first saved
+    for output in two_workers([tmp_path, tmp_path / "elsewhere"]):
+        assert "--run must lie on storage that all workers share" in output

@@ -36,6 +36,9 @@ def resnet50(image_size, weights="imagenet") -> keras.Model:
             "The ImageNet weights of ResNet-50 could not be fetched by Keras; fetch the file elsewhere and set "
             f"method.weights to its path, or to null to start from random weights ({error})."
         ) from error
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.synchronized = True  # statistics of the whole batch, over all replicas
     return keras.Model(images, network(CaffePreprocessing()(images)), name="backbone")
 
 

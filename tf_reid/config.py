@@ -91,7 +91,7 @@ class Stage(Section):
 class Run(Section):
     """How a run is carried out and what it shows on the way."""
 
-    seed: Count = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"  # auto: all GPUs there are
     jit_compile: bool = False  # XLA; one device only
     deterministic: bool = True  # the same run gives the same bits

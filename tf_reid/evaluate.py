@@ -40,6 +40,7 @@ def main(argv=None) -> dict:
     runs.make_deterministic(config)
     domains = runs.load_data(config)
     seen = runs.training_records(trained, domains)
+    runs.check_data(folder, seen)
     model = runs.build_model(config, seen["source"])
     progress = runs.Progress(folder, model)
     if not progress.restore(partially=True):

@@ -31,17 +31,18 @@ def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False
     if baselines:
         results |= _baselines(model, config, domains, seen)
     write_text(folder / "metrics.json", json.dumps(results, indent=2, default=_plain) + "\n")
-    print(table(results, scored.name, results["raw"]["protocol"]))
+    print(table(results, scored.name))
     print(f"Written: {folder / 'metrics.json'}, {folder / 'evaluation'}; to look at: tensorboard --logdir {folder}")
     return results
 
 
-def table(results: dict, name: str, protocol: str) -> str:
+def table(results: dict, name: str) -> str:
     """The metrics as text, per cent, with the spread over trials where there are several."""
     first = next(iter(results.values()))
     lines = [
-        f"{name}, protocol {protocol}, {first['trials']} trial(s): "
+        f"{name}, protocol {first['protocol']}, {first['trials']} trial(s): "
         f"{first['queries']} queries, {first['gallery']} gallery images",
+        *([first["description"]] if first["description"] else []),
         f"{'':22}" + "".join(f"{key:>15}" for key in SHOWN),
     ]
     for representation, result in results.items():
@@ -65,9 +66,12 @@ def _representations(model, config, domains, seen):
     return found
 
 
-def _score(features, scored, seen, config):
-    result = scoring.score(*features, scored, fair_trials(config, scored, seen), config.evaluate.distance)
-    return result | {"protocol": config.evaluate.protocol or scored.default_protocol}
+def _score(features, scored, seen, config, adapted=None):
+    trials = fair_trials(config, scored, seen, adapted)
+    result = scoring.score(*features, scored, trials, config.evaluate.distance)
+    name = config.evaluate.protocol or scored.default_protocol
+    description = scored.protocols[name].get("description", "")  # tells official splits from drawn ones
+    return result | {"protocol": name, "description": description}
 
 
 def _baselines(model, config, domains, seen):
@@ -83,7 +87,11 @@ def _baselines(model, config, domains, seen):
         features["colour_covariance"] = scoring.extract(matched, scored, size, **options)
         adapted = adaptive_batch_norm(encoder, seen["target"], size)
         features["adaptive_batch_norm"] = scoring.extract(adapted, scored, size, **options)
-    return {name: _score((values, values), scored, seen, config) for name, values in features.items()}
+    # Those that were fitted to the target's training images are scored where these are not tested.
+    return {
+        name: _score((values, values), scored, seen, config, adapted=name != "colour_histogram" or None)
+        for name, values in features.items()
+    }
 
 
 def _look_at(name, features, scored, seen, config, folder, queries=8, ranks=10, points=2000):

@@ -1,13 +1,15 @@
 """A run's folder: what it was asked to do, by which code, how far it got; and how a run is set up again from it.
 
 ```
-RUN/config.yaml         every setting, resolved        RUN/networks/     weights of finished stages' networks
+RUN/config.yaml         every setting, resolved        RUN/networks/     the networks that finished stages trained
 RUN/environment.json    code revision, versions        RUN/pictures/     PNG grids by stage and step
-RUN/checkpoints/        the last two                   RUN/evaluation/   rank lists, Embedding Projector
-RUN/tensorboard/        curves, pictures, settings     RUN/metrics.json  scores by representation
+RUN/data.json           which images were trained on   RUN/evaluation/   rank lists, Embedding Projector
+RUN/checkpoints/        the last two                   RUN/metrics.json  scores by representation
+RUN/tensorboard/        curves, pictures, settings
 ```
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -41,12 +43,12 @@ def write_text(path: Path, text: str):
     os.replace(beside, path)
 
 
-# Settings that change what is shown or where things lie, not what is computed.
-NOT_COMPARED = re.compile(r"run\.(\w+_every|strategy)|data\.\w+_dir|evaluate\..*")
+# Settings that change what is shown or where things lie, not what is computed. The protocol decides what is trained on.
+NOT_COMPARED = re.compile(r"run\.(\w+_every|strategy)|data\.\w+_dir|evaluate\.(?!protocol).*")
 
 
-def open_run(folder: Path, config: Config):
-    """Create the run's folder, or make sure that the one there is a run with the same settings.
+def check_run(folder: Path, config: Config):
+    """Make sure that what is in the folder, if anything, is a run with the same settings.
 
     Raises:
         ConfigError: the folder holds a run with other settings (the message names them), or something else.
@@ -63,8 +65,53 @@ def open_run(folder: Path, config: Config):
         return
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds other things and no config.yaml of a run; choose another --run.")
+
+
+def open_run(folder: Path, config: Config, seen: dict[str, data.Records]):
+    """Create the run's folder, or make sure that the one there is a run with the same settings on the same images.
+
+    Raises:
+        ConfigError: as `check_run` and `check_data`.
+    """
+    check_run(folder, config)
+    if (folder / "config.yaml").exists():
+        check_data(folder, seen)
+        return
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    write_text(path, configuration.dump(config))
+    write_text(folder / "data.json", json.dumps({d: fingerprint(r) for d, r in seen.items()}, indent=2) + "\n")
+    write_text(folder / "config.yaml", configuration.dump(config))
+
+
+def fingerprint(records: data.Records) -> dict:
+    """What tells one choice of training images from another: the data set, how many, and a hash of who is where."""
+    lines = (f"{f}\t{p}\t{c}\n" for f, p, c in zip(records.file, records.person, records.camera, strict=True))
+    return {
+        "name": records.name,
+        "images": len(records),
+        "persons": len(np.unique(records.person)),
+        "sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
+    }
+
+
+def check_data(folder: Path, seen: dict[str, data.Records]):
+    """Make sure that the images that a run was trained on are still those that its settings choose.
+
+    Raises:
+        ConfigError: a data set changed since, so that what the run saw may be among what it would be scored on.
+    """
+    for domain, before in _trained_on(folder).items():
+        now = fingerprint(seen[domain])
+        if now != before:
+            raise ConfigError(
+                f"{folder} was trained on {before['images']} images of {before['persons']} persons of "
+                f"{before['name']}, which are no longer those that data.{domain} names ({now['images']} of "
+                f"{now['persons']} of {now['name']}): the data set changed. Bring it back, or train another --run."
+            )
+
+
+def _trained_on(folder) -> dict:
+    path = Path(folder) / "data.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def load_run(folder: Path, overrides=()) -> Config:
@@ -127,22 +174,27 @@ def check_batches(config: Config, strategy: tf.distribute.Strategy):
             )
 
 
-def check_classifier(config: Config):
-    """A classifier that is taken from another run learned from the labels that this run may use, and no others.
+def check_classifier(config: Config, source: data.Records):
+    """A classifier that is taken from another run learned from this run's labelled images, at their size.
 
     Raises:
-        ConfigError: that run had another source; the message names the setting.
+        ConfigError: that run had other images.
     """
     run = config.method.get("classifier")
-    if not run or not (Path(run) / "config.yaml").exists():
+    if not run or not _trained_on(run):
         return
-    theirs = yaml.safe_load((Path(run) / "config.yaml").read_text())["data"]
-    for key in ("source", "source_split"):
-        if theirs[key] != getattr(config.data, key):
-            raise ConfigError(
-                f"method.classifier: {run} was trained with data.{key}={theirs[key]}, this run has "
-                f"data.{key}={getattr(config.data, key)}; name a run of the same source."
-            )
+    theirs, ours = _trained_on(run)["source"], fingerprint(source)
+    if theirs != ours:
+        raise ConfigError(
+            f"method.classifier: {run} was trained on {theirs['images']} images of {theirs['persons']} persons of "
+            f"{theirs['name']}, this run has {ours['images']} of {ours['persons']} of {ours['name']}, or others; "
+            "name a run of the same source, split and trial."
+        )
+    size = load_run(Path(run)).data.image_size
+    if size != config.data.image_size:
+        raise ConfigError(
+            f"method.classifier: {run} was trained at data.image_size={size}, this run has {config.data.image_size}."
+        )
 
 
 def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
@@ -200,7 +252,9 @@ def protocol_of(records: data.Records, name: str | None) -> dict:
     return records.protocols[name]
 
 
-def fair_trials(config: Config, records: data.Records, seen: dict[str, data.Records]) -> list[protocols.Trial]:
+def fair_trials(
+    config: Config, records: data.Records, seen: dict[str, data.Records], adapted: bool | None = None
+) -> list[protocols.Trial]:
     """The trials that a run may be scored in: those none of whose images it was trained on.
 
     A target of which `all` images were seen, without their labels, is scored in every trial.
@@ -208,21 +262,25 @@ def fair_trials(config: Config, records: data.Records, seen: dict[str, data.Reco
     Args:
         records: of the scored domain.
         seen: domain -> the records the run was trained on, by the settings it was trained with.
+        adapted: whether what is scored was fitted to the target's images; by default, whether the run's training was.
 
     Raises:
         ConfigError: there is no such trial.
     """
     protocol = protocol_of(records, config.evaluate.protocol)
     found = protocols.trials(records.person, records.camera, records.split, protocol)
-    if scored_domain(config) == "target":
-        stages = METHODS[config.method["name"]].STAGES
-        trained = any(stages[name].domains == 2 and stage.steps for name, stage in config.stages.items())
-        if not trained or config.data.target_split == "all":
-            return found
-    trained_on = np.isin(records.file, seen[scored_domain(config)].file)
+    trained_on, labelled = np.zeros(len(records), bool), seen["source"].name == records.name
+    if labelled:
+        trained_on |= np.isin(records.file, seen["source"].file)
+    if scored_domain(config) == "target" and config.data.target_split == "train":
+        if adapted is None:
+            stages = METHODS[config.method["name"]].STAGES
+            adapted = any(stages[name].domains == 2 and stage.steps for name, stage in config.stages.items())
+        if adapted:
+            trained_on |= np.isin(records.file, seen["target"].file)
     fair = [trial for trial in found if not trained_on[trial.query].any() and not trained_on[trial.gallery].any()]
     if not fair:
-        key = f"data.{scored_domain(config)}_split"
+        key = "data.source_split" if labelled else "data.target_split"
         raise ConfigError(
             f"Every trial of {records.name} holds images that are trained on; set {key}=train "
             "and keep evaluate.protocol as it was in training."

@@ -36,15 +36,17 @@ def main(argv=None) -> dict:
     strategy = runs.make_strategy(config.run.strategy)
     runs.make_deterministic(config)
     runs.check_batches(config, strategy)
-    runs.check_classifier(config)
+    own = runs.own_folder(strategy, folder)
+    if own == folder:
+        runs.check_run(folder, config)
     domains = runs.load_data(config)
     seen = runs.training_records(config, domains)
     runs.fair_trials(config, domains[runs.scored_domain(config)], seen)  # refused now rather than after the training
-    own = runs.own_folder(strategy, folder)
-    if own == folder:
-        runs.open_run(folder, config)
+    runs.check_classifier(config, seen["source"])
     with strategy.scope():
         model = runs.build_model(config, seen["source"])
+    if own == folder:
+        runs.open_run(folder, config, seen)  # not before: a setting that the method refuses leaves no run behind
     images, persons = len(seen["source"]), model.identities
     print(f"{config.method['name']}: {images} labelled images of {persons} persons; run folder {folder}")
     training.train(model, config, seen, folder, lambda: evaluation.scores(model, config, domains, seen), own)
@@ -57,8 +59,10 @@ def run_command(command):
         command()
     except KeyboardInterrupt:
         sys.exit("\nStopped. A training goes on from its last checkpoint when the same command is given again.")
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("TF_REID_TRACEBACK"):
+    except Exception as error:
+        tensorflow = sys.modules.get("tensorflow")  # not loaded where the settings alone were wrong
+        told = (ValueError, OSError, RuntimeError) + ((tensorflow.errors.OpError,) if tensorflow else ())
+        if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, told):
             raise
         sys.exit(f"Error: {error}\n(TF_REID_TRACEBACK=1 shows where it was raised.)")
 

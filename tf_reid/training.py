@@ -35,6 +35,7 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
     """
     progress = Progress(folder, model, write_to)
     resumed = progress.restore()
+    _check_that_workers_agree(model.distribute_strategy, int(progress.stage), int(model.step.numpy()))
     folder = write_to or folder
     writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
     with writer.as_default():
@@ -62,8 +63,12 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
                 records, sampler, start=start, steps=stage.steps, flip=augment.flip, pad=augment.pad, **place
             )
             model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+        check_weights(model, stage.steps)
         model.finish()
+        trained = [id(network) for player in kind.players for network in model.players()[player]]
         for network, weights in model.networks().items():
+            if id(weights) not in trained:
+                continue
             path = folder / "networks" / f"{network}.weights.h5"
             path.parent.mkdir(exist_ok=True)
             beside = path.with_name(f"unfinished_{path.name}")
@@ -72,6 +77,39 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
         progress.stage.assign(number + 1)
         model.step.assign(0)
         progress.save()
+
+
+def check_weights(model, step):
+    """Raise `NotFinite` if a player of the present stage has weights that are NaN or infinite.
+
+    A loss says so only one step later, and after a stage's last step nobody asks for it.
+    """
+    for player in model.STAGES[model.stage].players:
+        for network in model.players()[player]:
+            for variable in network.weights:
+                if variable.dtype.startswith("float") and not np.isfinite(variable.numpy()).all():
+                    raise NotFinite(
+                        f"The weights of {player} are no longer finite after step {step} of stage {model.stage}; the "
+                        "checkpoint before it is kept. A lower learning rate of this player is the usual remedy."
+                    )
+
+
+def _check_that_workers_agree(strategy, stage, step):
+    """Several workers must go on from the same step: others would train apart, then wait for each other for ever."""
+    if strategy.cluster_resolver is None:
+        return
+
+    @tf.function
+    def sums():
+        place = tf.constant([stage, step, stage**2, step**2], tf.int64)
+        return strategy.reduce("SUM", strategy.run(lambda: place), axis=None)
+
+    total = sums().numpy()
+    if (strategy.num_replicas_in_sync * total[2:] != total[:2] ** 2).any():
+        raise ValueError(
+            f"This worker's run folder stands at stage {stage}, step {step}, another's elsewhere; --run must lie on "
+            "storage that all workers share."
+        )
 
 
 def _sampler(kind, batch_size, positive_share, records):
@@ -142,7 +180,7 @@ class Losses(_EverySteps):
 
 
 class Checkpoints(_EverySteps):
-    """Saves every n steps, never a state with a loss that is not finite."""
+    """Saves every n steps, never a state with a loss or a weight that is not finite."""
 
     def __init__(self, progress, losses, every):
         super().__init__(progress.model, every)
@@ -153,6 +191,7 @@ class Checkpoints(_EverySteps):
 
     def act(self, step):
         self.losses.act(step)
+        check_weights(self.progress.model, step)
         self.progress.save()
 
 

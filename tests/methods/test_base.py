@@ -85,12 +85,12 @@ def test_training_overfits_one_batch():
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_a_running_mean_of_the_weights_is_seen_inside_averaged_and_kept_at_the_end(replicas, two_replicas):
     def values():
-        return [variable.numpy() for variable in model.variables_of("classifier")]
+        return [variable.numpy() for variable in model.variables_of("generators")]
 
     strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
     with strategy.scope():
-        model = build("identity", learning_rate=0.05, ema_momentum=0.9)
-    model.begin("classifier")
+        model = build("simpgan", learning_rate=0.05, ema_momentum={"generators": 0.9})
+    model.begin("translation")
     first = values()
     with model.averaged():  # nothing to average yet: the weights stay what they are
         assert all(np.array_equal(a, b) for a, b in zip(first, values(), strict=True))
@@ -107,9 +107,14 @@ def test_a_running_mean_of_the_weights_is_seen_inside_averaged_and_kept_at_the_e
     assert all(np.array_equal(a, b) for a, b in zip(own, values(), strict=True))
     assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(own, mean, strict=True))
     model.finish()
-    for expected, variable in zip(mean, model.variables_of("classifier"), strict=True):
+    for expected, variable in zip(mean, model.variables_of("generators"), strict=True):
         for copy in strategy.experimental_local_results(variable.value):
             np.testing.assert_allclose(copy.numpy(), expected, atol=1e-6)
+
+
+def test_no_running_mean_beside_batch_statistics():
+    with pytest.raises(ValueError, match=r"stages\.classifier\.optimizers\.classifier\.ema_momentum: the batch norm"):
+        build("identity", ema_momentum={"classifier": 0.9})
 
 
 def test_without_ema_momentum_the_last_weights_are_kept(one_step):

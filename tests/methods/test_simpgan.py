@@ -219,6 +219,14 @@ def test_the_pool_hands_out_earlier_fakes_half_of_the_time():
     assert len(np.unique(everything)) == len(everything)  # once full, each comes out once
 
 
+def test_a_pool_smaller_than_a_batch_is_refused_and_none_hands_back_what_it_gets():
+    fakes = tf.random.stateless_uniform((4, 1, 1, 3), [0, 0])
+    with pytest.raises(ValueError, match=r"method\.pool_size is 3, but a batch has 4 images"):
+        ImagePool(3, (1, 1), seed=[0, 1]).exchange(fakes, tf.constant(0, tf.int64))
+    for step in range(5):
+        np.testing.assert_array_equal(ImagePool(0, (1, 1), seed=[0, 1]).exchange(fakes, step), fakes)
+
+
 def test_the_pool_repeats_its_draws_for_the_same_seed_and_step():
     fakes = tf.random.stateless_uniform((2, 1, 1, 3), [0, 0])
 

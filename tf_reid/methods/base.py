@@ -106,9 +106,17 @@ class ReIDModel(keras.Model):
                 rate = LearningRate(optimizer, settings.steps, self.step)
                 built = self.player_optimizers[f"{stage}_{player}"] = _build_optimizer(optimizer, rate)
                 built.build(self.variables_of(player))
+                if optimizer.ema_momentum and self._keeps_batch_statistics(player):
+                    raise ValueError(
+                        f"stages.{stage}.optimizers.{player}.ema_momentum: the batch normalisation in its networks "
+                        "keeps statistics, which would not be those of averaged weights; set it to 0."
+                    )
 
     def variables_of(self, player: str) -> list:
         return [variable for network in self.players()[player] for variable in network.trainable_variables]
+
+    def _keeps_batch_statistics(self, player):
+        return any("moving_mean" in v.path for network in self.players()[player] for v in network.weights)
 
     def begin(self, stage: str):
         """Train `stage` from now on. `self.step` says how many of its steps are done."""

@@ -242,8 +242,12 @@ class ImagePool(tf.Module):
     def exchange(self, fakes, step):
         """float32 [B, H, W, 3] -> as many images. While the pool fills it returns what it is given."""
         count = fakes.shape[0]
-        if self.size < count:
+        if not self.size:
             return fakes
+        if self.size < count:
+            raise ValueError(
+                f"method.pool_size is {self.size}, but a batch has {count} images: use 0, or as many or more."
+            )
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.stack([self.seed[0] * 4 + self.seed[1], tf.cast(step, tf.int32) * 64 + tf.cast(replica, tf.int32)])
         draws = tf.random.stateless_uniform([self.size + count], seed)
