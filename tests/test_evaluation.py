@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, make_records, stage_configs
 
-from tf_reid import evaluation, runs
+from tf_reid import evaluation, splits
 from tf_reid.config import Config, Data
 from tf_reid.methods import METHODS
 from tf_reid.pictures import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
@@ -51,7 +51,7 @@ def domains():
 
 
 def seen(config, domains):
-    return runs.training_records(config, domains)
+    return splits.training_records(config, domains)
 
 
 def test_metrics_are_written_by_representation_in_per_cent(tmp_path, config, domains, capsys):
@@ -137,7 +137,7 @@ def test_baselines_are_scored_beside(tmp_path, config, domains):
     alone = config.model_copy(update={"data": Data(source="a", image_size=list(SIZE))})
     source = {"source": domains["source"]}
     found = evaluation.evaluate(
-        model(raw=encoder), alone, source, runs.training_records(alone, source), tmp_path, baselines=True
+        model(raw=encoder), alone, source, splits.training_records(alone, source), tmp_path, baselines=True
     )
     assert list(found) == ["raw", "colour_histogram"]  # the others bring two domains together
 

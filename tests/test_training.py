@@ -13,7 +13,7 @@ import yaml
 from conftest import SMALL, make_records
 
 from tf_reid import config as configuration
-from tf_reid import runs, training
+from tf_reid import runs, splits, training
 from tf_reid.methods import METHODS
 
 PERSON, CAMERA = np.repeat(np.arange(1, 6), 4), np.tile([1, 1, 2, 2], 5)
@@ -58,11 +58,11 @@ def domains():
 
 def built(config):
     runs.make_deterministic(config)
-    return runs.build_model(config, runs.training_records(config, domains())["source"])
+    return runs.build_model(config, splits.training_records(config, domains())["source"])
 
 
 def train(folder, config, model=None, evaluate=dict):
-    model, records = model or built(config), runs.training_records(config, domains())
+    model, records = model or built(config), splits.training_records(config, domains())
     runs.open_run(folder, config, records)
     training.train(model, config, records, folder, evaluate)
     return model
@@ -202,5 +202,5 @@ def test_the_environment_is_written_down():
 @pytest.mark.parametrize("split", ["train", "all"])
 def test_the_training_images_are_those_of_the_split(tmp_path, split):
     config = settings(tmp_path, f"data.source_split={split}")
-    found = runs.training_records(config, domains())["source"]
+    found = splits.training_records(config, domains())["source"]
     assert len(found) == (10 if split == "train" else 20)

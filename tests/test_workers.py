@@ -14,12 +14,12 @@ WORKER = """
 import pathlib, sys
 sys.path.insert(0, "tests")
 import test_training
-from tf_reid import runs, training
+from tf_reid import runs, splits, training
 folder = pathlib.Path(sys.argv[1])
 strategy = runs.make_strategy("multi_worker")
 config = test_training.settings(folder, *test_training.ONE_STAGE, name="identity")
 runs.make_deterministic(config)
-seen = runs.training_records(config, test_training.domains())
+seen = splits.training_records(config, test_training.domains())
 with strategy.scope():
     model = runs.build_model(config, seen["source"])
 own = runs.own_folder(strategy, folder / "shared")

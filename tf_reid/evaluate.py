@@ -26,7 +26,7 @@ def arguments(argv=None):
 def main(argv=None) -> dict:
     """Returns the metrics by representation, as in the run's metrics.json."""
     args = arguments(argv)
-    from tf_reid import evaluation, runs
+    from tf_reid import evaluation, runs, splits
     from tf_reid.config import ConfigError
 
     allowed = re.compile(r"evaluate\..*|data\.(data|manual)_dir=.*")
@@ -38,8 +38,8 @@ def main(argv=None) -> dict:
     folder = Path(args.run)
     trained, config = runs.load_run(folder), runs.load_run(folder, args.set)
     runs.make_deterministic(config)
-    domains = runs.load_data(config)
-    seen = runs.training_records(trained, domains)
+    domains = splits.load_data(config)
+    seen = splits.training_records(trained, domains)
     runs.check_data(folder, seen)
     model = runs.build_model(config, seen["source"])
     progress = runs.Progress(folder, model)

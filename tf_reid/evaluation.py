@@ -8,7 +8,8 @@ import numpy as np
 from tf_reid import data, metrics, pictures, scoring
 from tf_reid.baselines import ColourCovariance, adaptive_batch_norm
 from tf_reid.config import Config
-from tf_reid.runs import fair_trials, scored_domain, write_text
+from tf_reid.runs import write_text
+from tf_reid.splits import fair_trials, scored_domain
 
 SHOWN = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
 

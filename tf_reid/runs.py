@@ -9,7 +9,6 @@ RUN/tensorboard/        curves, pictures, settings
 ```
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -28,11 +27,11 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 import yaml
 
-import tfds_builders
 from tf_reid import config as configuration
-from tf_reid import data, protocols
+from tf_reid import data
 from tf_reid.config import Config, ConfigError
 from tf_reid.methods import METHODS
+from tf_reid.splits import fingerprint
 
 
 def write_text(path: Path, text: str):
@@ -80,17 +79,6 @@ def open_run(folder: Path, config: Config, seen: dict[str, data.Records]):
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     write_text(folder / "data.json", json.dumps({d: fingerprint(r) for d, r in seen.items()}, indent=2) + "\n")
     write_text(folder / "config.yaml", configuration.dump(config))
-
-
-def fingerprint(records: data.Records) -> dict:
-    """What tells one choice of training images from another: the data set, how many, and a hash of who is where."""
-    lines = (f"{f}\t{p}\t{c}\n" for f, p, c in zip(records.file, records.person, records.camera, strict=True))
-    return {
-        "name": records.name,
-        "images": len(records),
-        "persons": len(np.unique(records.person)),
-        "sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
-    }
 
 
 def check_data(folder: Path, seen: dict[str, data.Records]):
@@ -203,89 +191,6 @@ def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
     if resolver is not None and resolver.task_id:
         return Path(tempfile.mkdtemp(prefix="tf_reid_worker_"))
     return folder
-
-
-def load_data(config: Config) -> dict[str, data.Records]:
-    """Every record of `source` and, if there is one, `target`; a data set that is not built yet is built."""
-    specs = {"source": config.data.source, "target": config.data.target}
-    loaded = {}
-    for domain, spec in specs.items():
-        if spec is None:
-            continue
-        builder = tfds_builders.builder(spec, data_dir=config.data.data_dir)
-        loaded[domain] = data.load_records(tfds_builders.prepare(builder, config.data.manual_dir))
-    return loaded
-
-
-def training_records(config: Config, domains: dict[str, data.Records]) -> dict[str, data.Records]:
-    """The images that training may see: those of `train` in the configured trial, or `all`.
-
-    Junk is never among them, nor distractors in the source, which have no label to learn.
-    """
-    chosen = {}
-    for domain, records in domains.items():
-        mask = records.person >= (1 if domain == "source" else 0)
-        if getattr(config.data, f"{domain}_split") == "train":
-            scored = domain == scored_domain(config)
-            protocol = protocol_of(records, config.evaluate.protocol if scored else None)
-            mask &= protocols.train_mask(records.person, records.split, protocol, config.data.trial if scored else 0)
-        chosen[domain] = records.take(mask)
-        if not len(chosen[domain]):
-            raise ConfigError(f"{records.name} has no training image; set data.{domain}_split=all to train on all.")
-    return chosen
-
-
-def scored_domain(config: Config) -> str:
-    """What a run is scored on: the target where there is one, else the source."""
-    return "target" if config.data.target else "source"
-
-
-def protocol_of(records: data.Records, name: str | None) -> dict:
-    """One of the data set's protocols, its default where no name is given.
-
-    Raises:
-        ConfigError: it has no protocol of this name.
-    """
-    name = name or records.default_protocol
-    if name not in records.protocols:
-        raise ConfigError(f"evaluate.protocol: {records.name} has no {name!r}, but {', '.join(records.protocols)}.")
-    return records.protocols[name]
-
-
-def fair_trials(
-    config: Config, records: data.Records, seen: dict[str, data.Records], adapted: bool | None = None
-) -> list[protocols.Trial]:
-    """The trials that a run may be scored in: those none of whose images it was trained on.
-
-    A target of which `all` images were seen, without their labels, is scored in every trial.
-
-    Args:
-        records: of the scored domain.
-        seen: domain -> the records the run was trained on, by the settings it was trained with.
-        adapted: whether what is scored was fitted to the target's images; by default, whether the run's training was.
-
-    Raises:
-        ConfigError: there is no such trial.
-    """
-    protocol = protocol_of(records, config.evaluate.protocol)
-    found = protocols.trials(records.person, records.camera, records.split, protocol)
-    trained_on, labelled = np.zeros(len(records), bool), seen["source"].name == records.name
-    if labelled:
-        trained_on |= np.isin(records.file, seen["source"].file)
-    if scored_domain(config) == "target" and config.data.target_split == "train":
-        if adapted is None:
-            stages = METHODS[config.method["name"]].STAGES
-            adapted = any(stages[name].domains == 2 and stage.steps for name, stage in config.stages.items())
-        if adapted:
-            trained_on |= np.isin(records.file, seen["target"].file)
-    fair = [trial for trial in found if not trained_on[trial.query].any() and not trained_on[trial.gallery].any()]
-    if not fair:
-        key = "data.source_split" if labelled else "data.target_split"
-        raise ConfigError(
-            f"Every trial of {records.name} holds images that are trained on; set {key}=train "
-            "and keep evaluate.protocol as it was in training."
-        )
-    return fair
 
 
 def build_model(config: Config, source: data.Records):

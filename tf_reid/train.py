@@ -30,7 +30,7 @@ def main(argv=None) -> dict:
         print(configuration.dump(config), end="")
         return {}
 
-    from tf_reid import evaluation, runs, training
+    from tf_reid import evaluation, runs, splits, training
 
     folder = Path(args.run or Path("runs") / Path(args.config).stem)
     strategy = runs.make_strategy(config.run.strategy)
@@ -39,9 +39,10 @@ def main(argv=None) -> dict:
     own = runs.own_folder(strategy, folder)
     if own == folder:
         runs.check_run(folder, config)
-    domains = runs.load_data(config)
-    seen = runs.training_records(config, domains)
-    runs.fair_trials(config, domains[runs.scored_domain(config)], seen)  # refused now rather than after the training
+    domains = splits.load_data(config)
+    seen = splits.training_records(config, domains)
+    # Refused now rather than after the training.
+    splits.fair_trials(config, domains[splits.scored_domain(config)], seen)
     runs.check_classifier(config, seen["source"])
     with strategy.scope():
         model = runs.build_model(config, seen["source"])

@@ -25,7 +25,7 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
 
     Args:
         model: built and compiled inside its strategy's scope.
-        records: what may be trained on, of `source` and `target`; see `runs.training_records`.
+        records: what may be trained on, of `source` and `target`; see `splits.training_records`.
         folder: the run's folder, whose last checkpoint is gone on from.
         evaluate: () -> representation -> metrics; drawn as curves every `run.evaluate_every` steps.
         write_to: where this process writes, if not into the run's folder; see `runs.own_folder`.

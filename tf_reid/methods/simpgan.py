@@ -151,12 +151,8 @@ class SimPGAN(ReIDModel):
         """Eq. 11, term by term. The paper sums over a pair's two images: twice the mean over images."""
         back_source, back_target = self.F(to_target), self.G(to_source)
         losses = {
-            "G_fools_D_T": self.adversarial_weight
-            * 2.0
-            * least_squares(self.D_T(to_target, training=True), 1.0),  # Eq. 6
-            "F_fools_D_S": self.adversarial_weight
-            * 2.0
-            * least_squares(self.D_S(to_source, training=True), 1.0),  # Eq. 8
+            "G_fools_D_T": self.adversarial_weight * _fools(self.D_T, to_target),  # Eq. 6
+            "F_fools_D_S": self.adversarial_weight * _fools(self.D_S, to_source),  # Eq. 8
         }
         if self.cycle_weight:
             losses["cycle"] = self.cycle_weight * 2.0 * (l1(back_source, source) + l1(back_target, target))
@@ -182,16 +178,8 @@ class SimPGAN(ReIDModel):
     def critic_losses(self, source, target, to_target, to_source) -> dict:
         """Eq. 7 and 9 with their real domains put right; `to_target` and `to_source` carry no gradient."""
         return {
-            "D_T": 2.0
-            * (
-                least_squares(self.D_T(to_target, training=True), 0.0)
-                + least_squares(self.D_T(target, training=True), 1.0)
-            ),
-            "D_S": 2.0
-            * (
-                least_squares(self.D_S(to_source, training=True), 0.0)
-                + least_squares(self.D_S(source, training=True), 1.0)
-            ),
+            "D_T": _tells_apart(self.D_T, target, to_target),
+            "D_S": _tells_apart(self.D_S, source, to_source),
         }
 
     def encoders(self):
@@ -343,6 +331,16 @@ def _conv(x, channels, kernel, stride=1, padding="same", activation="relu"):
 def _images(pairs):
     """[P, 2, H, W, 3] -> [2P, H, W, 3], a pair's two images one after the other."""
     return tf.reshape(pairs, (-1, *pairs.shape[2:]))
+
+
+def _fools(critic, fakes):
+    """Eq. 6, 8: the sum over a pair's two fakes of (critic - 1)^2."""
+    return 2.0 * least_squares(critic(fakes, training=True), 1.0)
+
+
+def _tells_apart(critic, real, fakes):
+    """Eq. 7, 9: the sum over a pair's two images of critic(fake)^2 + (critic(real) - 1)^2."""
+    return 2.0 * (least_squares(critic(fakes, training=True), 0.0) + least_squares(critic(real, training=True), 1.0))
 
 
 def _load_classifier(classifier, run):
