@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import SIZE, make_records
 
 from tf_reid import data
@@ -94,6 +95,21 @@ def test_a_batch_is_a_function_of_seed_and_step():
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
     assert (other["source"] != whole[0]["source"]).any()
+
+
+def test_few_images_that_are_read_often_are_decoded_once(monkeypatch):
+    images = make_records(PERSON, CAMERA, size=(64, 32)).images
+    decoded = []
+    monkeypatch.setattr(tf.io, "decode_image", lambda *a, to=tf.io.decode_image, **k: decoded.append(a) or to(*a, **k))
+    once, seldom = data._reader(images, SIZE, reads=len(images) + 1), data._reader(images, SIZE, reads=len(images))
+    monkeypatch.setattr(data, "DECODED_BYTES", len(images) * 3 * SIZE[0] * SIZE[1] - 1)
+    many = data._reader(images, SIZE, reads=len(images) + 1)
+    for read, decodes in ((once, False), (seldom, True), (many, True)):
+        decoded.clear()
+        found = read(tf.constant([3, 5]))
+        assert bool(decoded) == decodes
+        assert found.shape == (2, *SIZE, 3) and found.dtype == tf.uint8
+        np.testing.assert_array_equal(found, once(tf.constant([3, 5])))
 
 
 def test_augmentation_mirrors_and_shifts_within_its_margin():

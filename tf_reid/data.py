@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+DECODED_BYTES = 2**28  # as many bytes of decoded training images are kept in memory; where there are more, none
+
 
 @dataclass(frozen=True)
 class Records:
@@ -186,27 +188,25 @@ def training_batches(
     """
     layout = {name: drawn.shape[1:] for name, drawn in sampler(np.random.default_rng(0)).items()}
     sizes = [int(np.prod(shape)) for shape in layout.values()]
-    encoded = tf.constant(np.concatenate([domains[name].images for name in layout]).tolist())
+    encoded = np.concatenate([domains[name].images for name in layout])
     offsets = dict(zip(layout, np.cumsum([0] + [len(domains[name]) for name in layout])[:-1], strict=True))
     label = tf.constant(relabelled(domains["source"].person))  # the source comes first in every layout
-    decode = _decoder(image_size)
+    read = _reader(encoded, image_size, reads=sum(sizes) * (steps - start))
 
     def batches() -> Iterator:
         for indices, draws in _drawn(sampler, seed, stage, start, steps):
             yield np.concatenate([indices[name].ravel() + offsets[name] for name in layout]), draws
 
-    def one_image(index, draw):
-        return index, _augmented(decode(encoded[index]), draw, flip, pad)
-
-    def shaped(indices, images):
-        parts = dict(zip(layout, tf.split(tf.cast(images, tf.float32) / 127.5 - 1.0, sizes), strict=True))
+    def shaped(indices, draws):
+        images = tf.cast(_augmented(read(indices), draws, flip, pad), tf.float32) / 127.5 - 1.0
+        parts = dict(zip(layout, tf.split(images, sizes), strict=True))
         batch = {name: tf.reshape(part, (*layout[name], *image_size, 3)) for name, part in parts.items()}
         return batch | {"source_person": tf.reshape(tf.gather(label, indices[: sizes[0]]), layout["source"])}
 
     signature = (tf.TensorSpec((sum(sizes),), tf.int64), tf.TensorSpec((sum(sizes), 3), tf.float32))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature).unbatch()
-    dataset = dataset.map(one_image, num_parallel_calls=tf.data.AUTOTUNE).batch(sum(sizes), drop_remainder=True)
-    dataset = dataset.map(shaped).apply(tf.data.experimental.assert_cardinality(max(0, steps - start)))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    dataset = dataset.map(shaped, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, steps - start)))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -235,6 +235,18 @@ def to_uint8(images) -> np.ndarray:
     return np.clip(np.round((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
+def _reader(encoded, image_size, reads):
+    """-> int [B] -> uint8 [B, H, W, 3]. Few images that are read often are decoded (and resized) once for all."""
+    decode = _decoder(image_size)
+    if reads <= len(encoded) or len(encoded) * 3 * image_size[0] * image_size[1] > DECODED_BYTES:
+        blobs = tf.constant(encoded.tolist())
+        decoded = tf.TensorSpec((*image_size, 3), tf.uint8)
+        return lambda indices: tf.map_fn(decode, tf.gather(blobs, indices), fn_output_signature=decoded)
+    dataset = tf.data.Dataset.from_tensor_slices(encoded.tolist()).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    images = dataset.batch(len(encoded)).get_single_element()
+    return lambda indices: tf.gather(images, indices)
+
+
 def _decoder(image_size):
     height, width = image_size
 
@@ -253,13 +265,17 @@ def _decoder(image_size):
     return decode
 
 
-def _augmented(image, draw, flip, pad):
-    """uint8 [H, W, 3] -> the same; three draws in [0, 1) say whether it is mirrored and where it is cropped."""
-    height, width, _ = image.shape
+def _augmented(images, draws, flip, pad):
+    """uint8 [B, H, W, 3] -> the same; three draws in [0, 1) an image: is it mirrored, where is it cropped?"""
+    count, height, width, _ = images.shape
+    if not flip and not pad:
+        return images
+    # Mirroring, padding and cropping in one: the place each pixel is taken from. Beyond the border, that is the border's.
+    place = tf.cast(draws[:, 1:] * (2 * pad + 1), tf.int32) - pad
+    rows = tf.clip_by_value(tf.range(height) + place[:, :1], 0, height - 1)
+    columns = tf.clip_by_value(tf.range(width) + place[:, 1:], 0, width - 1)
     if flip:
-        image = tf.cond(draw[0] < 0.5, lambda: image[:, ::-1], lambda: image)
-    if pad:  # padding and cropping in one: rows and columns beyond the border repeat it
-        place = tf.cast(draw[1:] * (2 * pad + 1), tf.int32) - pad
-        image = tf.gather(image, tf.clip_by_value(tf.range(height) + place[0], 0, height - 1))
-        image = tf.gather(image, tf.clip_by_value(tf.range(width) + place[1], 0, width - 1), axis=1)
-    return image
+        columns = tf.where(draws[:, :1] < 0.5, width - 1 - columns, columns)
+    taken = tf.reshape(rows[:, :, None] * width + columns[:, None, :], (count, height * width))
+    pixels = tf.gather(tf.reshape(images, (count, height * width, 3)), taken, batch_dims=1)
+    return tf.reshape(pixels, images.shape)
