@@ -270,7 +270,7 @@ def _augmented(images, draws, flip, pad):
     count, height, width, _ = images.shape
     if not flip and not pad:
         return images
-    # Mirroring, padding and cropping in one: the place each pixel is taken from. Beyond the border, that is the border's.
+    # Mirroring, padding and cropping in one: where each pixel is taken from. Beyond the border, that is the border.
     place = tf.cast(draws[:, 1:] * (2 * pad + 1), tf.int32) - pad
     rows = tf.clip_by_value(tf.range(height) + place[:, :1], 0, height - 1)
     columns = tf.clip_by_value(tf.range(width) + place[:, 1:], 0, width - 1)
