@@ -19,7 +19,7 @@ import test_training
 from tf_reid import runs, splits, training
 folder = pathlib.Path(sys.argv[1])
 strategy = runs.make_strategy("multi_worker")
-own_files = pathlib.Path(tempfile.mkdtemp())  # not a file that the other worker may be writing
+own_files = pathlib.Path(tempfile.mkdtemp(dir=folder))  # not a file that the other worker may be writing
 config = test_training.settings(own_files, *test_training.ONE_STAGE, name="identity")
 runs.make_deterministic(config)
 seen = splits.training_records(config, test_training.domains())

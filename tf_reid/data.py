@@ -224,9 +224,7 @@ def _drawn(sampler, seed, stage, start, steps):
 
 def image_batches(records: Records, image_size, batch_size) -> tf.data.Dataset:
     """All images in order, float32 [B, H, W, 3] in [-1, 1], unaugmented."""
-    decode = _decoder(image_size)
-    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(records.images.tolist()))
-    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+    dataset = _decoded(records.images, image_size).batch(batch_size)
     return dataset.map(lambda images: tf.cast(images, tf.float32) / 127.5 - 1.0).prefetch(tf.data.AUTOTUNE)
 
 
@@ -237,14 +235,18 @@ def to_uint8(images) -> np.ndarray:
 
 def _reader(encoded, image_size, reads):
     """-> int [B] -> uint8 [B, H, W, 3]. Few images that are read often are decoded (and resized) once for all."""
-    decode = _decoder(image_size)
     if reads <= len(encoded) or len(encoded) * 3 * image_size[0] * image_size[1] > DECODED_BYTES:
         blobs = tf.constant(encoded.tolist())
-        decoded = tf.TensorSpec((*image_size, 3), tf.uint8)
-        return lambda indices: tf.map_fn(decode, tf.gather(blobs, indices), fn_output_signature=decoded)
-    dataset = tf.data.Dataset.from_tensor_slices(encoded.tolist()).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    images = dataset.batch(len(encoded)).get_single_element()
+        decode, image = _decoder(image_size), tf.TensorSpec((*image_size, 3), tf.uint8)
+        return lambda indices: tf.map_fn(decode, tf.gather(blobs, indices), fn_output_signature=image)
+    images = _decoded(encoded, image_size).batch(len(encoded)).get_single_element()
     return lambda indices: tf.gather(images, indices)
+
+
+def _decoded(encoded, image_size) -> tf.data.Dataset:
+    """All images in order, uint8 [H, W, 3]."""
+    dataset = tf.data.Dataset.from_tensor_slices(encoded.tolist())
+    return dataset.map(_decoder(image_size), num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _decoder(image_size):

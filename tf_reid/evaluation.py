@@ -88,9 +88,9 @@ def _baselines(model, config, domains, seen):
         features["colour_covariance"] = scoring.extract(matched, scored, size, **options)
         adapted = adaptive_batch_norm(encoder, seen["target"], size)
         features["adaptive_batch_norm"] = scoring.extract(adapted, scored, size, **options)
-    # Those that were fitted to the target's training images are scored where these are not tested.
+    fitted = {"colour_covariance", "adaptive_batch_norm"}  # to the target's training images: not scored where these are
     return {
-        name: _score((values, values), scored, seen, config, adapted=name != "colour_histogram" or None)
+        name: _score((values, values), scored, seen, config, adapted=True if name in fitted else None)
         for name, values in features.items()
     }
 
