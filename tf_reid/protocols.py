@@ -3,32 +3,51 @@
 A data set stores its protocol as a dictionary of plain values (it survives JSON), of one of two kinds:
 
     {"kind": "market"}          the records' own split says it: "train", "query", "gallery"
+      optional "multi_query": true     a query's feature is the mean over the images of its person and camera in the
+                                       splits "query" and "multi_query"
 
     {"kind": "trials",          several rounds, each with its own test persons
      "test_persons": [[...], [...]],        one list of ids a round
      "query_cameras": [1], "gallery_cameras": [2],
      "distractors": [0],                    ids that are in every gallery (default: none)
      "shots": 1,                            gallery images kept per person (default: null, all)
+     "shots_per_camera": true,              `shots` of each person and camera (default: false, of each person)
+     "gallery_files": [[...], [...]],       one list of file names a round: the gallery is exactly these records
+                                            (official draws); without gallery_cameras, distractors, shots and repeats
+     "repeats": 10,                         each round's gallery is drawn so many times (default: 1)
+     "two_random_cameras": true,            for every test person two of the cameras that see him are drawn: one random
+                                            image of the first is the query, `shots` of the second are in the gallery;
+                                            persons seen by one camera take no part. Without query_cameras and
+                                            gallery_cameras
      "both_directions": true,               once more with the cameras' parts exchanged (default: false)
      "validation_persons": [[...], [...]]}  one list a round, never trained on (default: none)
+
+Either kind may have
+
+     "ignored_cameras": [[3, 2]],           for a query of camera 3, gallery images of camera 2 are left out
+     "cmc": "identity"                      CMC by the rank among identities, see `tf_reid.metrics` (default: "image")
 
 `shots` never thins out distractors.
 """
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """One round of evaluation, as indices into the records.
 
     Attributes:
-        name: for a report, such as "trial 3" or "trial 3, reversed".
+        name: for a report, such as "trial 3", "trial 3, draw 2" or "trial 3, reversed".
         query, gallery: int64 indices.
         same_camera_ignored: leave out gallery images of the query's own person and camera.
-        number: the round this belongs to, as `train_mask` counts them; both directions of a round share it.
+        number: the round this belongs to, as `train_mask` counts them; its draws and both its directions share it.
+        ignored_cameras: pairs of cameras, see above.
+        cmc: "image" or "identity".
+        averaged: for each query the indices of the images whose mean feature stands for it; None: its own alone.
     """
 
     name: str
@@ -36,58 +55,66 @@ class Trial:
     gallery: np.ndarray
     same_camera_ignored: bool
     number: int = 0
+    ignored_cameras: tuple = ()
+    cmc: str = "image"
+    averaged: list | None = None
+
+    @property
+    def query_images(self) -> np.ndarray:
+        """Every image that a query's feature is made of, int64 indices."""
+        return self.query if self.averaged is None else np.unique(np.concatenate([self.query, *self.averaged]))
+
+    def part(self, queries, gallery) -> "Trial":
+        """The same trial with some of its queries and gallery images (bool masks)."""
+        chosen = np.flatnonzero(queries)
+        averaged = None if self.averaged is None else [self.averaged[i] for i in chosen]
+        return replace(self, query=self.query[queries], gallery=self.gallery[gallery], averaged=averaged)
 
 
-def trials(person, camera, split, protocol, seed=0):
+def trials(person, camera, split, protocol, seed=0, file=None):
     """The rounds in which a data set is scored.
 
     Args:
-        person, camera: int [N]. split: [N] of "train", "query" or "gallery"; kind "trials" ignores it.
+        person, camera: int [N]. split: [N] of "train", "query", "gallery" or "multi_query"; kind "trials" ignores it.
         protocol: see the top of this file.
-        seed: decides which gallery images `shots` keeps, independently for each round and direction.
+        seed: decides every draw, independently for each round, direction and repeat.
+        file: [N] names, for protocols with `gallery_files`.
 
     Returns:
         list of Trial.
 
     Raises:
-        ValueError: an unknown kind, a missing key, or a round without query or gallery images.
+        ValueError: an unknown kind, a missing key, keys that exclude each other, or a round without query or gallery
+            images.
     """
     person, camera, split = np.asarray(person), np.asarray(camera), np.asarray(split)
     _check(protocol)
+    rules = {
+        "ignored_cameras": tuple(tuple(pair) for pair in protocol.get("ignored_cameras") or ()),
+        "cmc": protocol.get("cmc", "image"),
+    }
     if protocol["kind"] == "market":
-        query, gallery = np.flatnonzero(split == "query"), np.flatnonzero(split == "gallery")
-        for part, indices in (("query", query), ("gallery", gallery)):
-            if not len(indices):
-                present = ", ".join(np.unique(split).tolist()) or "none"
-                raise ValueError(f"No record has the split '{part}'; the splits there are: {present}.")
-        return [Trial("market", query, gallery, same_camera_ignored=True)]
-
-    directions = [(protocol["query_cameras"], protocol["gallery_cameras"])]
-    if protocol.get("both_directions", False):
-        directions.append((protocol["gallery_cameras"], protocol["query_cameras"]))
-    # With a camera on both sides a query would otherwise find itself.
-    same_camera_ignored = bool(set(protocol["query_cameras"]) & set(protocol["gallery_cameras"]))
-    distractor = np.isin(person, protocol.get("distractors") or [])
+        return [_market(person, camera, split, bool(protocol.get("multi_query")), rules)]
     found = []
     for number, persons in enumerate(protocol["test_persons"]):
-        tested = np.isin(person, persons)
-        for direction, (query_cameras, gallery_cameras) in enumerate(directions):
-            name = f"trial {number}" + (", reversed" if direction else "")
-            query = np.flatnonzero(tested & np.isin(camera, query_cameras))
-            gallery = np.flatnonzero((tested | distractor) & np.isin(camera, gallery_cameras))
-            for part, indices, cameras in (
-                ("query", query, query_cameras),
-                ("gallery", gallery, gallery_cameras),
-            ):
-                if not len(indices):
-                    raise ValueError(
-                        f"The {part} of {name} is empty: none of its {len(persons)} persons has an image in "
-                        f"cameras {list(cameras)}; the cameras there are {np.unique(camera).tolist()}."
-                    )
-            if protocol.get("shots"):
-                random = np.random.default_rng([seed, number, direction])
-                gallery = _draw(gallery, person[gallery], distractor[gallery], protocol["shots"], random)
-            found.append(Trial(name, query, gallery, same_camera_ignored, number))
+        for direction in range(2 if protocol.get("both_directions") else 1):
+            for repeat in range(protocol.get("repeats") or 1):
+                name = f"trial {number}" + f", draw {repeat}" * bool(repeat) + ", reversed" * direction
+                # A last 0 leaves the seed as it is without: the first draw is that of a protocol that draws once.
+                random = np.random.default_rng([seed, number, direction, repeat])
+                if protocol.get("two_random_cameras"):
+                    query, gallery = _of_two_cameras_each(name, person, camera, persons, protocol, random)
+                else:
+                    sides = [protocol["query_cameras"], protocol.get("gallery_cameras")][:: -1 if direction else 1]
+                    files = protocol["gallery_files"][number] if protocol.get("gallery_files") else None
+                    query = _images(name, "query", person, camera, persons, sides[0])
+                    if files is not None:
+                        gallery = _named(name, file, files)
+                    else:
+                        gallery = _of_cameras(name, person, camera, persons, sides[1], protocol, random)
+                # With a camera on both sides a query would otherwise find itself.
+                shared = not protocol.get("two_random_cameras") and bool(set(camera[query]) & set(camera[gallery]))
+                found.append(Trial(name, query, gallery, shared, number, **rules))
     return found
 
 
@@ -95,7 +122,7 @@ def train_mask(person, split, protocol, trial=0):
     """Which images may be trained on, so that the round `trial` is a fair test.
 
     Args:
-        person: int [N]. split: [N] of "train", "query" or "gallery".
+        person: int [N]. split: [N] of "train", "query", "gallery" or "multi_query".
         trial: the round's number (`Trial.number`); kind "market" has only round 0.
 
     Returns:
@@ -122,26 +149,99 @@ def _check(protocol):
     kind = protocol.get("kind")
     if kind not in ("market", "trials"):
         raise ValueError(f"Unknown protocol kind {kind!r}: it must be 'market' or 'trials'.")
+    if protocol.get("cmc", "image") not in ("image", "identity"):
+        raise ValueError(f"A protocol's 'cmc' is 'image' or 'identity', not {protocol['cmc']!r}.")
     if kind == "market":
         return
-    for key in ("test_persons", "query_cameras", "gallery_cameras"):
-        if not protocol.get(key):
+    drawn, named = protocol.get("two_random_cameras"), protocol.get("gallery_files")
+    needed = {"test_persons": True, "query_cameras": not drawn, "gallery_cameras": not drawn and not named}
+    for key in needed:
+        if needed[key] and not protocol.get(key):
             raise ValueError(f"A protocol of kind 'trials' needs a list that is not empty under '{key}'.")
-    validation = protocol.get("validation_persons")
-    if validation and len(validation) != len(protocol["test_persons"]):
+    excluded = {
+        "two_random_cameras": ("query_cameras", "gallery_cameras", "gallery_files", "both_directions"),
+        "gallery_files": ("shots", "distractors", "both_directions"),
+    }
+    for key, others in excluded.items():
+        for other in others:
+            if protocol.get(key) and protocol.get(other):
+                raise ValueError(f"A protocol cannot have both '{key}' and '{other}'.")
+    if named and (protocol.get("repeats") or 1) > 1:
+        raise ValueError("A protocol with 'gallery_files' draws nothing that 'repeats' could draw again.")
+    for key in ("validation_persons", "gallery_files"):
+        if protocol.get(key) and len(protocol[key]) != len(protocol["test_persons"]):
+            raise ValueError(
+                f"'{key}' has {len(protocol[key])} lists and 'test_persons' {len(protocol['test_persons'])}: "
+                "the protocol needs one of each a trial."
+            )
+
+
+def _market(person, camera, split, multi_query, rules):
+    parts = {}
+    for part in ("query", "gallery") + ("multi_query",) * multi_query:
+        parts[part] = np.flatnonzero(split == part)
+        if not len(parts[part]):
+            present = ", ".join(np.unique(split).tolist()) or "none"
+            raise ValueError(f"No record has the split '{part}'; the splits there are: {present}.")
+    averaged = None
+    if multi_query:
+        images = defaultdict(list)  # of a person in a camera
+        for i in np.concatenate([parts["query"], parts["multi_query"]]).tolist():
+            images[person[i], camera[i]].append(i)
+        averaged = [np.array(images[person[i], camera[i]]) for i in parts["query"]]
+    return Trial("market", parts["query"], parts["gallery"], True, averaged=averaged, **rules)
+
+
+def _images(name, part, person, camera, persons, cameras):
+    """The images of these persons in these cameras."""
+    found = np.flatnonzero(np.isin(person, persons) & np.isin(camera, cameras))
+    if not len(found):
         raise ValueError(
-            f"'validation_persons' has {len(validation)} lists and 'test_persons' "
-            f"{len(protocol['test_persons'])}: the protocol needs one of each a trial."
+            f"The {part} of {name} is empty: none of its {len(persons)} persons has an image in cameras "
+            f"{list(cameras)}; the cameras there are {np.unique(camera).tolist()}."
         )
+    return found
 
 
-def _draw(indices, persons, distractor, shots, random):
-    """`shots` of each person's indices, drawn at random (all where there are fewer), in record order.
-
-    Distractors all stay.
-    """
-    kept = [indices[distractor]]
-    for person in np.unique(persons[~distractor]):
-        own = indices[persons == person]
-        kept.append(random.choice(own, min(shots, len(own)), replace=False))
+def _of_cameras(name, person, camera, persons, cameras, protocol, random):
+    distractors = protocol.get("distractors") or []
+    gallery = _images(name, "gallery", person, camera, [*persons, *distractors], cameras)
+    if not protocol.get("shots"):
+        return gallery
+    of = [person[gallery]] + [camera[gallery]] * bool(protocol.get("shots_per_camera"))
+    group = np.unique(np.stack(of), axis=1, return_inverse=True)[1].ravel()
+    spared = np.isin(person[gallery], distractors)
+    kept = [gallery[spared]]
+    for number in np.unique(group[~spared]):
+        kept.append(_draw(gallery[group == number], protocol["shots"], random))
     return np.sort(np.concatenate(kept))
+
+
+def _of_two_cameras_each(name, person, camera, persons, protocol, random):
+    query, gallery = [], [np.flatnonzero(np.isin(person, protocol.get("distractors") or []))]
+    for one in np.unique(persons):
+        own = np.flatnonzero(person == one)
+        if len(seen := np.unique(camera[own])) < 2:
+            continue
+        first, second = random.choice(seen, 2, replace=False)
+        query.append(random.choice(own[camera[own] == first]))
+        gallery.append(_draw(own[camera[own] == second], protocol.get("shots"), random))
+    if not query:
+        raise ValueError(f"The query of {name} is empty: none of its {len(persons)} persons was seen by two cameras.")
+    return np.sort(query), np.sort(np.concatenate(gallery))
+
+
+def _named(name, file, wanted):
+    if file is None:
+        raise ValueError("A protocol with 'gallery_files' needs the records' file names.")
+    found = np.flatnonzero(np.isin(file, wanted))
+    if missing := set(wanted) - set(np.asarray(file)[found].tolist()):
+        raise ValueError(
+            f"The gallery of {name} names {len(missing)} files that no record has, such as {min(missing)}."
+        )
+    return found
+
+
+def _draw(indices, shots, random):
+    """`shots` of the indices, drawn at random; all where there are fewer, or no number is given."""
+    return random.choice(indices, min(shots, len(indices)), replace=False) if shots else indices
