@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     import tensorflow_datasets as tfds
 
-DATASETS = ("synthetic_pedestrians", "viper", "grid", "market1501", "cuhk01", "prid2011", "folder")
+DATASETS = (
+    "synthetic_pedestrians",
+    "viper",
+    "grid",
+    "market1501",
+    "dukemtmc_reid",
+    "cuhk01",
+    "prid2011",
+    "folder",
+)
 KINDS = ("images", "pairs", "triplets")
 
 

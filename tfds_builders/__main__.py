@@ -62,8 +62,7 @@ def print_table(data_dir: str | None) -> None:
         if name == "folder":
             rows.append((name, "-", "--root and --pattern, or --csv", terms))
             continue
-        for variant in cls.VARIANTS or (None,):
-            spec = f"{name}/{variant}" if variant else name
+        for spec in cls.specs():
             built = [kind for kind in KINDS if builder(spec, kind=kind, data_dir=data_dir).data_path.exists()]
             rows.append((spec, ", ".join(built) or "no", needs, terms))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
