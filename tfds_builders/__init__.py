@@ -21,8 +21,11 @@ DATASETS = (
     "grid",
     "market1501",
     "dukemtmc_reid",
+    "msmt17",
     "cuhk01",
     "prid2011",
+    "regdb",
+    "sysu_mm01",
     "folder",
 )
 KINDS = ("images", "pairs", "triplets")

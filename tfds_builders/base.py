@@ -128,13 +128,13 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             raise DatasetError(f"{self.name}: {problem}")
         self.problems.append(problem)
 
-    def images(self, folder: Location, pattern: str, example: str) -> list[tuple[Location, re.Match]]:
+    def images(self, folder: Location, pattern: str = ".*", example: str = "") -> list[tuple[Location, re.Match]]:
         """Returns the images that lie directly in a folder, by name, with what their names say.
 
         Args:
           folder: reported where it is not there.
           pattern: regular expression for the whole of a file's name; images of other names are reported.
-          example: such a name, for the report.
+          example: a name that fits, for the report.
         """
         if not folder.is_dir():
             self.report(f"there is no folder {folder}: the copy is incomplete")

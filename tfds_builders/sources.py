@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import posixpath
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -80,5 +82,26 @@ def a_few(names: Sequence[str], limit: int = 5) -> str:
 
 def images_in(folder: Location) -> list[Location]:
     """Returns the images that lie directly in a folder, by name, hidden and other files left out."""
-    files = (path for path in folder.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
-    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: path.name)
+    return sorted((path for path in folder.iterdir() if _is_image(path.name)), key=lambda path: path.name)
+
+
+def images_below(folder: Location) -> dict[str, list[Location]]:
+    """Returns the images in each of a folder's subfolders, by the subfolder's relative path (cam1/0001) and by name.
+
+    A folder that is not there has none. Of a zip archive the table of contents is read once, where `images_in` of
+    every subfolder would read it as often as there are subfolders.
+    """
+    if isinstance(folder, zipfile.Path):
+        files = (name.removeprefix(folder.at) for name in folder.root.namelist() if name.startswith(folder.at))
+    else:
+        files = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    found = defaultdict(list)
+    for file in sorted(files):
+        subfolder, name = posixpath.split(file)
+        if _is_image(name):
+            found[subfolder].append(folder / file)
+    return found
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
