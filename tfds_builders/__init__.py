@@ -23,6 +23,7 @@ DATASETS = (
     "dukemtmc_reid",
     "msmt17",
     "cuhk01",
+    "cuhk03",
     "prid2011",
     "regdb",
     "sysu_mm01",

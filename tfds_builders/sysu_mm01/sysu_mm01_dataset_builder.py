@@ -17,6 +17,7 @@ GALLERIES = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
 SHOTS = {"single": 1, "multi": 10}
 SAME_PLACE = [[3, 2]]  # a query of camera 3 is not sought in camera 2, which looks at the same place
 TRIALS = 10
+QUERIES = "cam3 and cam6 of the test persons, the queries"
 
 
 class Builder(PedestrianBuilder):
@@ -32,7 +33,7 @@ class Builder(PedestrianBuilder):
         terms="on request, for research only; cite the paper",
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
-    COUNTS: ClassVar = {"the queries, cam3 and cam6 of the test persons": 3803}
+    COUNTS: ClassVar = {QUERIES: 3803}
     PERSONS: ClassVar = {"train": 296, "val": 99, "test": 96}
 
     def read(self, folder):
@@ -62,7 +63,7 @@ class Builder(PedestrianBuilder):
                             modality="infrared" if camera in INFRARED else "rgb",
                         )
                     )
-        self.check_counts({next(iter(self.COUNTS)): sum(record.split == "query" for record in records)})
+        self.check_counts({QUERIES: sum(record.split == "query" for record in records)})
         return records, self.protocols(folder / "exp/rand_perm_cam.mat", sorted(test), files)
 
     def listed(self, table, part: str) -> list[int]:
