@@ -127,10 +127,7 @@ class Builder(PedestrianBuilder):
             cells = matlab.load(path)["rand_perm_cam"]
             return [
                 {
-                    (camera, person): [
-                        files[camera, person][number - 1]
-                        for number in np.ravel(cells[camera - 1][0][person - 1][0][trial]).astype(int)
-                    ]
+                    (camera, person): permuted(files[camera, person], cells[camera - 1][0][person - 1][0][trial])
                     for camera in GALLERIES["all"]
                     for person in test
                     if files[camera, person]
@@ -142,3 +139,11 @@ class Builder(PedestrianBuilder):
                 f"{self.name}: {path} does not fit the images or cannot be read; replace it, or remove it for seeded "
                 "draws"
             ) from None
+
+
+def permuted(files: list[str], order: np.ndarray) -> list[str]:
+    """Returns the files in an order that counts them from 1; ValueError: it does not name each file once."""
+    order = np.ravel(order).astype(int).tolist()
+    if sorted(order) != list(range(1, len(files) + 1)):
+        raise ValueError("not a permutation of the files")
+    return [files[number - 1] for number in order]

@@ -163,7 +163,7 @@ def test_splits_modalities_and_bytes(tiny, read_back):
     assert set(metadata["protocols"]["all_single"]["gallery_files"][0]) <= set(splits["gallery"])
 
 
-@pytest.mark.parametrize("images", [3, None])
+@pytest.mark.parametrize("images", [1, 3, None])
 def test_permutations_that_do_not_fit_are_an_error(tiny, images):
     root = tiny / "manual/SYSU-MM01"
     if images:
