@@ -86,14 +86,15 @@ def print_table(data_dir: str | None) -> None:
     rows = [("data set", "built", "needs", "terms")]
     for name in DATASETS:
         cls = builder_class(name)
-        needs = f"{cls.ARCHIVE.files[0]} or {cls.ARCHIVE.folder}/" if cls.ARCHIVE else "nothing"
-        terms = cls.ARCHIVE.terms if cls.ARCHIVE else cls.TERMS
         if name == "folder":
-            rows.append((name, "-", "--root and --pattern, or --csv", terms))
+            rows.append((name, "-", "--root and --pattern, or --csv", cls.TERMS))
             continue
         for spec in cls.specs():
-            built = [kind for kind in KINDS if builder(spec, kind=kind, data_dir=data_dir).data_path.exists()]
-            rows.append((spec, ", ".join(built) or "no", needs, terms))
+            kinds = {kind: builder(spec, kind=kind, data_dir=data_dir) for kind in KINDS}
+            built = ", ".join(kind for kind, one in kinds.items() if one.data_path.exists()) or "no"
+            archive = kinds["images"].archive
+            needs = f"{archive.files[0]} or {archive.folder}/" if archive else "nothing"
+            rows.append((spec, built, needs, archive.terms if archive else cls.TERMS))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

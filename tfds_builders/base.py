@@ -76,7 +76,8 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
     """Base of the builders: a subclass says where its files are, how many, and how to read them.
 
     Examples of the kind `images` have image (uint8 RGB [height, width, 3]), person, camera (int64), modality
-    (0 rgb, 1 infrared) and file (text), in the splits train, query and gallery. `pairs` have image_a,
+    (0 rgb, 1 infrared) and file (text), in the splits train, query and gallery, in some variants also
+    multi_query. `pairs` have image_a,
     person_a, camera_a, file_a, the same with _b, and same (1 or 0); `triplets` have image_anchor and so on,
     with _positive and _negative; both have the splits train (its persons) and test (of query and gallery).
     `info.metadata` holds {"protocols": {name: values}, "default_protocol": name}.
@@ -93,7 +94,10 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
     @abc.abstractmethod
     def read(self, folder: Location | None) -> tuple[list[Record], dict[str, dict[str, Any]]]:
-        """Returns the records and the protocols, the default protocol first, given what `locate` found."""
+        """Returns the records and the protocols, the default protocol first, given what `locate` found.
+
+        What is wrong with the files goes to `report`; DatasetError is raised only where reading cannot go on.
+        """
 
     @classmethod
     def config_for(cls, kind: str, variant: str | None, **options) -> PedestrianConfig:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tfds_builders import DATASETS, builder, builder_class
 from tfds_builders.__main__ import main
 from tfds_builders.base import Record
 from tfds_builders.doctor import Diagnosis, examine, first_trial, look_at_protocol
@@ -59,6 +60,23 @@ def test_no_copy_at_all(tmp_path):
     (tmp_path / "data/downloads/manual").mkdir(parents=True)
     (problem,) = examine("viper", data_dir=tmp_path / "data").problems  # where a build would look
     assert problem.startswith(f"found neither VIPeR/ nor VIPeR.v1.0.zip nor VIPeR.zip in {tmp_path}/data/downloads")
+
+
+@pytest.mark.parametrize(
+    "spec", [spec for name in DATASETS if (cls := builder_class(name)).ARCHIVE for spec in cls.specs()]
+)
+def test_empty_folders_of_any_data_set_are_explained(tmp_path, spec):
+    archive = builder(spec).archive
+    for part in archive.holds:
+        path = tmp_path / "manual" / archive.folder / part
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix:
+            path.touch()
+        else:
+            path.mkdir()
+    assert examined(tmp_path, spec).problems
+    path.unlink() if path.suffix else path.rmdir()
+    assert examined(tmp_path, spec).problems
 
 
 def test_up_to_five_misnamed_files_are_named_and_all_counted(viper, tmp_path):

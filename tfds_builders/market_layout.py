@@ -30,9 +30,9 @@ class MarketLayout(PedestrianBuilder, skip_registration=True):
         if JUNK_FREE in self.COUNTS:
             found[JUNK_FREE] = sum(record.split == "gallery" for record in records)
         self.check_counts(found)
-        return records, {"market": MARKET} | self.random_cameras(records)
+        return records, {"market": MARKET} | self.single_shot(records)
 
-    def random_cameras(self, records: list[Record]) -> dict:
+    def single_shot(self, records: list[Record]) -> dict:
         """Returns the protocols in which each test person has one query and one gallery image."""
         persons = {split: {r.person for r in records if r.split == split} for split in FOLDERS.values()}
         # Persons of the gallery alone are in nobody's training set, and no such protocol tests them.

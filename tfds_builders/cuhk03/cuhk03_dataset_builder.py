@@ -57,7 +57,9 @@ class Builder(PedestrianBuilder):
         if persons != self.PERSONS:
             self.report(f"the pairs of cameras in {path} see {persons} persons, not {self.PERSONS}")
         if len(test_sets) != self.TEST_SETS or any(len(set(test)) != self.TEST_PERSONS for test in test_sets):
-            self.report(f"{path} does not hold {self.TEST_SETS} test sets of {self.TEST_PERSONS} persons")
+            raise DatasetError(
+                f"{self.name}: {path} does not hold {self.TEST_SETS} test sets of {self.TEST_PERSONS} persons"
+            )
 
         protocols = self.protocols(test_sets)
         records = assign_splits(found, protocols["classic"])

@@ -58,6 +58,9 @@ class Builder(PedestrianBuilder):
         for name, part in FOLDERS[self.version_name].items():
             if name != "val" or validation_too:
                 records += self.listed(folder / f"list_{name}.txt", folder / part, SPLITS[name])
+        last = max((record.person for record in records if record.split == "train"), default=0)
+        if last > self.TRAIN_PERSONS:
+            self.report(f"the training lists in {folder} name person {last - 1}, beyond {self.TRAIN_PERSONS - 1}")
         return records, {"market": MARKET}
 
     def listed(self, table, folder, split: str) -> list[Record]:

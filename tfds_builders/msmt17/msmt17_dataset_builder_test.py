@@ -96,6 +96,15 @@ def test_line_that_cannot_be_read_is_named(tiny):
         build(tiny, "v1")
 
 
+def test_training_person_who_would_be_taken_for_a_test_person_is_an_error(tiny):
+    table = tiny / "manual/MSMT17_V1/list_train.txt"
+    table.write_text(
+        table.read_text().replace("0001_000_14_0303morning_0008_0.jpg 1", "0001_000_14_0303morning_0008_0.jpg 2")
+    )
+    with pytest.raises(tfds_builders.DatasetError, match="name person 2, beyond 1"):
+        build(tiny, "v1")
+
+
 def test_missing_line_is_a_miscount(tiny):
     (tiny / "manual/MSMT17_V1/list_gallery.txt").write_text(LISTS["gallery"][0])
     with pytest.raises(tfds_builders.DatasetError, match=r"expected 2 images in list_gallery\.txt, found 1"):

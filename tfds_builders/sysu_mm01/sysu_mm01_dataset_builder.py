@@ -40,6 +40,7 @@ class Builder(PedestrianBuilder):
         persons = {part: self.listed(folder / f"exp/{part}_id.txt", part) for part in self.PERSONS}
         train = {*persons["train"], *(persons["val"] if self.builder_config.variant == "trainval" else ())}
         test = set(persons["test"])
+        wanted = train | test
         records, files = [], defaultdict(list)  # files: of a camera and person, in order, as the permutations count
         for camera in CAMERAS:
             for subfolder, paths in images_below(folder / f"cam{camera}").items():
@@ -47,7 +48,7 @@ class Builder(PedestrianBuilder):
                     self.report(f"the folder {folder}/cam{camera}/{subfolder} is not named by its person, like 0001")
                     continue
                 person = int(subfolder)
-                if person not in train | test:
+                if person not in wanted:
                     continue
                 for path in paths:
                     file = f"cam{camera}/{subfolder}/{path.name}"
