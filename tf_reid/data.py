@@ -24,7 +24,7 @@ class Records:
         person, camera: int64 [N]; person 0 is a distractor, -1 junk.
         modality: str [N], "rgb" or "infrared".
         file: str [N].
-        split: str [N], "train", "query" or "gallery".
+        split: str [N], "train", "query" or "gallery", in some data sets "multi_query".
         protocols: name -> protocol, see `tf_reid.protocols`.
         default_protocol: the one that is used where none is asked for.
     """
@@ -55,9 +55,7 @@ def load_records(builder) -> Records:
 
     columns = {name: [] for name in ("images", "person", "camera", "modality", "file", "split")}
     modalities = builder.info.features["modality"].names
-    for split in ("train", "query", "gallery"):
-        if split not in builder.info.splits:
-            continue
+    for split in builder.info.splits:
         dataset = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
         for record in dataset.as_numpy_iterator():
             columns["images"].append(record["image"])

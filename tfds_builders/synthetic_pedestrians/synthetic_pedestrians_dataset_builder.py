@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import ClassVar
-
-import tensorflow_datasets as tfds
 
 from tfds_builders.base import PedestrianBuilder, Record, configs
 from tfds_builders.protocols import MARKET, trials_protocol
@@ -15,8 +12,6 @@ from tfds_builders.synthetic_pedestrians.rendering import DOMAINS, render
 class Builder(PedestrianBuilder):
     """Synthetic pedestrians: every person is seen by every camera of the place, `SHOTS` times by each."""
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First version.", "1.1.0": "street_night; the protocol two_cameras of street."}
     VARIANTS = ("street", "station", "night", "street_night")
     BUILDER_CONFIGS = configs(VARIANTS)
     TERMS = "none: rendered by this package"
