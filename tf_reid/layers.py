@@ -24,6 +24,14 @@ class InstanceNorm(keras.layers.Layer):
         return tf.nn.batch_normalization(x, mean, variance, self.beta, self.gamma, 1e-5)
 
 
+class StandardisedImages(keras.layers.Layer):
+    """Each image less its mean, over its standard deviation; both of all its pixels and channels."""
+
+    def call(self, x):
+        mean, variance = tf.nn.moments(x, axes=[1, 2, 3], keepdims=True)
+        return (x - mean) * tf.math.rsqrt(tf.maximum(variance, (2.0 / 255.0) ** 2))  # one grey level at least
+
+
 class ReflectPad(keras.layers.Layer):
     """Pad height and width by `margin` pixels, mirrored at the border."""
 

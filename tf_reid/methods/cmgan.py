@@ -6,12 +6,13 @@ https://www.ijcai.org/proceedings/2018/94.
 
 from typing import Annotated, ClassVar, Literal
 
+import keras
 import tensorflow as tf
 from pydantic import Field
 
 from tf_reid.backbones import BACKBONES, Backbone
 from tf_reid.config import NotNegative, Positive, Weights
-from tf_reid.layers import feed_forward
+from tf_reid.layers import StandardisedImages, feed_forward
 from tf_reid.losses import identification, squared_distances, triplet
 from tf_reid.methods.base import ReIDModel, Stage
 
@@ -31,6 +32,8 @@ class CmGAN(ReIDModel):
 
     Args:
         backbone, weights: the encoder; images of one channel are repeated to three when they are read.
+        standardise: give every image zero mean and unit variance before the encoder, so that a dark infrared image is
+            as strong a signal as a colour one. Not the paper's; for encoders that are trained from scratch.
         head_width, discriminator_widths: hidden units of the two feed-forward networks.
         triplet_weight, identity_weight: alpha and beta of Eq. 5; 0 leaves the loss out.
         adversarial_weight: gamma of Eq. 7; 0 trains without an adversary (the discriminator then only watches).
@@ -54,6 +57,7 @@ class CmGAN(ReIDModel):
         *,
         backbone: Backbone = "resnet50",
         weights: Weights = "imagenet",
+        standardise: bool = False,
         head_width: Whole = 512,
         discriminator_widths: list[Whole] = [1000, 500],  # noqa: B006
         triplet_weight: NotNegative = 1.0,
@@ -71,6 +75,9 @@ class CmGAN(ReIDModel):
         if not triplet_weight and not identity_weight:
             raise ValueError("method.triplet_weight and method.identity_weight are both 0: no person is learned.")
         self.encoder = BACKBONES[backbone](image_size, weights)
+        if standardise:
+            images = keras.Input((*image_size, 3))
+            self.encoder = keras.Model(images, self.encoder(StandardisedImages()(images)), name="encoder")
         width = self.encoder.output_shape[-1]
         self.identity_head = feed_forward(width, [head_width], identities, "identity_head")
         self.discriminator = feed_forward(width, discriminator_widths, 2, "discriminator")

@@ -1,0 +1,155 @@
+"""A table of a method's variants over seeds (and over a protocol's splits), as in docs/results.md.
+
+python -m benchmarks.ablation --config configs/cmgan.yaml --seeds 0 1 2 [--variants full ...] [--parallel 2]
+
+Finished runs are not repeated and killed ones go on, so the same command completes a table; runs with other settings
+are refused.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from tf_reid import config as configuration
+from tf_reid import runs
+from tf_reid.methods import METHODS
+
+VARIANTS = {
+    "cmgan": {
+        "full": [],
+        "no_adversary": ["method.adversarial_weight=0"],
+        "triplet_only": ["method.identity_weight=0"],
+        "identification_only": ["method.triplet_weight=0"],
+        **{f"margin_{margin}": [f"method.margin={margin}"] for margin in (0.7, 0.9, 1.2, 1.5, 1.6)},
+    },
+    "view_adaptation": {
+        "adaptive": [],
+        "plain": ["method.weighting=uniform"],
+        "no_confusion": ["method.adaptation=none"],
+        "shared": ["method.shared=true"],
+        "inside": ["method.weighting=inside"],
+        "pooled": ["method.weighting=pooled"],
+        "adda": ["method.adaptation=adda"],
+        "mmd": ["method.adaptation=mmd"],
+        "literal": ["method.literal_alg1=true"],
+        **{f"gamma_{gamma}": [f"method.contrastive_weight={gamma}"] for gamma in (0.5, 1.0, 5.0, 10.0)},
+    },
+}
+
+
+def main():
+    args = arguments()
+    method = configuration.load(args.config, args.set, METHODS).method["name"]
+    variants = {name: VARIANTS[method][name] for name in args.variants or VARIANTS[method]}
+    folder = args.runs or Path("runs/ablation") / Path(args.config).stem
+    draws = [(seed, trial) for seed in args.seeds for trial in args.trials]
+    first = next(iter(variants))
+
+    def one_run(job):
+        name, (seed, trial) = job
+        settings = [f"run.seed={seed}", f"data.trial={trial}", *variants[name], *args.set]
+        options = ["--baselines"] * (args.baselines and name == first)
+        train_and_score(args, folder / f"{name}_{seed}_{trial}", settings, *options)
+
+    with ThreadPoolExecutor(args.parallel) as pool:
+        list(pool.map(one_run, [(name, draw) for draw in draws for name in variants]))
+    rows = [(name, name, "raw") for name in variants] + [
+        ("colour_histogram", first, "colour_histogram")
+    ] * args.baselines
+    for protocol in args.protocols:
+        found = {
+            title: [scores(folder / f"{run}_{seed}_{trial}", protocol)[kind] for seed, trial in draws]
+            for title, run, kind in rows
+        }
+        drawn = f"seeds {' '.join(map(str, args.seeds))}"
+        if len(args.trials) > 1:
+            drawn += f", splits {' '.join(map(str, args.trials))}"
+        print(f"{args.config}, {drawn}: {markdown(found, args.columns)}")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablation")
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--variants", nargs="+", help=f"default: all; {known_variants()}")
+    parser.add_argument(
+        "--trials", type=int, nargs="+", default=[0], help="train and score on these splits (data.trial)"
+    )
+    parser.add_argument("--baselines", action="store_true", help="also score a colour histogram")
+    parser.add_argument("--columns", nargs="+", default=["rank1", "rank10", "rank20", "mAP"])
+    common_arguments(parser)
+    return parser.parse_args()
+
+
+def known_variants() -> str:
+    return "; ".join(f"{method}: {', '.join(variants)}" for method, variants in VARIANTS.items())
+
+
+def common_arguments(parser):
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--protocols", nargs="+", default=[None], help="score under these too, such as whole for GRID")
+    parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="for every run")
+    parser.add_argument("--runs", type=Path, help="where the runs are kept")
+    parser.add_argument("--parallel", type=int, default=1, help="runs at once, each with its share of the cores")
+
+
+def train_and_score(args, run, settings, *options):
+    """Train, unless every score of the run is there; score under every protocol.
+
+    Raises:
+        ConfigError: there is a run with other settings in this folder.
+    """
+    run.parent.mkdir(parents=True, exist_ok=True)
+    runs.check_run(run, configuration.load(args.config, settings, METHODS))
+    missing = [protocol for protocol in args.protocols if not score_file(run, protocol).exists()]
+    if not missing:
+        return
+    command(args, run, "train", "--config", args.config, "--set", *settings)
+    for protocol in missing:
+        command(args, run, "evaluate", *(["--set", f"evaluate.protocol={protocol}"] if protocol else []), *options)
+        runs.write_text(score_file(run, protocol), (run / "metrics.json").read_text())
+
+
+def score_file(run, protocol) -> Path:
+    return run / f"metrics_{protocol}.json"
+
+
+def scores(run, protocol) -> dict:
+    return json.loads(score_file(run, protocol).read_text())
+
+
+def command(args, run, name, *options):
+    """python -m tf_reid.NAME --run RUN ..., its output in RUN.log."""
+    threads = str(max(1, os.cpu_count() // args.parallel))
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
+    with open(run.with_name(f"{run.name}.log"), "a") as log:
+        line = [sys.executable, "-m", f"tf_reid.{name}", "--run", str(run), *options]
+        done = subprocess.run(line, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    if done.returncode:
+        sys.exit(f"{' '.join(line)} failed; see {log.name}.")
+
+
+def markdown(found: dict, columns) -> str:
+    """Title -> metrics of several runs: a table of mean ± standard deviation over the runs (of means over trials)."""
+    first = next(iter(found.values()))[0]
+    lines = [
+        f"protocol {first['protocol']} ({first['trials']} trial(s), {first['queries']:g} queries, "
+        f"{first['gallery']:g} gallery images). {first['description']}",
+        "",
+        "| | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for title, results in found.items():
+        values = [[result[column] for result in results] for column in columns]
+        cells = (f"{np.mean(v):.1f} ± {np.std(v):.1f}" for v in values)
+        lines.append(f"| {title.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
