@@ -39,10 +39,10 @@ RENDERED = [name for name, config in LOADED.items() if is_rendered(config)]
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Where rendered data sets of 6 persons are built, once for all tests."""
+    """Where rendered data sets of 8 persons are built, once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Builder, "TRAIN_PERSONS", 4)
-        patch.setattr(Builder, "TEST_PERSONS", 2)
+        patch.setattr(Builder, "TEST_PERSONS", 4)
         yield tmp_path_factory.mktemp("data")
 
 

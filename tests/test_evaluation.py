@@ -201,30 +201,37 @@ def test_features_are_kept_by_an_evaluation_and_not_by_scores(tmp_path, config, 
 # --------------------------------------------------------------------- re-ranking
 
 
-def test_reranking_is_a_setting(tmp_path, config, domains, encoder):
-    plain = evaluation.evaluate(model(raw=encoder), config, domains, seen(config, domains), tmp_path)
+@pytest.fixture(scope="module")
+def twelve_persons():
+    """Ten of them scored, by two queries and two gallery images each."""
+    person, camera = np.repeat(np.arange(1, 13), 4), np.tile([1, 1, 2, 2], 12)
+    split = np.where(person <= 2, "train", np.tile(["query", "query", "gallery", "gallery"], 12))
+    return {domain: make_records(person, camera, split, name=domain) for domain in ("source", "target")}
+
+
+def test_reranking_is_a_setting(tmp_path, config, twelve_persons, encoder):
+    images = seen(config, twelve_persons)
+    plain = evaluation.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path)
     config.evaluate.rerank = True
-    found = evaluation.evaluate(model(raw=encoder), config, domains, seen(config, domains), tmp_path)
+    found = evaluation.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path)
     assert found["raw"]["mAP"] != plain["raw"]["mAP"] and set(found["raw"]) == KEYS
     with pytest.raises(ConfigError, match=r"threshold needs evaluate\.rerank=false"):
-        evaluation.evaluate(model(raw=encoder), config, domains, seen(config, domains), tmp_path, rates=(0.1,))
+        evaluation.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path, rates=(0.1,))
 
 
 # --------------------------------------------------------------------- verification
 
 
-def test_thresholds_are_set_on_one_half_of_the_persons_and_tried_on_the_other(tmp_path, config):
-    person, camera = np.repeat(np.arange(1, 13), 4), np.tile([1, 1, 2, 2], 12)
-    split = np.where(person <= 2, "train", np.tile(["query", "query", "gallery", "gallery"], 12))
-    domains = {domain: make_records(person, camera, split, name=domain) for domain in ("source", "target")}
+def test_thresholds_are_set_on_one_half_of_the_persons_and_tried_on_the_other(tmp_path, config, twelve_persons):
+    person = twelve_persons["target"].person
 
     def knows(images):
         index = tf.cast(tf.round((images[:, 0, 0, 0] + 1.0) * 127.5), tf.int32)
         return tf.one_hot(tf.gather(tf.constant(person, tf.int32), index), 16)
 
-    images = seen(config, domains)
+    images = seen(config, twelve_persons)
     encoders = model(raw=blind, translated=knows)
-    found = evaluation.evaluate(encoders, config, domains, images, tmp_path, rates=(0.1,))
+    found = evaluation.evaluate(encoders, config, twelve_persons, images, tmp_path, rates=(0.1,))
     written = json.loads((tmp_path / "metrics.json").read_text())
     right, coin = written["translated"]["verification"], written["raw"]["verification"]
     # Ten scored persons: 5 x 2 queries and 5 x 2 gallery images in either half.
@@ -238,7 +245,7 @@ def test_thresholds_are_set_on_one_half_of_the_persons_and_tried_on_the_other(tm
     assert found["raw"]["verification"] == coin
     assert cv2.imread(str(tmp_path / "evaluation" / "roc.png")).shape == (480, 640, 3)
     with pytest.raises(ValueError, match=r"rate of 0\.001 needs at least 1000 pairs of two persons"):
-        evaluation.evaluate(encoders, config, domains, images, tmp_path, rates=(0.001,))
+        evaluation.evaluate(encoders, config, twelve_persons, images, tmp_path, rates=(0.001,))
 
 
 def test_validation_persons_calibrate_where_there_are_any(tmp_path, config, capsys):
