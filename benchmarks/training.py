@@ -104,7 +104,8 @@ def images_a_second(steps=150, batch=64) -> float:
     text = np.full(len(encoded), "")
     records = data.Records("benchmark", encoded, person, camera, text, text, text, {}, "")
     options = {"seed": 0, "stage": 0, "start": 0, "steps": 20 + steps, "image_size": SIZE, "flip": True, "pad": 10}
-    batches = iter(data.training_batches({"source": records}, data.pairs(records, batch, 0.5), **options))
+    sampler = data.pairs(records, Stage(steps=steps, batch_size=batch, optimizers={}))
+    batches = iter(data.training_batches({"source": records}, sampler, **options))
     for _ in range(20):
         next(batches)
     start = time.perf_counter()

@@ -34,6 +34,14 @@ SMALL = {
         "identity_weight": 5.0,
         "pool_size": 8,
     },
+    "cmgan": {"backbone": "small", "weights": None, "head_width": 8, "discriminator_widths": [8, 4]},
+    "view_adaptation": {
+        "probe_backbone": "small",
+        "gallery_backbone": "small_vgg",
+        "gallery_weights": None,
+        "similarity_widths": [8, 4],
+        "view_widths": [8],
+    },
 }
 
 
@@ -48,6 +56,11 @@ def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_mom
         name: StageConfig(steps=steps, batch_size=8, optimizers={p: settings(p) for p in stage.players})
         for name, stage in method.STAGES.items()
     }
+
+
+def stage_of(batch_size, **settings):
+    """A stage's settings, as far as samplers read them."""
+    return StageConfig(steps=1, batch_size=batch_size, optimizers={}, **settings)
 
 
 def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, **changes):
@@ -85,7 +98,7 @@ def make_records(person, camera, split=None, size=SIZE, name="test", protocols=N
         images=images,
         person=np.array(person),
         camera=np.array(camera),
-        modality=np.full(len(person), "rgb"),
+        modality=np.full(len(person), "rgb", dtype="<U8"),
         file=np.array([f"{i}.png" for i in range(len(person))]),
         split=np.array(split if split is not None else ["train"] * len(person)),
         protocols=protocols or {"market": {"kind": "market"}},

@@ -1,3 +1,5 @@
+import pathlib
+
 import keras
 import numpy as np
 
@@ -11,6 +13,28 @@ def test_instance_norm_equals_group_normalisation_with_one_channel_a_group():
     weights = [np.linspace(0.5, 2, 6), np.linspace(-1, 1, 6)]
     ours.set_weights(weights), reference.set_weights(weights)
     np.testing.assert_allclose(ours(x), reference(x), atol=1e-5)
+
+
+def test_norms_equal_those_of_tensorflow_addons():
+    addons = np.load(pathlib.Path(__file__).with_name("reference") / "tensorflow_addons.npz")
+    norm = layers.InstanceNorm()
+    norm.build(addons["images"].shape)
+    norm.set_weights([addons["gamma"], addons["beta"]])
+    np.testing.assert_allclose(norm(addons["images"]), addons["instance_norm"], atol=1e-5)
+    spectral = keras.layers.SpectralNormalization(keras.layers.Dense(4), power_iterations=50)
+    spectral.build((None, 6))
+    spectral.layer.kernel.assign(addons["kernel"])
+    spectral(np.ones((1, 6), np.float32), training=True)
+    np.testing.assert_allclose(spectral.layer.kernel, addons["spectral_norm"], atol=1e-5)
+
+
+def test_feed_forward_has_relu_between_its_layers():
+    net = layers.feed_forward(3, [5, 4], 2, "net")
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    (w1, b1, w2, b2, w3, b3), expected = net.get_weights(), x
+    for w, b in ((w1, b1), (w2, b2)):
+        expected = np.maximum(expected @ w + b, 0)
+    np.testing.assert_allclose(net(x), expected @ w3 + b3, atol=1e-5)
 
 
 def test_reflect_pad_mirrors_without_repeating_the_border():

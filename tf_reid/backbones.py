@@ -4,9 +4,14 @@ Each owns its input preprocessing, inside the graph and differentiable, so that 
 pass through it as real ones do.
 """
 
+from typing import Literal
+
 import keras
+import numpy as np
+import scipy.io
 import tensorflow as tf
 from keras import layers
+from scipy.io.matlab import MatReadError
 
 
 class CaffePreprocessing(layers.Layer):
@@ -17,7 +22,22 @@ class CaffePreprocessing(layers.Layer):
 
 
 def resnet50(image_size, weights="imagenet") -> keras.Model:
-    """ResNet-50 without its classification layer, globally averaged: D = 2048.
+    """ResNet-50 without its classification layer, globally averaged: D = 2048."""
+    return _application(keras.applications.ResNet50, image_size, weights)
+
+
+def vgg16(image_size, weights="imagenet") -> keras.Model:
+    """VGG-16's convolutions ("D-Net"), globally averaged: D = 512."""
+    return _application(keras.applications.VGG16, image_size, weights)
+
+
+def vgg19(image_size, weights="imagenet") -> keras.Model:
+    """VGG-19's convolutions, globally averaged: D = 512."""
+    return _application(keras.applications.VGG19, image_size, weights)
+
+
+def _application(build, image_size, weights):
+    """A network of Keras's behind the preprocessing of its weights.
 
     Args:
         image_size: (height, width).
@@ -28,18 +48,72 @@ def resnet50(image_size, weights="imagenet") -> keras.Model:
     """
     images = keras.Input((*image_size, 3))
     try:
-        network = keras.applications.ResNet50(include_top=False, weights=weights, pooling="avg", name="resnet50")
+        network = build(include_top=False, weights=weights, pooling="avg")
     except Exception as error:
         if weights != "imagenet":
             raise
         raise OSError(
-            "The ImageNet weights of ResNet-50 could not be fetched by Keras; fetch the file elsewhere and set "
-            f"method.weights to its path, or to null to start from random weights ({error})."
+            f"The ImageNet weights of {build.__name__} could not be fetched by Keras; fetch the file elsewhere and set "
+            f"the method's weights to its path, or to null to start from random weights ({error})."
         ) from error
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.synchronized = True  # statistics of the whole batch, over all replicas
     return keras.Model(images, network(CaffePreprocessing()(images)), name="backbone")
+
+
+class LocalResponseNorm(layers.Layer):
+    """x / (2 + 1e-4 · sum over five neighbouring channels of x²)^0.75, as VGG-M was trained with."""
+
+    def call(self, x):
+        return tf.nn.local_response_normalization(x, depth_radius=2, bias=2.0, alpha=1e-4, beta=0.75)
+
+
+def vgg_m(image_size, weights=None) -> keras.Model:
+    """VGG-M's convolutions ("M-Net"), globally averaged: D = 512 (Chatfield et al., https://arxiv.org/abs/1405.3531).
+
+    Args:
+        image_size: (height, width), at least (64, 64).
+        weights: a `.weights.h5` file of this network, MatConvNet's `imagenet-vgg-m.mat`, or None. Keras has none.
+
+    Raises:
+        ValueError: weights are "imagenet", or the file holds other layers.
+    """
+    _refuse_imagenet("vgg_m", weights)
+    if min(image_size) < 64:
+        raise ValueError(f"data.image_size is {list(image_size)}, but vgg_m halves it five times: use 64 or more.")
+    images = keras.Input((*image_size, 3))
+    x = (images + 1.0) * 127.5 - keras.ops.array([123.68, 116.779, 103.939], dtype="float32")
+    x = layers.Conv2D(96, 7, 2, activation="relu", kernel_initializer="he_normal", name="conv1")(x)
+    x = layers.MaxPooling2D(3, 2)(LocalResponseNorm()(x))
+    x = layers.Conv2D(256, 5, 2, padding="same", activation="relu", kernel_initializer="he_normal", name="conv2")(x)
+    x = layers.MaxPooling2D(3, 2, padding="same")(LocalResponseNorm()(x))
+    for name in ("conv3", "conv4", "conv5"):
+        x = layers.Conv2D(512, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)(x)
+    x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    network = keras.Model(images, layers.GlobalAveragePooling2D()(x), name="backbone")
+    if weights and weights.endswith(".mat"):
+        _load_matconvnet(network, weights)
+    elif weights:
+        network.load_weights(weights)
+    return network
+
+
+def _load_matconvnet(network, path):
+    """Copy kernels (height, width, in, out, as Keras has them) and biases by the layers' names."""
+    try:
+        found = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)["layers"]
+        weights = {layer.name: layer.weights for layer in found if layer.type == "conv"}
+        for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
+            kernel, bias = weights[name]
+            network.get_layer(name).set_weights([kernel, np.atleast_1d(bias)])
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError, MatReadError) as error:
+        raise ValueError(f"{path} is not MatConvNet's imagenet-vgg-m.mat: it holds other layers ({error}).") from None
+
+
+def _refuse_imagenet(name, weights):
+    if weights == "imagenet":
+        raise ValueError(f"Keras has no ImageNet weights of the backbone {name}; set its weights to null or to a file.")
 
 
 def small(image_size, weights=None) -> keras.Model:
@@ -55,10 +129,7 @@ def small(image_size, weights=None) -> keras.Model:
     Raises:
         ValueError: weights are "imagenet".
     """
-    if weights == "imagenet":
-        raise ValueError(
-            "method.weights=imagenet belongs to method.backbone=resnet50; small starts from weights: null."
-        )
+    _refuse_imagenet("small", weights)
     images = keras.Input((*image_size, 3))
     x = _conv_norm(images, 32, stride=2, activation="relu")
     for channels, stride in ((32, 1), (64, 2), (128, 2), (256, 2)):
@@ -72,10 +143,43 @@ def small(image_size, weights=None) -> keras.Model:
     return network
 
 
+def small_vgg(image_size, weights=None) -> keras.Model:
+    """A plain net of 1.2 million weights for CPUs and small images, unlike `small` in form: D = 256.
+
+    Four pairs of 3x3 convolutions of 32, 64, 128 and 256 channels with batch norm, each followed by a 2x2 pooling.
+
+    Args:
+        image_size: (height, width), at least (32, 16).
+        weights: a local `.weights.h5` file of this network, or None.
+
+    Raises:
+        ValueError: weights are "imagenet".
+    """
+    _refuse_imagenet("small_vgg", weights)
+    images = keras.Input((*image_size, 3))
+    x = images
+    for channels in (32, 64, 128, 256):
+        x = _conv_norm(_conv_norm(x, channels, activation="relu"), channels, activation="relu")
+        x = layers.MaxPooling2D(2)(x)
+    network = keras.Model(images, layers.GlobalAveragePooling2D()(x), name="backbone")
+    if weights:
+        network.load_weights(weights)
+    return network
+
+
 def _conv_norm(x, channels, stride=1, kernel=3, activation=None):
     x = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)(x)
     return layers.Activation(activation)(x) if activation else x
 
 
-BACKBONES = {"resnet50": resnet50, "small": small}
+BACKBONES = {
+    "resnet50": resnet50,
+    "vgg16": vgg16,
+    "vgg19": vgg19,
+    "vgg_m": vgg_m,
+    "small": small,
+    "small_vgg": small_vgg,
+}
+
+Backbone = Literal[tuple(BACKBONES)]  # the type of a setting that names one

@@ -29,6 +29,7 @@ def _must_exist(path: str) -> str:
 
 
 ExistingPath = Annotated[str, AfterValidator(_must_exist)]
+Weights = Literal["imagenet"] | ExistingPath | None  # of a backbone; None: random ones
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,6 +55,7 @@ class Data(Section):
 
     source: str | dict[str, str]
     target: str | dict[str, str] | None = None
+    source_cameras: list[int] | None = None  # the source's images of these cameras only
     source_split: Literal["train", "all"] = "train"
     target_split: Literal["train", "all"] = "train"  # "all": test images too, never their labels
     trial: Count = 0  # whose training persons `train` means, where the protocol has several trials
@@ -85,6 +87,7 @@ class Stage(Section):
     steps: Count
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32  # images a domain, over all replicas
     positive_share: Share = 0.5  # part of the labelled pairs that show one person
+    images_per_view: Annotated[int, Field(ge=1)] = 1  # of a person in a batch of two views
     optimizers: dict[str, Optimizer]
 
 

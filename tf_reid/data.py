@@ -24,7 +24,7 @@ class Records:
         person, camera: int64 [N]; person 0 is a distractor, -1 junk.
         modality: str [N], "rgb" or "infrared".
         file: str [N].
-        split: str [N], "train", "query" or "gallery".
+        split: str [N], "train", "query" or "gallery", in some data sets "multi_query".
         protocols: name -> protocol, see `tf_reid.protocols`.
         default_protocol: the one that is used where none is asked for.
     """
@@ -55,9 +55,7 @@ def load_records(builder) -> Records:
 
     columns = {name: [] for name in ("images", "person", "camera", "modality", "file", "split")}
     modalities = builder.info.features["modality"].names
-    for split in ("train", "query", "gallery"):
-        if split not in builder.info.splits:
-            continue
+    for split in builder.info.splits:
         dataset = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
         for record in dataset.as_numpy_iterator():
             columns["images"].append(record["image"])
@@ -83,13 +81,14 @@ def relabelled(person: np.ndarray) -> np.ndarray:
 
 # --------------------------------------------------------------------- samplers
 
-# A sampler's epoch: domain -> indices into that domain's records, int [steps, ...batch].
+# A sampler is made of the records it draws from and its stage's settings (`batch_size` counts images a domain).
+# Its epoch: domain -> indices into that domain's records, int [steps, ...batch].
 Epoch = dict[str, np.ndarray]
 Sampler = Callable[[np.random.Generator], Epoch]
 
 
-def pairs(source: Records, batch_size: int, positive_share: float) -> Sampler:
-    """Labelled pairs: `batch_size // 2` a step, a share of which (exact over an epoch) show one person.
+def pairs(source: Records, stage) -> Sampler:
+    """Labelled pairs: `batch_size // 2` a step, `positive_share` of which (exact over an epoch) show one person.
 
     A positive pair is an image and another of the same person, from another camera wherever the person has one; an
     image whose person has no other image is never drawn for it. A negative is an image and one of another person.
@@ -97,8 +96,8 @@ def pairs(source: Records, batch_size: int, positive_share: float) -> Sampler:
     Raises:
         ValueError: no person has two images, or there is only one person.
     """
-    draw = _pair_drawer(source, positive_share)
-    count = batch_size // 2
+    draw = _pair_drawer(source, stage.positive_share)
+    count = stage.batch_size // 2
 
     def epoch(rng):
         chosen = draw(rng, _steps(len(source), count) * count)
@@ -107,14 +106,14 @@ def pairs(source: Records, batch_size: int, positive_share: float) -> Sampler:
     return epoch
 
 
-def pairs_of_two_domains(source: Records, batch_size: int, positive_share: float, target: Records) -> Sampler:
+def pairs_of_two_domains(source: Records, stage, target: Records) -> Sampler:
     """`pairs` of the source beside random pairs of the target, whose ids are not read (SimPGAN, section 4.3)."""
-    draw = _pair_drawer(source, positive_share)
-    count = batch_size // 2
+    draw = _pair_drawer(source, stage.positive_share)
+    count = stage.batch_size // 2
 
     def epoch(rng):
-        steps = _steps(max(len(source), len(target)), batch_size)
-        images = steps * batch_size
+        steps = _steps(max(len(source), len(target)), stage.batch_size)
+        images = steps * stage.batch_size
         repeats = -(-images // len(target))
         order = np.concatenate([rng.permutation(len(target)) for _ in range(repeats)])[:images]
         chosen = draw(rng, steps * count)
@@ -123,7 +122,69 @@ def pairs_of_two_domains(source: Records, batch_size: int, positive_share: float
     return epoch
 
 
-SAMPLERS = {"pairs": pairs, "pairs_of_two_domains": pairs_of_two_domains}
+def modalities(source: Records, stage) -> Sampler:
+    """`batch_size // 2` persons a step, each with one RGB image and one infrared image, in this order (cmGAN, Alg. 1).
+
+    An epoch is one pass over the persons; one that is seen in a single modality is never drawn.
+
+    Raises:
+        ValueError: fewer persons than a batch has are seen in both modalities.
+    """
+    infrared = source.modality == "infrared"
+    return _two_sides(source, np.flatnonzero(~infrared), np.flatnonzero(infrared), stage, 1, "both modalities")
+
+
+def views(source: Records, stage) -> Sampler:
+    """Persons, each with `images_per_view` pairs of a probe and a gallery image (view adaptation's SP batches).
+
+    Where the images are of two cameras, the one with the lower number is the probe view; where they are of more, two of
+    each person's cameras are drawn, once and for all. An epoch is one pass over the persons seen in both views.
+
+    Raises:
+        ValueError: fewer persons than a batch has are seen in two views.
+    """
+    probe, gallery = _two_views(source)
+    return _two_sides(source, probe, gallery, stage, stage.images_per_view, "two views")
+
+
+SAMPLERS = {"pairs": pairs, "pairs_of_two_domains": pairs_of_two_domains, "modalities": modalities, "views": views}
+
+
+def _two_sides(records, first, second, stage, each, what) -> Sampler:
+    """Batches of different persons, each with `each` pairs of an image from `first` and one from `second` (indices)."""
+    sides = [{p: side[records.person[side] == p] for p in np.unique(records.person[side])} for side in (first, second)]
+    persons = np.array(sorted(sides[0].keys() & sides[1].keys()), dtype=np.int64)
+    count = max(1, stage.batch_size // (2 * each))
+    if len(persons) < max(2, count):
+        raise ValueError(
+            f"{records.name}: a batch of {stage.batch_size} images takes {count} persons seen in {what}, and two or "
+            f"more, but there are {len(persons)}; choose another data set or a smaller batch_size of the stage."
+        )
+
+    def epoch(rng):
+        steps = len(persons) // count
+        order = np.repeat(rng.permutation(persons)[: steps * count], each)
+        drawn = [np.concatenate([_cycled(rng, side[p], each) for p in order[::each]]) for side in sides]
+        return {"source": np.stack(drawn, axis=1).reshape(steps, count * each, 2)}
+
+    return epoch
+
+
+def _two_views(records):
+    """-> indices of the probe view's images and of the gallery view's."""
+    cameras = np.unique(records.camera)
+    rng = np.random.default_rng(0)
+    probe, gallery = [], []
+    for person in np.unique(records.person):
+        own = np.flatnonzero(records.person == person)
+        seen_by = np.unique(records.camera[own])
+        if len(seen_by) < 2:
+            continue
+        first, second = cameras if len(cameras) == 2 else rng.permutation(seen_by)[:2]
+        probe.append(own[records.camera[own] == first])
+        gallery.append(own[records.camera[own] == second])
+    nobody = np.empty(0, np.int64)
+    return np.concatenate([nobody, *probe]), np.concatenate([nobody, *gallery])
 
 
 def _steps(images, batch):

@@ -38,3 +38,9 @@ class ReflectPad(keras.layers.Layer):
     def compute_output_shape(self, shape):
         batch, height, width, channels = shape
         return (batch, height + 2 * self.margin, width + 2 * self.margin, channels)
+
+
+def feed_forward(width, hidden, outputs, name) -> keras.Model:
+    """[B, width] -> [B, outputs] through hidden layers of so many units with ReLU."""
+    dense = [keras.layers.Dense(units, activation="relu") for units in hidden]
+    return keras.Sequential([keras.Input((width,)), *dense, keras.layers.Dense(outputs)], name=name)

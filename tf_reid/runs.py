@@ -112,7 +112,7 @@ def load_run(folder: Path, overrides=()) -> Config:
     if not path.exists():
         raise ConfigError(f"There is no run in {folder} (no config.yaml); train one with --run {folder}.")
     method = yaml.safe_load(path.read_text())["method"]
-    started_from = [f"method.{key}=null" for key in ("weights", "classifier") if key in method]
+    started_from = [f"method.{key}=null" for key in method if key == "classifier" or key.endswith("weights")]
     return configuration.load(str(path), [*started_from, *overrides], METHODS)
 
 

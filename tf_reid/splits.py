@@ -19,7 +19,16 @@ def load_data(config: Config) -> dict[str, data.Records]:
             continue
         builder = tfds_builders.builder(spec, data_dir=config.data.data_dir)
         loaded[domain] = data.load_records(tfds_builders.prepare(builder, config.data.manual_dir))
+    if config.data.source_cameras is not None:
+        loaded["source"] = _seen_by(config.data.source_cameras, loaded["source"])
     return loaded
+
+
+def _seen_by(cameras, records):
+    if unknown := set(cameras) - set(records.camera.tolist()):
+        there = ", ".join(map(str, np.unique(records.camera)))
+        raise ConfigError(f"data.source_cameras: {records.name} has no camera {min(unknown)}, but {there}.")
+    return records.take(np.isin(records.camera, cameras))
 
 
 def training_records(config: Config, domains: dict[str, data.Records]) -> dict[str, data.Records]:

@@ -47,18 +47,18 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
         start = int(model.step.numpy())
         if resumed and start:
             print(f"Going on with stage {name} at step {start} of {stage.steps}.")
-        kind, share, augment = model.STAGES[name], stage.positive_share, config.data.augment
+        kind, augment = model.STAGES[name], config.data.augment
         place = {"seed": config.run.seed, "stage": number, "image_size": config.data.image_size}
         if start < stage.steps:
             losses = Losses(model, stage.steps, start, config.run.log_every, writer)
             callbacks = [losses, Checkpoints(progress, losses, config.run.checkpoint_every)]
             if config.run.pictures_every:
-                sampler = _sampler(kind, PICTURED, share, records)
+                sampler = _sampler(kind, stage.model_copy(update={"batch_size": PICTURED}), records)
                 shown = data.training_batches(records, sampler, start=0, steps=1, flip=False, pad=0, **place)
                 callbacks.append(Pictures(model, next(iter(shown)), config.run.pictures_every, folder, writer))
             if config.run.evaluate_every:
                 callbacks.append(Evaluations(model, evaluate, config.run.evaluate_every, writer))
-            sampler = _sampler(kind, stage.batch_size, share, records)
+            sampler = _sampler(kind, stage, records)
             batches = data.training_batches(
                 records, sampler, start=start, steps=stage.steps, flip=augment.flip, pad=augment.pad, **place
             )
@@ -112,11 +112,9 @@ def _check_that_workers_agree(strategy, stage, step):
         )
 
 
-def _sampler(kind, batch_size, positive_share, records):
-    arguments = [records["source"], batch_size, positive_share]
-    if kind.domains == 2:
-        arguments.append(records["target"])
-    return data.SAMPLERS[kind.sampler](*arguments)
+def _sampler(kind, stage, records):
+    target = [records["target"]] if kind.domains == 2 else []
+    return data.SAMPLERS[kind.sampler](records["source"], stage, *target)
 
 
 class _EverySteps(keras.callbacks.Callback):

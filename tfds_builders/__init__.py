@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
     import tensorflow_datasets as tfds
 
-DATASETS = ("synthetic_pedestrians", "viper", "grid", "market1501", "cuhk01", "prid2011", "folder")
+DATASETS = (
+    "synthetic_pedestrians",
+    "viper",
+    "grid",
+    "market1501",
+    "dukemtmc_reid",
+    "msmt17",
+    "cuhk01",
+    "cuhk03",
+    "prid2011",
+    "regdb",
+    "sysu_mm01",
+    "folder",
+)
 KINDS = ("images", "pairs", "triplets")
 
 

@@ -1,4 +1,4 @@
-"""Lists the data sets and builds one: python -m tfds_builders [build NAME ...]"""
+"""Lists the data sets, builds one or says what is wrong with it: python -m tfds_builders [build|doctor NAME ...]"""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from tfds_builders import DATASETS, KINDS, DatasetError, builder, builder_class,
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command; returns 0, 1 for a data set that cannot be built or 130 for Ctrl-C."""
+    """Runs the command; returns 0, 1 for a data set that cannot be built or is not sound, or 130 for Ctrl-C."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up lines would bury ours
     options = parse(arguments)
     try:
         if options.command == "build":
             build(options)
+        elif options.command == "doctor":
+            return doctor(options)
         else:
             print_table(options.data_dir)
     except (DatasetError, OSError) as error:
@@ -28,28 +30,55 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tfds_builders", description="List the data sets, or build one.")
+    parser = argparse.ArgumentParser(prog="python -m tfds_builders", description="List, build or examine data sets.")
     parser.add_argument("--data-dir", help="where prepared data sets live (default: TFDS's own)")
-    command = parser.add_subparsers(dest="command").add_parser("build", help="build a data set")
-    command.add_argument("dataset", help="viper, synthetic_pedestrians/street, folder, ...")
-    command.add_argument("--data-dir", default=argparse.SUPPRESS, help="where prepared data sets live")
-    command.add_argument("--manual-dir", help="the folder that holds the archive, or its unpacked folder")
-    command.add_argument("--again", action="store_true", help="build it anew, in place of what is there")
-    command.add_argument("--kind", choices=KINDS, default="images")
-    command.add_argument("--root", help="folder: where your images are")
-    command.add_argument("--pattern", help="folder: regular expression with groups person and camera")
-    command.add_argument("--csv", help="folder: table with the columns path,person,camera")
+    commands = parser.add_subparsers(dest="command")
+    building = commands.add_parser("build", help="build a data set")
+    examining = commands.add_parser("doctor", help="say all that is wrong with a data set's files, building nothing")
+    for command in (building, examining):
+        command.add_argument("dataset", help="viper, synthetic_pedestrians/street, folder, ...")
+        command.add_argument("--data-dir", default=argparse.SUPPRESS, help="where prepared data sets live")
+        command.add_argument("--manual-dir", help="the folder that holds the archive, or its unpacked folder")
+        command.add_argument("--root", help="folder: where your images are")
+        command.add_argument("--pattern", help="folder: regular expression with groups person and camera")
+        command.add_argument("--csv", help="folder: table with the columns path,person,camera")
+    building.add_argument("--again", action="store_true", help="build it anew, in place of what is there")
+    building.add_argument("--kind", choices=KINDS, default="images")
+    examining.add_argument("--images", choices=("sample", "all"), default="sample", help="which images to decode")
     return parser.parse_args(arguments)
 
 
+def spec_of(options: argparse.Namespace) -> dict:
+    """Returns what `builder` is asked for."""
+    given = {key: getattr(options, key) for key in ("root", "pattern", "csv") if getattr(options, key) is not None}
+    return {"name": options.dataset} | given
+
+
 def build(options: argparse.Namespace) -> None:
-    spec = {"name": options.dataset}
-    spec |= {key: getattr(options, key) for key in ("root", "pattern", "csv") if getattr(options, key) is not None}
     built = prepare(
-        builder(spec, kind=options.kind, data_dir=options.data_dir), options.manual_dir, again=options.again
+        builder(spec_of(options), kind=options.kind, data_dir=options.data_dir), options.manual_dir, again=options.again
     )
     for split, info in built.info.splits.items():
         print(f"{split}: {info.num_examples}")
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Prints what the doctor finds, the problems first; returns 0 where the data set is sound and else 1."""
+    from tfds_builders.doctor import examine
+
+    diagnosis = examine(
+        spec_of(options),
+        data_dir=options.data_dir,
+        manual_dir=options.manual_dir,
+        every_image=options.images == "all",
+    )
+    found = len(diagnosis.problems)
+    print(f"{options.dataset}: " + (f"{found} problem{'s' * (found > 1)}" if found else "sound"))
+    for problem in diagnosis.problems:
+        print(f"- {problem}")
+    for note in diagnosis.notes:
+        print(f"  {note}")
+    return 1 if found else 0
 
 
 def print_table(data_dir: str | None) -> None:
@@ -57,15 +86,15 @@ def print_table(data_dir: str | None) -> None:
     rows = [("data set", "built", "needs", "terms")]
     for name in DATASETS:
         cls = builder_class(name)
-        needs = f"{cls.ARCHIVE.files[0]} or {cls.ARCHIVE.folder}/" if cls.ARCHIVE else "nothing"
-        terms = cls.ARCHIVE.terms if cls.ARCHIVE else cls.TERMS
         if name == "folder":
-            rows.append((name, "-", "--root and --pattern, or --csv", terms))
+            rows.append((name, "-", "--root and --pattern, or --csv", cls.TERMS))
             continue
-        for variant in cls.VARIANTS or (None,):
-            spec = f"{name}/{variant}" if variant else name
-            built = [kind for kind in KINDS if builder(spec, kind=kind, data_dir=data_dir).data_path.exists()]
-            rows.append((spec, ", ".join(built) or "no", needs, terms))
+        for spec in cls.specs():
+            kinds = {kind: builder(spec, kind=kind, data_dir=data_dir) for kind in KINDS}
+            built = ", ".join(kind for kind, one in kinds.items() if one.data_path.exists()) or "no"
+            archive = kinds["images"].archive
+            needs = f"{archive.files[0]} or {archive.folder}/" if archive else "nothing"
+            rows.append((spec, built, needs, archive.terms if archive else cls.TERMS))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import os
 import pathlib
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,9 +19,10 @@ import tensorflow_datasets as tfds
 
 from tfds_builders import KINDS, DatasetError
 from tfds_builders.pairs import draw_pairs, draw_triplets
-from tfds_builders.sources import Archive, Location, locate
+from tfds_builders.sources import Archive, Location, a_few, images_in, locate
 
 SPLITS = ("train", "query", "gallery")
+MULTI_QUERY = "multi_query"  # a fourth split, of variants that have more images of each query's person and camera
 MODALITIES = ("rgb", "infrared")
 LIMIT = 2000  # pairs, or triplets, a split: enough for a stable figure, small enough to build in seconds
 
@@ -33,8 +35,9 @@ class Record:
       person: 1 or more; 0 is a distractor, nobody's query.
       camera: 1 or more.
       file: the image's name in its data set, unique.
-      image: where the image lies, or a function that renders it as uint8 RGB [height, width, 3].
-      split: "train", "query" or "gallery".
+      image: where the image lies, or a function that renders or reads it as uint8 RGB [height, width, 3]; such
+        an image is stored in the format that the end of `file` names, .jpg or .png.
+      split: "train", "query", "gallery" or, in a variant that has it, "multi_query".
       modality: "rgb" or "infrared".
     """
 
@@ -54,22 +57,27 @@ class PedestrianConfig(tfds.core.BuilderConfig):
     variant: str | None = None
 
 
-def configs(variants: tuple[str, ...] = ()) -> list[PedestrianConfig]:
-    """The configs of a data set: images, pairs, triplets; with variants street, street-pairs and so on."""
-    if not variants:
-        return [PedestrianConfig(name=kind, kind=kind) for kind in KINDS]
+def configs(variants: tuple[str | None, ...] = (None,)) -> list[PedestrianConfig]:
+    """The configs of a data set: images, pairs, triplets; of its variants: street, street-pairs and so on."""
     return [
-        PedestrianConfig(variant if kind == "images" else f"{variant}-{kind}", kind=kind, variant=variant)
+        PedestrianConfig(_config_name(variant, kind), kind=kind, variant=variant)
         for variant in variants
         for kind in KINDS
     ]
+
+
+def _config_name(variant: str | None, kind: str) -> str:
+    if variant is None:
+        return kind
+    return variant if kind == "images" else f"{variant}-{kind}"
 
 
 class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of the builders: a subclass says where its files are, how many, and how to read them.
 
     Examples of the kind `images` have image (uint8 RGB [height, width, 3]), person, camera (int64), modality
-    (0 rgb, 1 infrared) and file (text), in the splits train, query and gallery. `pairs` have image_a,
+    (0 rgb, 1 infrared) and file (text), in the splits train, query and gallery, in some variants also
+    multi_query. `pairs` have image_a,
     person_a, camera_a, file_a, the same with _b, and same (1 or 0); `triplets` have image_anchor and so on,
     with _positive and _negative; both have the splits train (its persons) and test (of query and gallery).
     `info.metadata` holds {"protocols": {name: values}, "default_protocol": name}.
@@ -78,34 +86,75 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
     BUILDER_CONFIGS = configs()
-    VARIANTS: ClassVar[tuple[str, ...]] = ()
+    VARIANTS: ClassVar[tuple[str | None, ...]] = (None,)  # None: what the data set's name alone stands for
     ARCHIVE: ClassVar[Archive | None] = None  # None: needs no files
     TERMS: ClassVar[str] = ""  # of a data set without archive
     COUNTS: ClassVar[dict[str, int]] = {}  # part of the data set: its official number of images
+    problems: list[str] | None = None  # where `report` collects; None: it raises
 
     @abc.abstractmethod
     def read(self, folder: Location | None) -> tuple[list[Record], dict[str, dict[str, Any]]]:
-        """Returns the records and the protocols, the default protocol first, given what `locate` found."""
+        """Returns the records and the protocols, the default protocol first, given what `locate` found.
+
+        What is wrong with the files goes to `report`; DatasetError is raised only where reading cannot go on.
+        """
 
     @classmethod
     def config_for(cls, kind: str, variant: str | None, **options) -> PedestrianConfig:
         """Returns the config that `tfds_builders.builder` asks for."""
         if options:
             raise DatasetError(f"{cls.name}: it has no option {', '.join(options)}")
-        if cls.VARIANTS and variant not in cls.VARIANTS:
-            choice = ", ".join(f"{cls.name}/{known}" for known in cls.VARIANTS)
+        if cls.VARIANTS == (None,) and variant:
+            raise DatasetError(f"{cls.name}: it has no variants: write {cls.name} without /{variant}")
+        if variant not in cls.VARIANTS:
+            choice = ", ".join(cls.specs())
             wrong = f"there is no variant {variant}" if variant else "it comes in variants"
             raise DatasetError(f"{cls.name}: {wrong}: choose one of {choice}")
-        if variant and not cls.VARIANTS:
-            raise DatasetError(f"{cls.name}: it has no variants: write {cls.name} without /{variant}")
         return next(config for config in cls.BUILDER_CONFIGS if (config.kind, config.variant) == (kind, variant))
 
+    @classmethod
+    def specs(cls) -> list[str]:
+        """Returns what `tfds_builders.builder` knows the data set and its variants by: name, name/variant."""
+        return [f"{cls.name}/{variant}" if variant else cls.name for variant in cls.VARIANTS]
+
+    @property
+    def archive(self) -> Archive | None:
+        """What to look for on disk: `ARCHIVE`, unless a variant is an archive of its own."""
+        return self.ARCHIVE
+
+    def report(self, problem: str) -> None:
+        """Raises DatasetError with the problem, or notes it in `problems`, if that is a list, and returns.
+
+        `read` says in this way what is wrong with the files wherever it can go on, so that the doctor hears of
+        all of it and not of the first thing only.
+        """
+        if self.problems is None:
+            raise DatasetError(f"{self.name}: {problem}")
+        self.problems.append(problem)
+
+    def images(self, folder: Location, pattern: str = ".*", example: str = "") -> list[tuple[Location, re.Match]]:
+        """Returns the images that lie directly in a folder, by name, with what their names say.
+
+        Args:
+          folder: reported where it is not there.
+          pattern: regular expression for the whole of a file's name; images of other names are reported.
+          example: a name that fits, for the report.
+        """
+        if not folder.is_dir():
+            self.report(f"there is no folder {folder}: the copy is incomplete")
+            return []
+        found = [(path, re.fullmatch(pattern, path.name)) for path in images_in(folder)]
+        if misnamed := [path.name for path, match in found if not match]:
+            images = "1 image is" if len(misnamed) == 1 else f"{len(misnamed)} images are"
+            self.report(f"in {folder} {images} not named like {example}: {a_few(misnamed)}")
+        return [(path, match) for path, match in found if match]
+
     def check_counts(self, found: dict[str, int]) -> None:
-        """Raises DatasetError where the number of images in a part differs from `COUNTS`."""
-        for part, expected in self.COUNTS.items():
-            if found[part] != expected:
-                raise DatasetError(
-                    f"{self.name}: expected {expected} images in {part}, found {found[part]}: "
+        """Reports the parts whose number of images differs from `COUNTS`."""
+        for part, count in found.items():
+            if count != self.COUNTS[part]:
+                self.report(
+                    f"expected {self.COUNTS[part]} images in {part}, found {count}: "
                     "the copy is incomplete or not the official one"
                 )
 
@@ -132,21 +181,21 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         folder = None
-        if self.ARCHIVE:
+        if self.archive:
             try:
                 manual_dir = dl_manager.manual_dir
             except AssertionError as error:  # TFDS's own check: its first sentence names the folder
                 reason = str(error).split(". ")[0]
-                raise DatasetError(f"{self.name}: {reason}: {self.ARCHIVE.instructions}") from None
+                raise DatasetError(f"{self.name}: {reason}: {self.archive.instructions}") from None
             except NotADirectoryError as error:
                 raise DatasetError(f"{self.name}: {error.filename} is a file: give its folder") from None
-            folder = locate(self.name, self.ARCHIVE, pathlib.Path(manual_dir))
+            folder = locate(self.archive, pathlib.Path(manual_dir), self.report)
         records, protocols = self.read(folder)
         if not records:
             raise DatasetError(f"{self.name}: there is no image to build it from")
         self.info.metadata.update(protocols=protocols, default_protocol=next(iter(protocols)))
         if self.builder_config.kind == "images":
-            splits = {split: [r for r in records if r.split == split] for split in SPLITS}
+            splits = {split: [r for r in records if r.split == split] for split in (*SPLITS, MULTI_QUERY)}
             return {split: self._generate_examples(chosen) for split, chosen in splits.items() if chosen}
 
         parts = {
@@ -185,12 +234,13 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV decodes outside the interpreter's lock
             for start in range(0, len(records), 256):  # bounds what waits in memory for the writer
                 batch = records[start : start + 256]
-                yield from zip(batch, pool.map(self._encode_one, batch), strict=True)
+                yield from zip(batch, pool.map(self.encoded, batch), strict=True)
 
-    def _encode_one(self, record: Record) -> bytes:
+    def encoded(self, record: Record) -> bytes:
+        """Returns a record's image as it is stored, a JPEG or PNG file; DatasetError names one that is damaged."""
         if callable(record.image):
             bgr = record.image()[..., ::-1]
-            return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+            return cv2.imencode(pathlib.PurePath(record.file).suffix, bgr)[1].tobytes()  # JPEG: of quality 95
         try:
             return sound_image(record.image.read_bytes())
         except PermissionError:

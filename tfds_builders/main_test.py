@@ -13,6 +13,14 @@ def test_table_lists_every_data_set_and_what_is_built(tmp_path, capsys, write_im
     viper = next(line for line in lines if line.startswith("viper "))
     assert viper.split()[1] == "no"
     assert "VIPeR.v1.0.zip" in viper and "research" in viper
+    needs = {line.split()[0]: line.split()[2] for line in lines if line.startswith("msmt17/")}
+    assert needs == {
+        f"msmt17/{version}{val}": f"MSMT17_{version.upper()}.zip"
+        for version in ("v1", "v2")
+        for val in ("", "_trainval")
+    }
+    assert sum(line.split()[0] == "market1501" for line in lines) == 1
+    assert any(line.startswith("market1501/multi_query ") for line in lines)
 
 
 def test_build_of_a_folder(tmp_path, capsys, write_image):

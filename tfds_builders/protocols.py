@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
+from tfds_builders import DatasetError
+
 MARKET = {
     "kind": "market",
     "description": "Every query against the gallery without images of the same person and camera.",
@@ -14,9 +16,11 @@ MARKET = {
 
 
 def random_trials(persons: Iterable[int], test: int, *, trials: int = 10, seed: int = 0) -> list[list[int]]:
-    """Returns `trials` seeded draws of `test` persons, each in order of drawing."""
+    """Returns `trials` seeded draws of `test` persons, each in order of drawing; DatasetError: there are fewer."""
     generator = random.Random(seed)
     persons = sorted(persons)
+    if len(persons) < test:
+        raise DatasetError(f"{test} persons are to be drawn, but there are only {len(persons)}")
     return [generator.sample(persons, test) for _ in range(trials)]
 
 
@@ -47,6 +51,29 @@ def trials_protocol(
         "shots": shots,
         "both_directions": both_directions,
     }
+
+
+def random_cameras_protocol(
+    description: str, test_persons: Iterable[int], *, kept_out: Iterable[int] = (), repeats: int = 10
+) -> dict[str, Any]:
+    """Describes a single-shot protocol for many cameras: two are drawn for each test person and repeat.
+
+    Args:
+      description: one sentence.
+      test_persons: their ids; one image of each is query, one of another camera is gallery.
+      kept_out: ids of others who are not trained on: held out for validation, or part of no training set.
+      repeats: draws to average over.
+    """
+    protocol = {
+        "kind": "trials",
+        "description": description,
+        "test_persons": [sorted(test_persons)],
+        "two_random_cameras": True,
+        "shots": 1,
+        "repeats": repeats,
+    }
+    kept_out = sorted(kept_out)
+    return protocol | {"validation_persons": [kept_out]} if kept_out else protocol
 
 
 def assign_splits(records: list, protocol: dict[str, Any]) -> list:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import posixpath
 import zipfile
-
-from tfds_builders import DatasetError
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -37,41 +38,70 @@ class Archive:
         return f"put {self.files[0]} or its unpacked folder {self.folder}/ there ({source})"
 
 
-def locate(name: str, archive: Archive, manual_dir: pathlib.Path) -> Location:
+def locate(archive: Archive, manual_dir: pathlib.Path, report: Callable[[str], None]) -> Location | None:
     """Returns the folder that holds everything in `archive.holds`, on disk or inside a zip archive.
 
     The archive is read in place: an unpacked copy would go stale when the archive is replaced.
 
-    Raises:
-      DatasetError: `manual_dir` holds no copy, part of one or a damaged archive, or lies in the data set.
+    Args:
+      report: takes what is wrong: `manual_dir` holds no copy, part of one or a damaged archive, or lies in the
+        data set. Where it returns, so does this: with the folder of a partial copy, or None.
     """
     if not manual_dir.is_dir():
-        raise DatasetError(f"{name}: there is no folder {manual_dir}: create it and {archive.instructions}")
+        return report(f"there is no folder {manual_dir}: create it and {archive.instructions}")
     roots: list[Location] = [manual_dir]
     for path in (manual_dir / file for file in archive.files):
         if path.exists():
             try:
                 roots.append(zipfile.Path(path))
             except zipfile.BadZipFile:
-                raise DatasetError(f"{name}: {path} is not a whole zip archive; fetch it again") from None
+                return report(f"{path} is not a whole zip archive; fetch it again")
     incomplete = None
     for candidate in (place for root in roots for place in (root, root / archive.folder)):
         missing = [part for part in archive.holds if not candidate.joinpath(part).exists()]
         if not missing:
             return candidate
         if len(missing) < len(archive.holds):
-            incomplete = incomplete or f"{candidate} has no {' and no '.join(missing)}"
+            incomplete = incomplete or (candidate, missing)
     if incomplete:
-        raise DatasetError(f"{name}: {incomplete}; give a complete copy: {archive.instructions}")
+        candidate, missing = incomplete
+        lacks = f"{candidate} has no {' and no '.join(missing)}"
+        report(f"{lacks}; give a complete copy: {archive.instructions}")
+        return candidate
     if manual_dir.name in [part.split("/")[-1] for part in archive.holds]:
-        raise DatasetError(
-            f"{name}: {manual_dir} is one part of the data set; give the folder that holds {archive.folder}/"
-        )
+        return report(f"{manual_dir} is one part of the data set; give the folder that holds {archive.folder}/")
     wanted = " nor ".join([f"{archive.folder}/", *archive.files])
-    raise DatasetError(f"{name}: found neither {wanted} in {manual_dir}: {archive.instructions}")
+    return report(f"found neither {wanted} in {manual_dir}: {archive.instructions}")
+
+
+def a_few(names: Sequence[str], limit: int = 5) -> str:
+    """Returns the first names, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def images_in(folder: Location) -> list[Location]:
     """Returns the images that lie directly in a folder, by name, hidden and other files left out."""
-    files = (path for path in folder.iterdir() if path.name.lower().endswith(IMAGE_SUFFIXES))
-    return sorted((path for path in files if not path.name.startswith(".")), key=lambda path: path.name)
+    return sorted((path for path in folder.iterdir() if _is_image(path.name)), key=lambda path: path.name)
+
+
+def images_below(folder: Location) -> dict[str, list[Location]]:
+    """Returns the images in each of a folder's subfolders, by the subfolder's relative path (cam1/0001) and by name.
+
+    A folder that is not there has none. Of a zip archive the table of contents is read once, where `images_in` of
+    every subfolder would read it as often as there are subfolders.
+    """
+    if isinstance(folder, zipfile.Path):
+        files = (name.removeprefix(folder.at) for name in folder.root.namelist() if name.startswith(folder.at))
+    else:
+        files = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    found = defaultdict(list)
+    for file in sorted(files):
+        subfolder, name = posixpath.split(file)
+        if _is_image(name):
+            found[subfolder].append(folder / file)
+    return found
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

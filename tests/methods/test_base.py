@@ -12,31 +12,47 @@ from tf_reid.methods.base import LearningRate
 STAGES = [(name, stage) for name, method in METHODS.items() for stage in method.STAGES]
 
 
+def one_step_of_each_phase(name, stage):
+    """The first step of each kind where a stage alternates, else step 0."""
+    model = build(name)
+    model.begin(stage)
+    phases = {}
+    for step in range(10):
+        phases.setdefault(str(model.phase_of(step)), step)
+    return phases.values()
+
+
+def begin_at(model, stage, step):
+    model.step.assign(step)
+    model.begin(stage)
+
+
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas):
     """Equal weights of every player after a step, and the reported losses are those of the whole batch."""
-    batch = random_batch(8)
-    alone = build(name)
-    alone.begin(stage)
-    expected = alone.train_function(iter(tf.data.Dataset.from_tensors(batch)))
+    batch, moved = random_batch(8), set()
+    start = build(name)
+    for step in one_step_of_each_phase(name, stage):
+        alone = build(name)
+        begin_at(alone, stage, step)
+        expected = alone.train_function(iter(tf.data.Dataset.from_tensors(batch)))
 
-    with two_replicas.scope():
-        shared = build(name)
-    shared.begin(stage)
-    halves = tf.data.Dataset.from_tensors(batch)
-    losses = shared.train_function(iter(two_replicas.experimental_distribute_dataset(halves)))
+        with two_replicas.scope():
+            shared = build(name)
+        begin_at(shared, stage, step)
+        halves = tf.data.Dataset.from_tensors(batch)
+        losses = shared.train_function(iter(two_replicas.experimental_distribute_dataset(halves)))
 
+        for player in alone.STAGES[stage].players:
+            variables = [m.variables_of(player) for m in (alone, shared, start)]
+            for a, b, before in zip(*variables, strict=True):
+                np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6, err_msg=f"step {step}, {player}: {a.path}")
+                if np.any(a.numpy() != before.numpy()):
+                    moved.add(player)
+        for key, value in expected.items():
+            np.testing.assert_allclose(losses[key], value, rtol=1e-4, err_msg=f"step {step}, {key}")
     assert two_replicas.num_replicas_in_sync == 2
-    for player in alone.STAGES[stage].players:
-        start = build(name)
-        for a, b in zip(alone.variables_of(player), shared.variables_of(player), strict=True):
-            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6, err_msg=f"{player}: {a.path}")
-        assert any(
-            np.any(a.numpy() != c.numpy())
-            for a, c in zip(alone.variables_of(player), start.variables_of(player), strict=True)
-        )
-    for key, value in expected.items():
-        np.testing.assert_allclose(losses[key], value, rtol=1e-4, err_msg=key)
+    assert moved == set(start.STAGES[stage].players)
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
@@ -131,7 +147,7 @@ def test_without_ema_momentum_the_last_weights_are_kept(one_step):
 )
 def test_learning_rate_follows_the_stages_step(schedule, expected):
     step = tf.Variable(0, dtype=tf.int64)
-    rate = LearningRate(Optimizer(learning_rate=1.0, schedule=schedule, decay_from=0.5), 100, step)
+    rate = LearningRate(Optimizer(learning_rate=1.0, schedule=schedule, decay_from=0.5), 100, step, tf.Variable(1.0))
     found = []
     for at in (0, 50, 75, 100):
         step.assign(at)

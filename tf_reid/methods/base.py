@@ -27,12 +27,18 @@ class Stage:
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate by the stage's step, so that a player that rests at some steps stays in time with the others."""
+    """Learning rate by the stage's step, so that a player that rests at some steps stays in time with the others.
 
-    def __init__(self, config: Optimizer, steps: int, step: tf.Variable):
-        self.config, self.steps, self.step = config, steps, step
+    `factor` is a variable that a method may raise or lower on the way.
+    """
+
+    def __init__(self, config: Optimizer, steps: int, step: tf.Variable, factor: tf.Variable):
+        self.config, self.steps, self.step, self.factor = config, steps, step, factor
 
     def __call__(self, _iterations):
+        return self.factor * self._scheduled()
+
+    def _scheduled(self):
         if self.config.schedule == "constant":
             return tf.constant(self.config.learning_rate, tf.float32)
         start = self.config.decay_from * self.steps
@@ -58,6 +64,7 @@ class ReIDModel(keras.Model):
         self.image_size, self.identities, self.seed = tuple(image_size), identities, seed
         once = tf.VariableAggregation.ONLY_FIRST_REPLICA
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=once, name="step")
+        self.rate_factor = tf.Variable(1.0, trainable=False, aggregation=once, name="rate_factor")
         self.stage = next(iter(self.STAGES))
         self.phase = None
         self.steps_of_stage = {}
@@ -100,10 +107,11 @@ class ReIDModel(keras.Model):
         super().compile(optimizer=None, jit_compile=False)
         self.xla = jit_compile
         self.steps_of_stage = {name: settings.steps for name, settings in stages.items()}
+        self.batch_size_of_stage = {name: settings.batch_size for name, settings in stages.items()}
         self.player_optimizers = {}
         for stage, settings in stages.items():
             for player, optimizer in settings.optimizers.items():
-                rate = LearningRate(optimizer, settings.steps, self.step)
+                rate = LearningRate(optimizer, settings.steps, self.step, self.rate_factor)
                 built = self.player_optimizers[f"{stage}_{player}"] = _build_optimizer(optimizer, rate)
                 built.build(self.variables_of(player))
                 if optimizer.ema_momentum and self._keeps_batch_statistics(player):
@@ -163,7 +171,7 @@ class ReIDModel(keras.Model):
         }
 
     def minimize(self, tape, losses: dict, player: str):
-        """Descend the sum of `losses` with this player's variables and no others.
+        """Descend the sum of `losses` with this player's variables and no others, those that the losses reach.
 
         Keras optimizers sum gradients over replicas while every loss is a mean over its replica's images: dividing
         by the number of replicas here, once, makes the step that of the whole batch.
@@ -173,7 +181,17 @@ class ReIDModel(keras.Model):
         targets = list(losses.values())
         shares = [tf.fill(tf.shape(loss), tf.cast(1.0 / replicas, loss.dtype)) for loss in targets]
         gradients = tape.gradient(targets, variables, output_gradients=shares)
-        self.player_optimizers[f"{self.stage}_{player}"].apply(gradients, variables)
+        reached = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
+        self.player_optimizers[f"{self.stage}_{player}"].apply(*zip(*reached, strict=True))
+
+    def whole_batch(self, rows):
+        """This replica's rows [b, ...] -> those of all replicas [B, ...], through which gradients flow.
+
+        For losses that compare a batch's images with one another: every replica then computes the loss of the whole
+        batch, and what `minimize` divides by the replicas adds up to its gradient.
+        """
+        context = tf.distribute.get_replica_context()
+        return context.all_gather(rows, axis=0) if context.num_replicas_in_sync > 1 else rows
 
     def report(self, **losses_of_players: dict) -> dict:
         """`player/loss` -> value: the very dicts that were minimised are what is logged."""

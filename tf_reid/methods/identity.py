@@ -1,11 +1,12 @@
 """The identification + verification baseline: what every transfer and every adversary has to beat."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import tensorflow as tf
 
+from tf_reid.backbones import Backbone
 from tf_reid.classifier import SiameseClassifier
-from tf_reid.config import ExistingPath, Share
+from tf_reid.config import Share, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 
 
@@ -13,7 +14,7 @@ class Identity(ReIDModel):
     """Train the siamese classifier of SimPGAN, section 4.2, on one labelled data set (Eq. 1-5).
 
     Args:
-        backbone: "resnet50" or "small".
+        backbone: a name in `tf_reid.backbones`.
         weights: "imagenet", a local weights file, or null for random weights.
         dropout: before both heads.
     """
@@ -26,8 +27,8 @@ class Identity(ReIDModel):
         identities,
         seed,
         *,
-        backbone: Literal["resnet50", "small"] = "resnet50",
-        weights: Literal["imagenet"] | ExistingPath | None = "imagenet",
+        backbone: Backbone = "resnet50",
+        weights: Weights = "imagenet",
         dropout: Share = 0.5,
     ):
         super().__init__(image_size, identities, seed)

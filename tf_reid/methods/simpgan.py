@@ -12,8 +12,9 @@ import tensorflow as tf
 from keras import layers
 from pydantic import Field
 
+from tf_reid.backbones import Backbone
 from tf_reid.classifier import SiameseClassifier
-from tf_reid.config import ExistingPath, NotNegative, Share
+from tf_reid.config import ExistingPath, NotNegative, Share, Weights
 from tf_reid.layers import InstanceNorm, ReflectPad, gan_init
 from tf_reid.losses import l1, least_squares, verification
 from tf_reid.methods.base import ReIDModel, Stage
@@ -66,8 +67,8 @@ class SimPGAN(ReIDModel):
         identities,
         seed,
         *,
-        backbone: Literal["resnet50", "small"] = "resnet50",
-        weights: Literal["imagenet"] | ExistingPath | None = "imagenet",
+        backbone: Backbone = "resnet50",
+        weights: Weights = "imagenet",
         dropout: Share = 0.5,
         classifier: ExistingPath | None = None,
         generator: Literal["tanh", "residual", "colour"] = "tanh",

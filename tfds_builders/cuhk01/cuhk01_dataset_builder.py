@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
-from tfds_builders import DatasetError
 from tfds_builders.base import PedestrianBuilder, Record
 from tfds_builders.protocols import assign_splits, random_trials, trials_protocol
-from tfds_builders.sources import Archive, images_in
+from tfds_builders.sources import Archive
 
 
 class Builder(PedestrianBuilder):
@@ -27,10 +25,7 @@ class Builder(PedestrianBuilder):
 
     def read(self, folder):
         records = []
-        for path in images_in(folder / "campus"):
-            match = re.fullmatch(r"(\d{4})00([1-4])\.\w+", path.name)
-            if not match:
-                raise DatasetError(f"{self.name}: the image {path} is not named like 0001001.png")
+        for path, match in self.images(folder / "campus", r"(\d{4})00([1-4])\.\w+", "0001001.png"):
             camera = (int(match[2]) - 1) // 2 + 1  # images 1 and 2 are of one camera, 3 and 4 of the other
             records.append(Record(int(match[1]), camera, f"campus/{path.name}", path))
         self.check_counts({"campus": len(records)})

@@ -50,12 +50,15 @@ class Builder(PedestrianBuilder):
 
     def read(self, folder):
         root, rows = self.builder_config.root, self.builder_config.rows
-        for row in rows:
-            check_row(row)
-        rows = [row for row in rows if row.person != "-1"]
+        wrong = {row: problem for row in rows if (problem := problem_with(row))}
+        for problem in list(wrong.values())[:5]:
+            self.report(problem)
+        if len(wrong) > 5:
+            self.report(f"{len(wrong) - 5} more images have such a label")
+        rows = [row for row in rows if row not in wrong and row.person != "-1"]
         if len({row.split is None for row in rows}) > 1:
             blank = next(row for row in rows if row.split is None)
-            raise DatasetError(f"folder: {blank.where} has no split, though others have: name it for all or none")
+            self.report(f"{blank.where} has no split, though others have: name it for all or none")
         persons = number({row.person for row in rows if not is_distractor(row)})
         cameras = {row.camera for row in rows}
         if all(camera.isdecimal() for camera in cameras):
@@ -79,16 +82,17 @@ class Builder(PedestrianBuilder):
         return records, {"market": MARKET}
 
 
-def check_row(row: Row) -> None:
-    """Raises DatasetError where a label is missing or is none of those known."""
+def problem_with(row: Row) -> str | None:
+    """Returns what is wrong with a row, if a label is missing or is none of those known."""
     for label, value in (("person", row.person), ("camera", row.camera)):
         if not value:
-            raise DatasetError(f"folder: {row.where} has no {label}")
+            return f"{row.where} has no {label}"
     for label, value, known in (("split", row.split, SPLITS), ("modality", row.modality, MODALITIES)):
         if value is not None and value not in known:
-            raise DatasetError(f"folder: {row.where} has the {label} {value!r}: use {', '.join(known)}")
+            return f"{row.where} has the {label} {value!r}: use {', '.join(known)}"
     if is_distractor(row) and row.split not in (None, "gallery"):
-        raise DatasetError(f"folder: {row.where} puts a distractor (person 0) in {row.split}, not in gallery")
+        return f"{row.where} puts a distractor (person 0) in {row.split}, not in gallery"
+    return None
 
 
 def is_distractor(row: Row) -> bool:

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import zipfile
-import zlib
 from typing import ClassVar
 
 import numpy as np
-import scipy.io
 
-from tfds_builders import DatasetError
+from tfds_builders import DatasetError, matlab
 from tfds_builders.base import PedestrianBuilder, Record
 from tfds_builders.protocols import assign_splits, random_trials, trials_protocol
-from tfds_builders.sources import Archive, images_in
+from tfds_builders.sources import Archive
 
-UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    NotImplementedError,
-    scipy.io.matlab.MatReadError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 VIEWS = {"probe": 1, "gallery": 2}
 
 
@@ -44,23 +31,16 @@ class Builder(PedestrianBuilder):
     def read(self, folder):
         records = []
         for part, view in VIEWS.items():
-            for path in images_in(folder / part):
-                match = re.match(r"(\d+)_\d+_", path.name)
-                if not match:
-                    raise DatasetError(
-                        f"{self.name}: the image {path} is not named like 0001_1_25004_107_32_106_221.jpeg"
-                    )
+            for path, match in self.images(folder / part, r"(\d+)_\d+_.*", "0001_1_25004_107_32_106_221.jpeg"):
                 records.append(Record(int(match[1]), view, f"{part}/{path.name}", path))
         self.check_counts({part: sum(r.camera == view for r in records) for part, view in VIEWS.items()})
         probes = {r.person for r in records if r.camera == VIEWS["probe"]}
         alone = probes ^ {r.person for r in records if r.camera == VIEWS["gallery"] and r.person > 0}
         if alone:
-            raise DatasetError(
-                f"{self.name}: person {min(alone):04d} is in only one of probe and gallery; the copy is incomplete"
-            )
-        matlab = folder / "features_and_partitions.mat"
-        if matlab.exists():
-            trials, whose = self.official_folds(matlab, probes), "the ten official folds"
+            self.report(f"person {min(alone):04d} is in only one of probe and gallery; the copy is incomplete")
+        partitions = folder / "features_and_partitions.mat"
+        if partitions.exists():
+            trials, whose = self.official_folds(partitions, probes), "the ten official folds"
         else:
             trials = random_trials(probes, self.TEST_PERSONS)
             whose = "ten seeded folds, as features_and_partitions.mat was not beside the images"
@@ -81,10 +61,9 @@ class Builder(PedestrianBuilder):
     def official_folds(self, path, persons: set[int]) -> list[list[int]]:
         """Returns each fold's test persons; field three of a `trainIdxAll` cell lists the others."""
         try:
-            with path.open("rb") as file:
-                cells = scipy.io.loadmat(file)["trainIdxAll"].ravel()
+            cells = matlab.load(path)["trainIdxAll"].ravel()
             folds = [np.ravel(cell[0, 0][2]).astype(int).tolist() for cell in cells]
-        except (*UNREADABLE, KeyError, IndexError, TypeError):
+        except (ValueError, KeyError, IndexError, TypeError):
             raise DatasetError(
                 f"{self.name}: {path} holds no readable trainIdxAll; replace it, or remove it for seeded folds"
             ) from None

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
-from tfds_builders import DatasetError
-from tfds_builders.base import PedestrianBuilder, Record
+from tfds_builders.base import MULTI_QUERY, Record, configs
+from tfds_builders.market_layout import FOLDERS, JUNK_FREE, MarketLayout
 from tfds_builders.protocols import MARKET
-from tfds_builders.sources import Archive, images_in
+from tfds_builders.sources import Archive
 
-FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
-JUNK = -1  # boxes that show too little of a person to count for or against anybody
+NO_CAMERA = 7  # of the 500,000 distractors, whose cameras nobody tells: one that took no query
 
 
-class Builder(PedestrianBuilder):
+class Builder(MarketLayout):
     """Market-1501; a file is named person_c<camera>s<sequence>_<frame>_<box>.jpg."""
 
+    VARIANTS = (None, "multi_query", "distractors_500k")
+    BUILDER_CONFIGS = configs(VARIANTS)
     ARCHIVE = Archive(
         folder="Market-1501-v15.09.15",
         files=("Market-1501-v15.09.15.zip",),
@@ -25,25 +25,41 @@ class Builder(PedestrianBuilder):
         terms="free for research; cite the paper",
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
+    EXAMPLE = "0002_c1s1_000451_03.jpg"
     COUNTS: ClassVar = {
         "bounding_box_train": 12936,
         "query": 3368,
         "bounding_box_test": 19732,
-        "bounding_box_test without junk": 15913,
+        JUNK_FREE: 15913,
+        "images": 500000,
     }
 
     def read(self, folder):
-        records, found = [], {}
-        for part, split in FOLDERS.items():
-            paths = images_in(folder / part)
-            found[part] = len(paths)
-            for path in paths:
-                match = re.match(r"(-?\d+)_c(\d)", path.name)
-                if not match:
-                    raise DatasetError(f"{self.name}: the image {path} is not named like 0002_c1s1_000451_03.jpg")
-                person, camera = int(match[1]), int(match[2])
-                if person != JUNK:
-                    records.append(Record(person, camera, f"{part}/{path.name}", path, split))
-        found["bounding_box_test without junk"] = sum(record.split == "gallery" for record in records)
-        self.check_counts(found)
-        return records, {"market": MARKET}
+        records, protocols = super().read(folder)
+        variant = self.builder_config.variant
+        if variant == "multi_query":
+            protocols["multi_query"] = MARKET | {
+                "multi_query": True,
+                "description": "As market, a query's feature the mean over all images of its person and camera.",
+            }
+            records += self.hand_drawn(folder / "gt_bbox", [r for r in records if r.split == "query"])
+        elif variant == "distractors_500k":
+            records += self.distractors(folder / "images")
+        return records, protocols
+
+    def hand_drawn(self, folder, queries: list[Record]) -> list[Record]:
+        """Returns the other hand-drawn boxes of the queries' persons in the queries' cameras."""
+        seen = {(query.person, query.camera) for query in queries}
+        copies = {query.image.name for query in queries}  # every query is a hand-drawn box as well
+        records = []
+        for path, match in self.images(folder, self.PATTERN, self.EXAMPLE):
+            person, camera = int(match[1]), int(match[2])
+            if (person, camera) in seen and path.name not in copies:
+                records.append(Record(person, camera, f"gt_bbox/{path.name}", path, MULTI_QUERY))
+        return records
+
+    def distractors(self, folder) -> list[Record]:
+        """Returns the 500,000 boxes that show none of the persons, whatever their names."""
+        paths = [path for path, _ in self.images(folder)]
+        self.check_counts({"images": len(paths)})
+        return [Record(0, NO_CAMERA, f"images/{path.name}", path, "gallery") for path in paths]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
 
-from tfds_builders import DatasetError
 from tfds_builders.base import PedestrianBuilder, Record
 from tfds_builders.protocols import assign_splits, random_trials, trials_protocol
-from tfds_builders.sources import Archive, images_in
+from tfds_builders.sources import Archive
 
 CAMERAS = {"cam_a": 1, "cam_b": 2}
 
@@ -31,12 +29,9 @@ class Builder(PedestrianBuilder):
     def read(self, folder):
         records, found = [], {}
         for part, camera in CAMERAS.items():
-            paths = images_in(folder / "single_shot" / part)
-            found[part] = len(paths)
-            for path in paths:
-                match = re.fullmatch(r"person_(\d+)\.\w+", path.name)
-                if not match:
-                    raise DatasetError(f"{self.name}: the image {path} is not named like person_0001.png")
+            images = self.images(folder / "single_shot" / part, r"person_(\d+)\.\w+", "person_0001.png")
+            found[part] = len(images)
+            for path, match in images:
                 person = int(match[1])
                 # Beyond the shared persons a number means somebody else in each camera: camera b's are the
                 # gallery's distractors, camera a's have no part in the protocol.

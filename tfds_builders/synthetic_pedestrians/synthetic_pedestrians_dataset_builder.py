@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 
 from tfds_builders.base import PedestrianBuilder, Record, configs
-from tfds_builders.protocols import MARKET
+from tfds_builders.protocols import MARKET, trials_protocol
 from tfds_builders.synthetic_pedestrians.rendering import DOMAINS, render
 
 
 class Builder(PedestrianBuilder):
     """Synthetic pedestrians: every person is seen by every camera of the place, `SHOTS` times by each."""
 
-    VARIANTS = ("street", "station", "night")
+    VARIANTS = ("street", "station", "night", "street_night")
     BUILDER_CONFIGS = configs(VARIANTS)
     TERMS = "none: rendered by this package"
     TRAIN_PERSONS = 150
@@ -20,7 +20,13 @@ class Builder(PedestrianBuilder):
     SHOTS = 2  # of a test person the first is query, the others gallery
 
     def read(self, folder):
-        place = self.builder_config.variant
+        variant = self.builder_config.variant
+        records = [record for place in variant.split("_") for record in self.seen_in(place)]
+        if variant == "street":
+            return records, {"market": MARKET, "two_cameras": self.two_cameras()}
+        return records, self.across_modalities() if variant == "street_night" else {"market": MARKET}
+
+    def seen_in(self, place) -> list[Record]:
         domain = DOMAINS[place]
         records = []
         for person in range(1, self.TRAIN_PERSONS + self.TEST_PERSONS + 1):
@@ -37,4 +43,27 @@ class Builder(PedestrianBuilder):
                             modality=domain.modality,
                         )
                     )
-        return records, {"market": MARKET}
+        return records
+
+    def test_persons(self) -> list[list[int]]:
+        return [list(range(self.TRAIN_PERSONS + 1, self.TRAIN_PERSONS + self.TEST_PERSONS + 1))]
+
+    def two_cameras(self) -> dict:
+        what = "Camera 1 against camera 2, one random gallery image a person, ten times."
+        return trials_protocol(what, self.test_persons(), shots=1) | {"repeats": 10}
+
+    def across_modalities(self) -> dict[str, dict]:
+        """As SYSU-MM01 is scored: infrared queries, colour gallery, CMC over identities."""
+        common = {
+            "query_cameras": list(DOMAINS["night"].cameras),
+            "gallery_cameras": list(DOMAINS["street"].cameras),
+            "cmc": "identity",
+        }
+        single = trials_protocol(
+            "Infrared against colour, one random image a person and camera, ten times.", self.test_persons(), shots=1
+        )
+        multi = trials_protocol("Infrared against colour, all images of the gallery.", self.test_persons())
+        return {
+            "all_single": single | common | {"shots_per_camera": True, "repeats": 10},
+            "all_multi": multi | common,
+        }

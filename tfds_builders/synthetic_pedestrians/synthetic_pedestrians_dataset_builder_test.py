@@ -31,7 +31,12 @@ def test_official_sizes():
 
 @pytest.mark.parametrize(
     "place, cameras, modality",
-    [("street", {1, 2, 3, 4}, 0), ("station", {1, 2, 3, 4}, 0), ("night", {5, 6}, 1)],
+    [
+        ("street", {1, 2, 3, 4}, {0}),
+        ("station", {1, 2, 3, 4}, {0}),
+        ("night", {5, 6}, {1}),
+        ("street_night", {1, 2, 3, 4, 5, 6}, {0, 1}),
+    ],
 )
 def test_every_person_is_seen_twice_by_every_camera(tiny, read_back, place, cameras, modality):
     splits = read_back(build(tiny, place))
@@ -44,7 +49,24 @@ def test_every_person_is_seen_twice_by_every_camera(tiny, read_back, place, came
         "query": {(person, camera, "0") for person in (4, 5) for camera in cameras},
         "gallery": {(person, camera, "1") for person in (4, 5) for camera in cameras},
     }
-    assert {e["modality"] for examples in splits.values() for e in examples.values()} == {modality}
+    assert {e["modality"] for examples in splits.values() for e in examples.values()} == modality
+
+
+def test_infrared_cameras_are_scored_against_colour_ones(tiny):
+    metadata = build(tiny, "street_night").info.metadata
+    assert metadata["default_protocol"] == "all_single"
+    single, multi = (metadata["protocols"][name] for name in ("all_single", "all_multi"))
+    for protocol in (single, multi):
+        assert (protocol["query_cameras"], protocol["gallery_cameras"]) == ([5, 6], [1, 2, 3, 4])
+        assert protocol["test_persons"] == [[4, 5]] and protocol["cmc"] == "identity"
+    assert (single["shots"], single["shots_per_camera"], single["repeats"]) == (1, True, 10)
+    assert multi["shots"] is None
+
+
+def test_two_cameras_of_street_are_a_protocol(tiny):
+    protocol = build(tiny, "street").info.metadata["protocols"]["two_cameras"]
+    assert (protocol["query_cameras"], protocol["gallery_cameras"]) == ([1], [2])
+    assert (protocol["shots"], protocol["repeats"], protocol["test_persons"]) == (1, 10, [[4, 5]])
 
 
 def test_image_is_the_one_rendered(tiny, read_back):

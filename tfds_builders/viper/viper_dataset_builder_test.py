@@ -81,5 +81,5 @@ def test_person_of_one_camera_is_an_error(tiny):
 
 def test_badly_named_image_is_named(tiny):
     (tiny / "manual/VIPeR/cam_b/005_90.bmp").rename(tiny / "manual/VIPeR/cam_b/five.bmp")
-    with pytest.raises(tfds_builders.DatasetError, match=r"five\.bmp is not named like 001_45\.bmp"):
+    with pytest.raises(tfds_builders.DatasetError, match=r"cam_b 1 image is not named like 001_45\.bmp: five\.bmp"):
         build(tiny)

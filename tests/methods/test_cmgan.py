@@ -1,0 +1,173 @@
+"""cmGAN: which loss moves whom, in which turn, by which sign; every loss against plain NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PERSONS, SIZE, build
+
+from tf_reid.losses import identification
+
+
+def batch(pairs=4, seed=0):
+    rng = np.random.default_rng(seed)
+    person = rng.permutation(PERSONS)[:pairs]
+    return {
+        "source": tf.constant(rng.uniform(-1, 1, (pairs, 2, *SIZE, 3)), tf.float32),
+        "source_person": tf.constant(np.stack([person, person], axis=1), tf.int64),
+    }
+
+
+def values(model, player):
+    return [variable.numpy() for variable in model.variables_of(player)]
+
+
+def moves(model, step):
+    """The players that a step moves."""
+    model.step.assign(step)
+    model.begin("adversarial")
+    before = {player: values(model, player) for player in model.players()}
+    model.train_function(iter(tf.data.Dataset.from_tensors(batch())))
+    return {
+        player
+        for player, old in before.items()
+        if any((a != b).any() for a, b in zip(old, values(model, player), strict=True))
+    }
+
+
+def test_a_turn_moves_its_own_player_alone():
+    model = build("cmgan")
+    assert moves(model, 0) == {"discriminator"}
+    assert moves(model, 1) == {"generator"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("iteration", [1, 0, 0, 1, 0, 0, 1, 0]), ("after", [1, 0, 0, 0, 1, 0, 0, 0]), ("epoch", [1, 1, 0, 0, 0, 0, 1, 1])],
+)
+def test_schedules(schedule, expected):
+    """K = 3; five persons in batches of two (eight images would be four): an epoch of two batches."""
+    model = build("cmgan", schedule=schedule, turns=3)
+    model.batch_size_of_stage["adversarial"] = 4
+    assert [model.phase_of(step)["discriminator_moves"] for step in range(8)] == expected
+
+
+def features_of(model, pairs=4):
+    rng = np.random.default_rng(1)
+    return tf.constant(rng.normal(size=(2 * pairs, model.encoder.output_shape[-1])), tf.float32)
+
+
+def probabilities(logits):
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)
+
+
+def test_every_loss_equals_a_plain_reference():
+    model = build("cmgan", triplet_weight=2.0, identity_weight=3.0, adversarial_weight=0.05, margin=1.4)
+    features, persons = features_of(model), np.array([3, 0, 4, 1])
+    found = model.generator_losses(features, tf.constant(persons))
+
+    unit = features.numpy() / np.linalg.norm(features, axis=1, keepdims=True)
+    rgb, infrared, terms = unit[:4], unit[4:], {"rgb": [], "infrared": []}
+    for way, (anchors, others) in {"rgb": (rgb, infrared), "infrared": (infrared, rgb)}.items():
+        for a in range(4):
+            for n in range(4):
+                if n != a:
+                    near, far = ((anchors[a] - others[a]) ** 2).sum(), ((anchors[a] - others[n]) ** 2).sum()
+                    terms[way].append(max(near - far + 1.4, 0))
+    np.testing.assert_allclose(found["triplet"], 2 * (np.mean(terms["rgb"]) + np.mean(terms["infrared"])), rtol=1e-5)
+    p = probabilities(model.identity_head(features).numpy())
+    chosen = p[np.arange(8), np.tile(persons, 2)]
+    np.testing.assert_allclose(found["identity"], 3 * -np.log(chosen).mean(), rtol=1e-5)
+    modality = probabilities(model.discriminator(features).numpy())[np.arange(8), [0] * 4 + [1] * 4]
+    np.testing.assert_allclose(model.modality_loss(features), -np.log(modality).mean(), rtol=1e-5)
+    np.testing.assert_allclose(found["confuses"], -0.05 * -np.log(modality).mean(), rtol=1e-5)
+
+
+def test_an_untrained_discriminator_is_at_ln_2():
+    """The mean over all images, as Figure 4's plateau has it, not the sum over modalities."""
+    model = build("cmgan")
+    for variable in model.discriminator.variables:
+        variable.assign(tf.zeros_like(variable))
+    np.testing.assert_allclose(model.modality_loss(features_of(model)), np.log(2), rtol=1e-6)
+
+
+def test_the_raw_option_takes_features_as_they_are():
+    model = build("cmgan", normalise=False)
+    features, persons = features_of(model), tf.range(4)
+    tripled = model.triplet_loss(3.0 * features, persons)
+    assert abs(tripled - model.triplet_loss(features, persons)) > 0.1
+    unit = build("cmgan")
+    np.testing.assert_allclose(
+        unit.triplet_loss(3.0 * features, persons), unit.triplet_loss(features, persons), rtol=1e-5
+    )
+
+
+def test_the_generator_climbs_the_modality_loss_that_the_discriminator_descends():
+    model = build("cmgan", triplet_weight=1e-9, identity_weight=1e-9, learning_rate=1e-3)
+    images = tf.reshape(tf.transpose(batch()["source"], (1, 0, 2, 3, 4)), (-1, *SIZE, 3))
+
+    def modality_loss():
+        return float(model.modality_loss(model.encoder(images, training=True)))
+
+    before = modality_loss()
+    moves(model, 0)
+    after_discriminator = modality_loss()
+    moves(model, 1)
+    assert after_discriminator < before
+    assert modality_loss() > after_discriminator
+
+
+def test_the_discriminators_turn_sends_no_gradient_to_the_encoder():
+    model = build("cmgan")
+    images = tf.reshape(batch()["source"], (-1, *SIZE, 3))
+    with tf.GradientTape() as tape:
+        loss = model.modality_loss(tf.stop_gradient(model.encoder(images)))
+    assert all(gradient is None for gradient in tape.gradient(loss, model.variables_of("generator")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"identity_weight": 0.0}, {"triplet", "confuses"}),
+        ({"triplet_weight": 0.0}, {"identity", "confuses"}),
+        ({"adversarial_weight": 0.0}, {"triplet", "identity"}),
+    ],
+)
+def test_variants_leave_their_loss_out(changes, expected):
+    model = build("cmgan", **changes)
+    assert set(model.generator_losses(features_of(model), tf.range(4))) == expected
+
+
+def test_without_an_adversary_the_discriminator_still_watches():
+    model = build("cmgan", adversarial_weight=0.0)
+    assert moves(model, 0) == {"discriminator"}
+
+
+def test_no_loss_that_learns_persons_is_refused():
+    with pytest.raises(ValueError, match=r"method\.triplet_weight and method\.identity_weight are both 0"):
+        build("cmgan", triplet_weight=0.0, identity_weight=0.0)
+
+
+def test_learning_rates_rise_once_and_for_good_when_the_triplets_have_converged():
+    model = build("cmgan", raise_below=100.0, raise_by=10.0, learning_rate=0.01)
+    moves(model, 0)
+    assert model.learning_rates() == pytest.approx({"generator": 0.01, "discriminator": 0.01})
+    moves(model, 1)
+    assert model.learning_rates() == pytest.approx({"generator": 0.1, "discriminator": 0.1})
+    model.raise_below = 1e-9
+    moves(model, 2)
+    assert model.learning_rates()["generator"] == pytest.approx(0.1)
+
+
+def test_both_modalities_are_mapped_by_one_encoder():
+    model = build("cmgan")
+    assert model.encoders() == {"rgb": model.encoder, "ir": model.encoder}
+
+
+def test_accuracy_is_the_share_of_images_whose_modality_is_told():
+    model = build("cmgan")
+    features = features_of(model)
+    logits = model.discriminator(features).numpy()
+    expected = np.mean(logits.argmax(1) == [0] * 4 + [1] * 4)
+    np.testing.assert_allclose(model.modality_accuracy(features), expected)
+    assert identification(tf.constant(logits), [0] * 4 + [1] * 4) == model.modality_loss(features)

@@ -1,0 +1,242 @@
+"""View adaptation: which loss moves whom, in which order, by which sign; every loss against plain NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PERSONS, SIZE, build
+
+from tf_reid import losses
+from tf_reid.methods.view_adaptation import _next_person, view_loss
+
+RNG = np.random.default_rng(3)
+
+
+def batch(pairs=4, seed=0):
+    rng = np.random.default_rng(seed)
+    person = np.repeat(rng.permutation(PERSONS)[: pairs // 2], 2)
+    return {
+        "source": tf.constant(rng.uniform(-1, 1, (pairs, 2, *SIZE, 3)), tf.float32),
+        "source_person": tf.constant(np.stack([person, person], axis=1), tf.int64),
+    }
+
+
+def changed(model, stage, **calls):
+    """Networks whose trainable variables a step of the stage moves."""
+    networks = model.networks() | {"heads": model.heads[0], "other head": model.heads[1]}
+    before = {name: [v.numpy() for v in network.trainable_variables] for name, network in networks.items()}
+    model.begin(stage)
+    losses_found = model.train_function(iter(tf.data.Dataset.from_tensors(batch())))
+    moved = {
+        name
+        for name, old in before.items()
+        if any((a != b.numpy()).any() for a, b in zip(old, networks[name].trainable_variables, strict=True))
+    }
+    return moved, set(losses_found)
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        ("finetune", {"M_s", "M_t", "heads", "other head"}),
+        ("similarity", {"M_s", "M_t", "D_s"}),
+        ("adversarial", {"M_s", "M_t", "D_s", "D_d"}),
+    ],
+)
+def test_what_a_stage_moves(stage, expected):
+    assert changed(build("view_adaptation"), stage)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"literal_alg1": True}, {"M_s", "M_t", "D_d"}),
+        ({"literal_alg1": True, "adaptation": "adda"}, {"M_t", "D_d"}),
+        ({"adaptation": "none"}, {"M_s", "M_t", "D_s", "D_d"}),
+        ({"literal_alg1": True, "adaptation": "mmd"}, {"M_s", "M_t", "D_d"}),
+    ],
+)
+def test_what_variants_move(changes, expected):
+    assert changed(build("view_adaptation", **changes), "adversarial")[0] == expected
+
+
+def test_an_iteration_reports_what_it_minimised():
+    _, reported = changed(build("view_adaptation"), "adversarial")
+    of_mappings = {"mappings/confusion", "mappings/match", "mappings/contrastive"}
+    assert reported == {"view/view", "view/accuracy", "similarity/match"} | of_mappings
+    _, reported = changed(build("view_adaptation", adaptation="none"), "adversarial")
+    assert reported == {"view/view", "view/accuracy", "similarity/match"} | of_mappings - {"mappings/confusion"}
+
+
+def test_the_three_updates_come_in_their_order(monkeypatch):
+    """D_d first, confusion against D_d as it then stands, matching with the mappings as they then stand."""
+    model = build("view_adaptation")
+    order, minimize = [], model.minimize
+
+    def spy(tape, terms, player):
+        order.append((player, tuple(terms)))
+        return minimize(tape, terms, player)
+
+    monkeypatch.setattr(model, "minimize", spy)
+    model.begin("adversarial")
+    first = model.D_d.trainable_variables[0].numpy()
+    model.adversarial_step(batch())
+    assert order == [
+        ("view", ("view",)),
+        ("mappings", ("confusion",)),
+        ("mappings", ("match", "contrastive")),
+        ("similarity", ("match",)),
+    ]
+    assert (model.D_d.trainable_variables[0].numpy() != first).any()
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_view_losses_equal_the_equations():
+    probe, gallery = RNG.normal(size=(2, 5, 2)).astype(np.float32)
+    d_probe, d_gallery = (sigmoid(logits[:, 1] - logits[:, 0]) for logits in (probe, gallery))
+    eq_1 = -np.log(d_probe).mean() - np.log(1 - d_gallery).mean()
+    np.testing.assert_allclose(view_loss(tf.constant(probe), tf.constant(gallery)), eq_1, rtol=1e-5)
+    model = build("view_adaptation", adaptation_weight=2.0)
+    monkey = {"probe": tf.constant(probe), "gallery": tf.constant(gallery)}
+    model.D_d = lambda rows: rows
+    eq_3 = sum(-0.5 * np.log(d).mean() - 0.5 * np.log(1 - d).mean() for d in (d_probe, d_gallery))
+    np.testing.assert_allclose(model.adaptation_losses(**monkey)["confusion"], 2 * eq_3, rtol=1e-5)
+    model.adaptation = "adda"
+    np.testing.assert_allclose(model.adaptation_losses(**monkey)["adda"], -2 * np.log(d_gallery).mean(), rtol=1e-5)
+
+
+def test_confusion_leads_the_mappings_away_from_what_tells_views_apart():
+    """Descending Eq. 3 raises Eq. 1, D_d held."""
+    model = build("view_adaptation")
+    features = [tf.Variable(tf.constant(RNG.normal(size=(6, model.M_s.output_shape[-1])), tf.float32)) for _ in "ab"]
+    for _ in range(30):  # a D_d that has learned these features
+        with tf.GradientTape() as tape:
+            loss = view_loss(model.D_d(features[0]), model.D_d(features[1]))
+        for variable, gradient in zip(
+            model.D_d.trainable_variables, tape.gradient(loss, model.D_d.trainable_variables), strict=True
+        ):
+            variable.assign_sub(0.1 * gradient)
+    before = float(view_loss(model.D_d(features[0]), model.D_d(features[1])))
+    with tf.GradientTape() as tape:
+        confusion = model.adaptation_losses(*features)["confusion"]
+    for variable, gradient in zip(features, tape.gradient(confusion, features), strict=True):
+        variable.assign_sub(0.5 * gradient)
+    assert float(view_loss(model.D_d(features[0]), model.D_d(features[1]))) > before
+
+
+def matching_reference(model, probe, gallery, persons, weighting, gamma, margin=2.0):
+    strangers = [next(j % 4 for j in range(i + 1, i + 4) if persons[j % 4] != persons[i]) for i in range(4)]
+    logits = {
+        "same": model.D_s(np.concatenate([probe, gallery], 1)).numpy()[:, 0],
+        "other": model.D_s(np.concatenate([probe, gallery[strangers]], 1)).numpy()[:, 0],
+    }
+    match = np.concatenate([-np.log(sigmoid(logits["same"])), -np.log(1 - sigmoid(logits["other"]))]).mean()
+    probe, gallery = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (probe, gallery))
+    distance = np.linalg.norm(probe[:, None] - gallery, axis=2)
+    if weighting == "uniform":
+        terms = [distance[i, i] ** 2 for i in range(4)]
+        terms += [max(margin - distance[i, strangers[i]], 0) ** 2 for i in range(4)]
+        return match, gamma * np.mean(terms)
+    total = 0
+    for i in range(4):
+        d_p, d_n = distance[i, persons == persons[i]], distance[i, persons != persons[i]]
+        w_p, w_n = np.exp(d_p) / np.exp(d_p).sum(), np.exp(-d_n) / np.exp(-d_n).sum()
+        total += (w_p * d_p**2).sum() + (w_n * np.maximum(margin - d_n, 0) ** 2).sum()
+    return match, gamma * total / 4
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "outside"])
+def test_matching_equals_a_plain_reference(weighting):
+    model = build("view_adaptation", weighting=weighting, contrastive_weight=2.5)
+    probe, gallery = RNG.normal(size=(2, 4, model.M_s.output_shape[-1])).astype(np.float32)
+    persons = np.array([2, 2, 0, 0])
+    found = model.matching_losses(tf.constant(probe), tf.constant(gallery), tf.constant(persons))
+    match, contrastive = matching_reference(model, probe, gallery, persons, weighting, 2.5)
+    np.testing.assert_allclose(found["match"], match, rtol=1e-5)
+    np.testing.assert_allclose(found["contrastive"], contrastive, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "outside", "inside", "pooled"])
+def test_matching_brings_a_person_together_and_drives_two_apart(weighting):
+    """With either sign of Eq. 2 or 5 as printed, this would go the other way."""
+    model = build("view_adaptation", weighting=weighting)
+    rng = np.random.default_rng(0)
+    rows = [tf.Variable(tf.constant(rng.normal(size=(4, model.M_s.output_shape[-1])), tf.float32)) for _ in "ab"]
+    persons = tf.constant([0, 1, 2, 3])
+
+    def mean_distances():
+        unit = [r.numpy() / np.linalg.norm(r, axis=1, keepdims=True) for r in rows]
+        distance = np.linalg.norm(unit[0][:, None] - unit[1], axis=2)
+        return np.diag(distance).mean(), distance[~np.eye(4, dtype=bool)].mean()
+
+    same, other = mean_distances()
+    for _ in range(20):
+        with tf.GradientTape() as tape:
+            loss = model.matching_losses(*rows, persons)["contrastive"]
+        for variable, gradient in zip(rows, tape.gradient(loss, rows), strict=True):
+            variable.assign_sub(5.0 * gradient)
+    assert mean_distances()[0] < same - 0.2
+    assert mean_distances()[1] > other - 0.01
+
+
+def test_d_s_learns_to_say_no_as_well():
+    """With Eq. 2's cross-entropy as printed, without its second half, D_s = 1 would be its minimum."""
+    model = build("view_adaptation", contrastive_weight=0.0)
+    probe, gallery = RNG.normal(size=(2, 4, model.M_s.output_shape[-1])).astype(np.float32)
+    for variable in model.D_s.trainable_variables:
+        variable.assign(tf.zeros_like(variable))
+    model.D_s.trainable_variables[-1].assign([8.0])  # "the same" to everything
+    surely_yes = model.matching_losses(probe, gallery, tf.range(4))
+    assert set(surely_yes) == {"match"} and surely_yes["match"] > 3
+
+
+@pytest.mark.parametrize(
+    ("persons", "expected"),
+    [([0, 1, 2], [1, 2, 0]), ([0, 0, 1, 1], [2, 2, 0, 0]), ([5, 5, 7, 9], [2, 2, 3, 0])],
+)
+def test_the_stranger_is_the_next_person_of_the_batch(persons, expected):
+    persons = np.array(persons)
+    np.testing.assert_array_equal(_next_person(tf.constant(persons[:, None] == persons)), expected)
+
+
+def test_shared_weights_are_one_mapping():
+    model = build("view_adaptation", shared=True)
+    assert model.M_t is model.M_s and len(model.players()["mappings"]) == 1
+    assert changed(model, "adversarial")[0] == {"M_s", "M_t", "D_s", "D_d"}
+
+
+def test_mappings_of_two_widths_are_refused():
+    with pytest.raises(ValueError, match=r"method\.probe_backbone=small gives 256 .*=resnet50 gives 2048"):
+        build("view_adaptation", gallery_backbone="resnet50")
+    with pytest.raises(ValueError, match="moves no mapping"):
+        build("view_adaptation", literal_alg1=True, adaptation="none")
+
+
+def test_learned_similarity_is_d_s_of_every_pair():
+    model = build("view_adaptation")
+    probe, gallery = RNG.normal(size=(2, model.M_s.output_shape[-1])), RNG.normal(size=(3, model.M_s.output_shape[-1]))
+    probe, gallery = tf.constant(probe, tf.float32), tf.constant(gallery, tf.float32)
+    found = model.similarity(probe, gallery)
+    assert found.shape == (2, 3)
+    for i in range(2):
+        for j in range(3):
+            pair = tf.concat([probe[i], gallery[j]], axis=0)[None]
+            np.testing.assert_allclose(found[i, j], model.D_s(pair)[0, 0], rtol=1e-4)
+
+
+def test_each_view_has_its_encoder():
+    model = build("view_adaptation")
+    assert model.encoders() == {"probe": model.M_s, "gallery": model.M_t} and model.M_s is not model.M_t
+
+
+def test_unit_length_is_an_option():
+    probe, gallery = RNG.normal(size=(2, 4, 256)).astype(np.float32)
+    raw = build("view_adaptation", normalise=False, weighting="uniform")
+    found = raw.matching_losses(tf.constant(probe), tf.constant(gallery), tf.range(4))["contrastive"]
+    distance = np.linalg.norm(probe - gallery, axis=1)
+    other = np.linalg.norm(probe - np.roll(gallery, -1, axis=0), axis=1)
+    expected = 2.5 * np.mean(np.concatenate([distance**2, np.maximum(2 - other, 0) ** 2]))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert float(losses.distances(probe[:1], gallery[:1])[0, 0]) > 2

@@ -1,0 +1,162 @@
+"""cmGAN: one embedding for RGB and infrared images that a modality discriminator cannot tell apart.
+
+"Cross-Modality Person Re-Identification with Generative Adversarial Training", IJCAI 2018,
+https://www.ijcai.org/proceedings/2018/94.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import tensorflow as tf
+from pydantic import Field
+
+from tf_reid.backbones import BACKBONES, Backbone
+from tf_reid.config import NotNegative, Positive, Weights
+from tf_reid.layers import feed_forward
+from tf_reid.losses import identification, squared_distances, triplet
+from tf_reid.methods.base import ReIDModel, Stage
+
+Whole = Annotated[int, Field(ge=1)]
+
+
+class CmGAN(ReIDModel):
+    """A shared encoder with an identification head plays against a modality discriminator; Eq. 1-8 of the paper.
+
+    ```
+    P persons: P RGB images ──┐             ┌── identification head ── K-way softmax            (Eq. 1)
+                              ├── encoder ──┼── triplets across the modalities, both ways       (Eq. 2-4)
+               P infrared  ───┘             └── discriminator: RGB or infrared?                 (Eq. 6)
+    ```
+    The generator (encoder and head) descends Eq. 5 less `adversarial_weight` times Eq. 6, the discriminator Eq. 6, in
+    turns (Eq. 7, 8). The printed algorithm does not say which variables a turn moves: here those of its player alone.
+
+    Args:
+        backbone, weights: the encoder; images of one channel are repeated to three when they are read.
+        head_width, discriminator_widths: hidden units of the two feed-forward networks.
+        triplet_weight, identity_weight: alpha and beta of Eq. 5; 0 leaves the loss out.
+        adversarial_weight: gamma of Eq. 7; 0 trains without an adversary (the discriminator then only watches).
+        margin: of the triplets, between squared distances.
+        mining: which triplets count; the paper: all.
+        normalise: unit length for the triplets' features; false takes them as they are. The heads see the raw ones.
+        turns: K of Algorithm 1.
+        schedule: "iteration": every `turns`-th step is the discriminator's (K - 1 to 1); "after": one step of its own
+            after `turns` of the generator's (K to 1); "epoch": every `turns`-th pass over the persons is its own.
+        raise_below, raise_by: once the batch's triplet loss is below the one (0: never), learning rates are multiplied
+            by the other, for good. The paper does so at 0.1 by a factor that it does not state.
+    """
+
+    STAGES: ClassVar = {"adversarial": Stage(players=("generator", "discriminator"), sampler="modalities")}
+
+    def __init__(
+        self,
+        image_size,
+        identities,
+        seed,
+        *,
+        backbone: Backbone = "resnet50",
+        weights: Weights = "imagenet",
+        head_width: Whole = 512,
+        discriminator_widths: list[Whole] = [1000, 500],  # noqa: B006
+        triplet_weight: NotNegative = 1.0,
+        identity_weight: NotNegative = 1.0,
+        adversarial_weight: NotNegative = 0.05,
+        margin: Positive = 1.4,
+        mining: Literal["all", "hard", "semi_hard"] = "all",
+        normalise: bool = True,
+        turns: Annotated[int, Field(ge=2)] = 5,
+        schedule: Literal["iteration", "after", "epoch"] = "iteration",
+        raise_below: NotNegative = 0.0,
+        raise_by: Positive = 10.0,
+    ):
+        super().__init__(image_size, identities, seed)
+        if not triplet_weight and not identity_weight:
+            raise ValueError("method.triplet_weight and method.identity_weight are both 0: no person is learned.")
+        self.encoder = BACKBONES[backbone](image_size, weights)
+        width = self.encoder.output_shape[-1]
+        self.identity_head = feed_forward(width, [head_width], identities, "identity_head")
+        self.discriminator = feed_forward(width, discriminator_widths, 2, "discriminator")
+        self.triplet_weight, self.identity_weight = triplet_weight, identity_weight
+        self.adversarial_weight, self.margin, self.mining = adversarial_weight, margin, mining
+        self.normalise, self.turns, self.schedule = normalise, turns, schedule
+        self.raise_below, self.raise_by = raise_below, raise_by
+
+    def players(self):
+        return {"generator": [self.encoder, self.identity_head], "discriminator": [self.discriminator]}
+
+    def networks(self):
+        return {"encoder": self.encoder, "discriminator": self.discriminator}
+
+    def phase_of(self, step):
+        if self.schedule == "epoch":
+            batches = max(1, self.identities // (self.batch_size_of_stage["adversarial"] // 2))
+            return {"discriminator_moves": step // batches % self.turns == 0}
+        cycle = self.turns if self.schedule == "iteration" else self.turns + 1
+        return {"discriminator_moves": step % cycle == 0}
+
+    def adversarial_step(self, batch):
+        images = tf.concat([batch["source"][:, 0], batch["source"][:, 1]], axis=0)
+        persons = batch["source_person"][:, 0]
+
+        # 1. The encoder keeps persons apart in both modalities, and the modalities alike (Eq. 5, 7).
+        with tf.GradientTape() as tape:
+            features = self.encoder(images, training=True)
+            generator_losses = self.generator_losses(features, persons)
+        # 2. The discriminator tells them apart (Eq. 8); the features are what it is given.
+        features = tf.stop_gradient(features)
+        with tf.GradientTape() as discriminator_tape:
+            discriminator_losses = {"modality": self.modality_loss(features)}
+
+        if self.phase["discriminator_moves"]:
+            self.minimize(discriminator_tape, discriminator_losses, "discriminator")
+        else:
+            self.minimize(tape, generator_losses, "generator")
+            if self.raise_below and self.triplet_weight:
+                converged = generator_losses["triplet"] / self.triplet_weight < self.raise_below
+                self.rate_factor.assign(tf.where(converged, self.raise_by, self.rate_factor.read_value()))
+        watched = {"accuracy": self.modality_accuracy(features)}
+        return self.report(generator=generator_losses, discriminator=discriminator_losses | watched)
+
+    def generator_losses(self, features, persons) -> dict:
+        """Eq. 5 and the adversary's term of Eq. 7, weighted.
+
+        Args:
+            features: float32 [2P, D], those of the RGB images before those of the infrared ones.
+            persons: int [P], different ones, 0..K-1.
+        """
+        losses = {}
+        if self.triplet_weight:
+            losses["triplet"] = self.triplet_weight * self.triplet_loss(features, persons)
+        if self.identity_weight:
+            both = tf.concat([persons, persons], axis=0)
+            losses["identity"] = self.identity_weight * identification(self.identity_head(features), both)  # Eq. 1
+        if self.adversarial_weight:
+            losses["confuses"] = -self.adversarial_weight * self.modality_loss(features)
+        return losses
+
+    def triplet_loss(self, features, persons):
+        """Eq. 2 + Eq. 3: anchors of one modality, positives and negatives of the other, over the whole batch."""
+        if self.normalise:
+            features = tf.math.l2_normalize(features, axis=1, epsilon=1e-12)
+        rgb, infrared = (self.whole_batch(part) for part in tf.split(features, 2))
+        persons = self.whole_batch(persons)
+        same = persons[:, None] == persons
+        square = squared_distances(rgb, infrared)
+        ways = (square, tf.transpose(square))
+        return tf.add_n([triplet(way, same, ~same, self.margin, self.mining) for way in ways])
+
+    def modality_loss(self, features):
+        """Eq. 6: two-way cross-entropy of each image with its own modality, mean over images."""
+        logits = self.discriminator(features)
+        return identification(logits, _infrared(logits))
+
+    def modality_accuracy(self, features):
+        logits = self.discriminator(features)
+        return tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == _infrared(logits), tf.float32))
+
+    def encoders(self):
+        return {"rgb": self.encoder, "ir": self.encoder}
+
+
+def _infrared(rows):
+    """[2P, ...] -> int32 [2P], 0 for the first half (RGB), 1 for the second (infrared)."""
+    count = tf.shape(rows)[0]
+    return tf.cast(tf.range(count) >= count // 2, tf.int32)

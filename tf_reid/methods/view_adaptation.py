@@ -1,0 +1,221 @@
+"""Adversarial view adaptation: a mapping a view, confused for a view discriminator, told apart by a similarity one.
+
+"Cross-Entropy Adversarial View Adaptation for Person Re-identification", Wu, Hong, Wang and Wang, 2019.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import tensorflow as tf
+from pydantic import Field
+
+from tf_reid import losses
+from tf_reid.backbones import BACKBONES, Backbone
+from tf_reid.config import NotNegative, Positive, Weights
+from tf_reid.layers import feed_forward
+from tf_reid.methods.base import ReIDModel, Stage
+
+Whole = Annotated[int, Field(ge=1)]
+
+
+class ViewAdaptation(ReIDModel):
+    """Two mappings that share nothing, a view discriminator and a similarity discriminator; Eq. 1-6 of the paper.
+
+    ```
+    probe image ─── M_s ──┬──────────────┬── concatenated ── D_s: the same person?     (Eq. 2, 5: first term)
+                          ├── distance ──┤                   near where they are       (Eq. 2, 5: second term)
+    gallery image ─ M_t ──┴──────────────┴── each alone ──── D_d: which view?          (Eq. 1; Eq. 3 confuses it)
+    ```
+    An iteration updates D_d on Eq. 1, then both mappings on Eq. 3, then mappings and D_s on Eq. 2 or 5, as Eq. 4 lists
+    them. Algorithm 1 as printed leaves the last one out of its loop, so that a constant mapping is its minimum.
+
+    Args:
+        probe_backbone, gallery_backbone: M_s and M_t, with features of one length.
+        probe_weights, gallery_weights: "imagenet", a local weights file, or null for random weights.
+        shared: one mapping for both views, M_t = M_s = the probe's.
+        similarity_widths, view_widths: hidden units of D_s and D_d.
+        weighting: of the distances' term: "uniform" is Eq. 2, over as many negative as positive pairs; "outside",
+            "inside", "pooled" are readings of Eq. 5, see `losses.adaptive_contrastive`.
+        weights_carry_gradient: see there.
+        contrastive_weight: gamma.
+        margin: m, between distances.
+        normalise: unit length for the features that distances are taken of; without it m means little.
+        adaptation: what the mappings' own update is: "confusion" is Eq. 3; "adda": the gallery mapping alone takes
+            D_d's labels the other way round; "mmd": mean discrepancy of the views in place of D_d (DAN); "none".
+        adaptation_weight: of that update's loss.
+        literal_alg1: the loop of Algorithm 1 as printed, without Eq. 2 or 5.
+    """
+
+    STAGES: ClassVar = {
+        "finetune": Stage(players=("mappings", "heads"), sampler="views"),
+        "similarity": Stage(players=("mappings", "similarity"), sampler="views"),
+        "adversarial": Stage(players=("view", "mappings", "similarity"), sampler="views"),
+    }
+
+    def __init__(
+        self,
+        image_size,
+        identities,
+        seed,
+        *,
+        probe_backbone: Backbone = "vgg_m",
+        gallery_backbone: Backbone = "vgg16",
+        probe_weights: Weights = None,
+        gallery_weights: Weights = "imagenet",
+        shared: bool = False,
+        similarity_widths: list[Whole] = [1024, 2048],  # noqa: B006
+        view_widths: list[Whole] = [500],  # noqa: B006
+        weighting: Literal["uniform", "outside", "inside", "pooled"] = "outside",
+        weights_carry_gradient: bool = False,
+        contrastive_weight: NotNegative = 2.5,
+        margin: Positive = 2.0,
+        normalise: bool = True,
+        adaptation: Literal["confusion", "adda", "mmd", "none"] = "confusion",
+        adaptation_weight: Positive = 1.0,
+        literal_alg1: bool = False,
+    ):
+        super().__init__(image_size, identities, seed)
+        if literal_alg1 and adaptation == "none":
+            raise ValueError(
+                "method.literal_alg1 with method.adaptation=none moves no mapping: set one of them otherwise."
+            )
+        self.M_s = BACKBONES[probe_backbone](image_size, probe_weights)
+        self.M_t = self.M_s if shared else BACKBONES[gallery_backbone](image_size, gallery_weights)
+        width = self.M_s.output_shape[-1]
+        if self.M_t.output_shape[-1] != width:
+            raise ValueError(
+                f"method.probe_backbone={probe_backbone} gives {width} features and method.gallery_backbone="
+                f"{gallery_backbone} gives {self.M_t.output_shape[-1]}: distances between views need as many of both."
+            )
+        self.heads = [feed_forward(width, [], identities, f"{view}_head") for view in ("probe", "gallery")]
+        self.D_s = feed_forward(2 * width, similarity_widths, 1, "D_s")
+        self.D_d = feed_forward(width, view_widths, 2, "D_d")
+        self.shared, self.weighting, self.weights_carry_gradient = shared, weighting, weights_carry_gradient
+        self.contrastive_weight, self.margin, self.normalise = contrastive_weight, margin, normalise
+        self.adaptation, self.adaptation_weight, self.literal_alg1 = adaptation, adaptation_weight, literal_alg1
+
+    def players(self):
+        mappings = [self.M_s] if self.shared else [self.M_s, self.M_t]
+        return {"mappings": mappings, "heads": self.heads, "similarity": [self.D_s], "view": [self.D_d]}
+
+    def networks(self):
+        return {"M_s": self.M_s, "M_t": self.M_t, "D_s": self.D_s, "D_d": self.D_d}
+
+    def finetune_step(self, batch):
+        persons = batch["source_person"][:, 0]
+        with tf.GradientTape(persistent=True) as tape:
+            logits = [head(features) for head, features in zip(self.heads, self.mapped(batch), strict=True)]
+            identity = {
+                "identity_probe": losses.identification(logits[0], persons),
+                "identity_gallery": losses.identification(logits[1], persons),
+            }
+        self.minimize(tape, identity, "mappings")
+        self.minimize(tape, identity, "heads")
+        return self.report(mappings=identity, heads=identity)
+
+    def similarity_step(self, batch):
+        with tf.GradientTape(persistent=True) as tape:
+            matching = self.matching_losses(*self.mapped(batch), batch["source_person"][:, 0])
+        return self.report(**self._minimize_matching(tape, matching))
+
+    def adversarial_step(self, batch):
+        with tf.GradientTape() as tape:
+            probe, gallery = self.mapped(batch)
+            # 1. D_d tells probe from gallery features, which are what it is given (Eq. 1).
+            with tape.stop_recording():
+                view = self._minimize_view(tf.stop_gradient(probe), tf.stop_gradient(gallery))
+            # 2. The mappings make views alike, D_d as it now stands (Eq. 3).
+            adapting = self.adaptation_losses(probe, gallery)
+        if adapting:
+            self.minimize(tape, adapting, "mappings")
+
+        if self.literal_alg1:
+            return self.report(view=view, mappings=adapting)
+
+        # 3. Mappings and D_s tell persons apart (Eq. 2 or 5).
+        with tf.GradientTape(persistent=True) as tape:
+            matching = self.matching_losses(*self.mapped(batch), batch["source_person"][:, 0])
+        moved = self._minimize_matching(tape, matching)
+        return self.report(view=view, mappings=adapting | moved["mappings"], similarity=moved["similarity"])
+
+    def mapped(self, batch):
+        """-> features of the probe images and of the gallery images, float32 [P, D] each."""
+        images = batch["source"]
+        return self.M_s(images[:, 0], training=True), self.M_t(images[:, 1], training=True)
+
+    def _minimize_view(self, probe, gallery):
+        with tf.GradientTape() as tape:
+            logits = self.D_d(probe), self.D_d(gallery)
+            loss = {"view": view_loss(*logits)}
+        self.minimize(tape, loss, "view")
+        right = [tf.argmax(logits[0], axis=1) == 1, tf.argmax(logits[1], axis=1) == 0]
+        return loss | {"accuracy": tf.reduce_mean(tf.cast(tf.concat(right, axis=0), tf.float32))}
+
+    def _minimize_matching(self, tape, matching):
+        """-> what was minimised, by player; the distances' term has no variable of D_s in it."""
+        of_similarity = {"match": matching["match"]}
+        self.minimize(tape, matching, "mappings")
+        self.minimize(tape, of_similarity, "similarity")
+        return {"mappings": matching, "similarity": of_similarity}
+
+    def adaptation_losses(self, probe, gallery) -> dict:
+        """What makes the mapped views alike, weighted; D_d is not moved by it."""
+        if self.adaptation == "confusion":  # Eq. 3: a sum over the two views
+            loss = losses.uniform_cross_entropy(self.D_d(probe)) + losses.uniform_cross_entropy(self.D_d(gallery))
+        elif self.adaptation == "adda":
+            logits = self.D_d(gallery)
+            loss = losses.identification(logits, tf.ones(tf.shape(logits)[0], tf.int32))  # "this is a probe"
+        elif self.adaptation == "mmd":
+            loss = losses.maximum_mean_discrepancy(self.whole_batch(probe), self.whole_batch(gallery))
+        else:
+            return {}
+        return {self.adaptation: self.adaptation_weight * loss}
+
+    def matching_losses(self, probe, gallery, persons) -> dict:
+        """Eq. 2 or Eq. 5, with the signs of their negative terms put right and the missing half of the cross-entropy.
+
+        Args:
+            probe, gallery: float32 [P, D], a pair of one person a row; a person's pairs follow one another.
+            persons: int [P].
+        """
+        probe, gallery, persons = (self.whole_batch(rows) for rows in (probe, gallery, persons))
+        positive = persons[:, None] == persons
+        stranger = _next_person(positive)
+        both = [tf.concat([probe, probe], axis=0), tf.concat([gallery, tf.gather(gallery, stranger)], axis=0)]
+        same = tf.cast(tf.range(2 * tf.shape(persons)[0]) < tf.shape(persons)[0], probe.dtype)
+        matching = {"match": losses.verification(self.D_s(tf.concat(both, axis=1))[:, 0], same)}
+        if not self.contrastive_weight:
+            return matching
+        if self.normalise:
+            probe, gallery = (tf.math.l2_normalize(rows, axis=1, epsilon=1e-12) for rows in (probe, gallery))
+        distance = losses.distances(probe, gallery)
+        if self.weighting == "uniform":
+            pairs = tf.concat([tf.linalg.diag_part(distance), tf.gather(distance, stranger, batch_dims=1)], axis=0)
+            apart = losses.contrastive(pairs, same, self.margin)
+        else:
+            options = (self.margin, self.weighting, self.weights_carry_gradient)
+            apart = losses.adaptive_contrastive(distance, positive, ~positive, *options)
+        return matching | {"contrastive": self.contrastive_weight * apart}
+
+    def encoders(self):
+        return {"probe": self.M_s, "gallery": self.M_t}
+
+    def similarity(self, probe, gallery):
+        """D_s's logit for each probe feature [B, D] beside each gallery feature [G, D]: float32 [B, G]."""
+
+        def of_one(row):
+            return self.D_s(tf.concat([tf.repeat(row[None], tf.shape(gallery)[0], axis=0), gallery], axis=1))[:, 0]
+
+        return tf.map_fn(of_one, probe)
+
+
+def view_loss(probe_logits, gallery_logits):
+    """Eq. 1: cross-entropy of "this is a probe", 1 for probe and 0 for gallery images, summed over the two views."""
+    ones = tf.ones(tf.shape(probe_logits)[0], tf.int32)
+    return losses.identification(probe_logits, ones) + losses.identification(gallery_logits, tf.zeros_like(ones))
+
+
+def _next_person(same):
+    """bool [P, P] -> int [P]: of each row the next one, from its end on to its start, that shows another person."""
+    rows = tf.range(tf.shape(same)[0])
+    behind = (rows - rows[:, None]) % tf.shape(same)[0]
+    return tf.argmin(tf.where(same, tf.shape(same)[0], behind), axis=1)

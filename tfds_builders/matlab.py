@@ -1,0 +1,32 @@
+"""Reading the MATLAB files that some data sets keep their official splits in."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from typing import Any
+
+import scipy.io
+
+from tfds_builders.sources import Location
+
+
+def load(path: Location) -> dict[str, Any]:
+    """Returns the variables of a MATLAB file up to version 7.2, on disk or in a zip archive.
+
+    Raises:
+      ValueError: it cannot be read, whatever SciPy, zlib or the disk say of it.
+    """
+    try:
+        with path.open("rb") as file:
+            return scipy.io.loadmat(file)
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        NotImplementedError,
+        scipy.io.matlab.MatReadError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
+        raise ValueError(f"{path} is no readable MATLAB file") from None

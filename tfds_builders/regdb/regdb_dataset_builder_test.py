@@ -1,0 +1,98 @@
+"""RegDB on a tiny tree in the official layout."""
+
+import shutil
+
+import pytest
+
+import tfds_builders
+from tfds_builders.regdb.regdb_dataset_builder import Builder
+
+TRIALS = {1: [2, 10], 2: [1, 3]}  # who is tested
+PERSONS = (1, 2, 3, 10)
+SHOTS = 2
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch, write_image):
+    root = tmp_path / "manual/RegDB"
+    for part, letter in (("Visible", "v"), ("Thermal", "t")):
+        for person in PERSONS:
+            for shot in range(SHOTS):
+                write_image(root / f"{part}/{person}/male_back_{letter}_0{person}_{shot}.bmp")
+        for trial, persons in TRIALS.items():
+            lines = [
+                f"{part}/{person}/male_back_{letter}_0{person}_{shot}.bmp {label}"
+                for label, person in enumerate(persons)
+                for shot in range(SHOTS)
+            ]
+            (root / "idx").mkdir(exist_ok=True)
+            (root / f"idx/test_{part.lower()}_{trial}.txt").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(Builder, "COUNTS", {"Visible": 8, "Thermal": 8})
+    monkeypatch.setattr(Builder, "TRIALS", 2)
+    monkeypatch.setattr(Builder, "TEST_PERSONS", 2)
+    return tmp_path
+
+
+def build(tiny):
+    return tfds_builders.prepare(tfds_builders.builder("regdb", data_dir=tiny / "data"), tiny / "manual")
+
+
+def test_official_counts():
+    assert Builder.COUNTS == {"Visible": 412 * 10, "Thermal": 412 * 10}
+    assert (Builder.TRIALS, Builder.TEST_PERSONS) == (10, 206)
+
+
+def test_persons_come_from_the_folders_and_modalities_from_the_cameras(tiny, read_back):
+    splits = read_back(build(tiny))
+    assert {split: len(examples) for split, examples in splits.items()} == {"train": 8, "query": 4, "gallery": 4}
+    assert {(e["person"], e["camera"], e["modality"]) for e in splits["query"].values()} == {(2, 1, 0), (10, 1, 0)}
+    assert {(e["person"], e["camera"], e["modality"]) for e in splits["gallery"].values()} == {(2, 2, 1), (10, 2, 1)}
+    assert {e["person"] for e in splits["train"].values()} == {1, 3}
+    assert splits["gallery"]["Thermal/10/male_back_t_010_1.bmp"]["image"].startswith(b"\x89PNG")
+
+
+def test_both_directions_have_the_official_trials(tiny):
+    metadata = build(tiny).info.metadata
+    assert metadata["default_protocol"] == "visible_to_thermal"
+    cameras = {
+        name: (protocol["query_cameras"], protocol["gallery_cameras"])
+        for name, protocol in metadata["protocols"].items()
+    }
+    assert cameras == {"visible_to_thermal": ([1], [2]), "thermal_to_visible": ([2], [1])}
+    for protocol in metadata["protocols"].values():
+        assert protocol["kind"] == "trials"
+        assert protocol["test_persons"] == [[2, 10], [1, 3]]
+        assert protocol["shots"] is None
+
+
+def test_archive_reads_like_its_folder(tiny, tmp_path_factory, read_back):
+    unpacked = read_back(build(tiny))
+    elsewhere = tmp_path_factory.mktemp("zipped")
+    shutil.make_archive(elsewhere / "RegDB", "zip", tiny / "manual", "RegDB")
+    builder = tfds_builders.builder("regdb", data_dir=elsewhere / "data")
+    assert read_back(tfds_builders.prepare(builder, elsewhere)) == unpacked
+
+
+def test_lists_that_name_different_persons_are_an_error(tiny):
+    idx = tiny / "manual/RegDB/idx"
+    (idx / "test_thermal_2.txt").write_text((idx / "test_thermal_1.txt").read_text())
+    with pytest.raises(tfds_builders.DatasetError, match=r"two lists of trial 2 in .*idx name different persons"):
+        build(tiny)
+
+
+def test_list_of_too_few_persons_is_an_error(tiny):
+    (tiny / "manual/RegDB/idx/test_visible_1.txt").write_text("Visible/2/male_back_v_02_0.bmp 0\n")
+    with pytest.raises(tfds_builders.DatasetError, match=r"test_visible_1\.txt names 1 persons, not 2"):
+        build(tiny)
+
+
+def test_missing_list_is_named(tiny):
+    (tiny / "manual/RegDB/idx/test_thermal_2.txt").unlink()
+    with pytest.raises(tfds_builders.DatasetError, match=r"there is no list .*test_thermal_2\.txt"):
+        build(tiny)
+
+
+def test_folder_that_names_no_person_is_an_error(tiny):
+    (tiny / "manual/RegDB/Visible/10").rename(tiny / "manual/RegDB/Visible/ten")
+    with pytest.raises(tfds_builders.DatasetError, match="Visible/ten is not named by its person"):
+        build(tiny)

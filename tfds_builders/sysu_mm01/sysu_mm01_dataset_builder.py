@@ -1,0 +1,150 @@
+"""SYSU-MM01: 491 persons seen by four visible-light and two infrared cameras, indoors and outdoors."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tfds_builders import DatasetError, matlab
+from tfds_builders.base import PedestrianBuilder, Record, configs
+from tfds_builders.sources import Archive, images_below
+
+CAMERAS = range(1, 7)
+INFRARED = (3, 6)
+GALLERIES = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
+SHOTS = {"single": 1, "multi": 10}
+SAME_PLACE = [[3, 2]]  # a query of camera 3 is not sought in camera 2, which looks at the same place
+TRIALS = 10
+QUERIES = "cam3 and cam6 of the test persons, the queries"
+
+
+class Builder(PedestrianBuilder):
+    """SYSU-MM01; an image lies in cam<camera>/<person>, and three lists in exp/ say what a person is for."""
+
+    VARIANTS = ("train", "trainval")
+    BUILDER_CONFIGS = configs(VARIANTS)
+    ARCHIVE = Archive(
+        folder="SYSU-MM01",
+        files=("SYSU-MM01.zip",),
+        holds=(*(f"cam{camera}" for camera in CAMERAS), "exp"),
+        origin="https://github.com/wuancong/SYSU-MM01",
+        terms="on request, for research only; cite the paper",
+    )
+    MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
+    COUNTS: ClassVar = {QUERIES: 3803}
+    PERSONS: ClassVar = {"train": 296, "val": 99, "test": 96}
+
+    def read(self, folder):
+        persons = {part: self.listed(folder / f"exp/{part}_id.txt", part) for part in self.PERSONS}
+        train = {*persons["train"], *(persons["val"] if self.builder_config.variant == "trainval" else ())}
+        test = set(persons["test"])
+        wanted = train | test
+        records, files = [], defaultdict(list)  # files: of a camera and person, in order, as the permutations count
+        for camera in CAMERAS:
+            for subfolder, paths in images_below(folder / f"cam{camera}").items():
+                if not subfolder.isdecimal():
+                    self.report(f"the folder {folder}/cam{camera}/{subfolder} is not named by its person, like 0001")
+                    continue
+                person = int(subfolder)
+                if person not in wanted:
+                    continue
+                for path in paths:
+                    file = f"cam{camera}/{subfolder}/{path.name}"
+                    files[camera, person].append(file)
+                    test_split = "query" if camera in INFRARED else "gallery"
+                    records.append(
+                        Record(
+                            person,
+                            camera,
+                            file,
+                            path,
+                            split=test_split if person in test else "train",
+                            modality="infrared" if camera in INFRARED else "rgb",
+                        )
+                    )
+        self.check_counts({QUERIES: sum(record.split == "query" for record in records)})
+        return records, self.protocols(folder / "exp/rand_perm_cam.mat", sorted(test), files)
+
+    def listed(self, table, part: str) -> list[int]:
+        """Returns the persons of one part: numbers on one line, with commas between them."""
+        try:
+            persons = [int(person) for person in table.read_text(encoding="utf-8").replace(",", " ").split()]
+        except FileNotFoundError:
+            self.report(f"there is no list {table}: the copy is incomplete")
+            return []
+        except ValueError:
+            self.report(f"{table} is not one line of persons' numbers with commas between them")
+            return []
+        if len(set(persons)) != self.PERSONS[part]:
+            self.report(f"{table} names {len(set(persons))} persons, not {self.PERSONS[part]}")
+        return persons
+
+    def protocols(self, permutations, test: list[int], files: dict[tuple[int, int], list[str]]) -> dict[str, Any]:
+        drawn = self.official_order(permutations, test, files) if permutations.exists() else None
+        protocols = {}
+        for search, cameras in GALLERIES.items():
+            for name, shots in SHOTS.items():
+                protocol = {
+                    "kind": "trials",
+                    "query_cameras": list(INFRARED),
+                    "gallery_cameras": list(cameras),
+                    "ignored_cameras": SAME_PLACE,
+                    "cmc": "identity",
+                }
+                what = f"{search.title()} search, {shots} gallery image{'s' * (shots > 1)} of each person and camera, "
+                if drawn:
+                    protocol |= {
+                        "description": f"{what}as the ten official permutations have them.",
+                        "test_persons": [test] * TRIALS,
+                        "gallery_files": [
+                            [
+                                file
+                                for camera in cameras
+                                for person in test
+                                for file in trial.get((camera, person), [])[:shots]
+                            ]
+                            for trial in drawn
+                        ],
+                    }
+                else:
+                    protocol |= {
+                        "description": f"{what}in ten seeded draws, as exp/rand_perm_cam.mat was not there.",
+                        "test_persons": [test],
+                        "shots": shots,
+                        "shots_per_camera": True,
+                        "repeats": TRIALS,
+                    }
+                protocols[f"{search}_{name}"] = protocol
+        return protocols
+
+    def official_order(self, path, test: list[int], files) -> list[dict[tuple[int, int], list[str]]]:
+        """Returns each trial's order of the files of every visible-light camera and test person.
+
+        `rand_perm_cam[camera - 1][0][person - 1][0][trial]` counts from 1 into a camera's files of a person, sorted.
+        """
+        try:
+            cells = matlab.load(path)["rand_perm_cam"]
+            return [
+                {
+                    (camera, person): permuted(files[camera, person], cells[camera - 1][0][person - 1][0][trial])
+                    for camera in GALLERIES["all"]
+                    for person in test
+                    if files[camera, person]
+                }
+                for trial in range(TRIALS)
+            ]
+        except (ValueError, KeyError, IndexError, TypeError):
+            raise DatasetError(
+                f"{self.name}: {path} does not fit the images or cannot be read; replace it, or remove it for seeded "
+                "draws"
+            ) from None
+
+
+def permuted(files: list[str], order: np.ndarray) -> list[str]:
+    """Returns the files in an order that counts them from 1; ValueError: it does not name each file once."""
+    order = np.ravel(order).astype(int).tolist()
+    if sorted(order) != list(range(1, len(files) + 1)):
+        raise ValueError("not a permutation of the files")
+    return [files[number - 1] for number in order]

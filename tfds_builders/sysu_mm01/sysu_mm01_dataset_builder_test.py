@@ -1,0 +1,188 @@
+"""SYSU-MM01 on a tree of the official shape, whose images are empty, and on a tiny one that is built."""
+
+import collections
+
+import numpy as np
+import pytest
+import scipy.io
+
+import tfds_builders
+from tfds_builders.sysu_mm01.sysu_mm01_dataset_builder import QUERIES, Builder
+
+TRAIN = [*range(2, 530, 2), *range(1, 64, 2)]  # 296, 99 and 96 persons, their numbers mixed
+REST = [person for person in range(1, 534) if person not in TRAIN]
+VALIDATION, TEST = REST[:99], REST[99:195]
+# Visible-light cameras see a part of the test persons: 56 twice indoors, 189 times outdoors.
+SEEN = {1: TEST[:56], 2: TEST[40:96], 4: TEST[:95], 5: TEST[2:96]}
+IMAGES = 11  # of a camera and person: one more than the ten that may be drawn
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """A tree of the official shape: 3,803 infrared images, and 301 pairs of a test person and another camera."""
+    root = tmp_path_factory.mktemp("official") / "SYSU-MM01"
+    for camera, persons in SEEN.items():
+        for person in persons:
+            write_empty(root, camera, person, IMAGES)
+    for position, person in enumerate(TEST):  # 96 * 2 * 19 = 3,648, and 155 more
+        write_empty(root, 3, person, 19 + (position < 95))
+        write_empty(root, 6, person, 19 + (position < 60))
+    for person in (*TRAIN, *VALIDATION):
+        write_empty(root, 1, person, 1)
+        write_empty(root, 6, person, 1)
+    write_lists(root, TRAIN, VALIDATION, TEST)
+    return root
+
+
+def write_empty(root, camera, person, images):
+    folder = root / f"cam{camera}/{person:04d}"
+    folder.mkdir(parents=True)
+    for image in range(1, images + 1):
+        (folder / f"{image:04d}.jpg").touch()
+
+
+def write_lists(root, train, validation, test):
+    (root / "exp").mkdir(parents=True, exist_ok=True)
+    for name, persons in (("train", train), ("val", validation), ("test", test)):
+        (root / f"exp/{name}_id.txt").write_text(",".join(map(str, persons)) + "\n")
+
+
+def write_permutations(root, seen, images, persons, trials=10):
+    """Writes rand_perm_cam.mat as nested as the official one, empty where a camera does not see a person."""
+    random = np.random.default_rng(0)
+    cells = np.empty((6, 1), object)
+    for camera in range(1, 7):
+        cells[camera - 1, 0] = np.empty((persons, 1), object)
+        for person in range(1, persons + 1):
+            there = person in seen.get(camera, ())
+            orders = [random.permutation(images) + 1 for _ in range(trials)] if there else np.empty((0, 0))
+            cells[camera - 1, 0][person - 1, 0] = np.array(orders, np.float64)
+    scipy.io.savemat(root / "exp/rand_perm_cam.mat", {"rand_perm_cam": cells})
+    return cells
+
+
+def read(root, variant="train"):
+    return tfds_builders.builder(f"sysu_mm01/{variant}", data_dir=root.parent / "data").read(root)
+
+
+def test_official_counts():
+    assert Builder.COUNTS == {QUERIES: 3803}
+    assert Builder.PERSONS == {"train": 296, "val": 99, "test": 96}
+
+
+def test_official_numbers_of_queries_and_gallery_images(official):
+    cells = write_permutations(official, SEEN, IMAGES, 533)
+    records, protocols = read(official)
+    query = [record for record in records if record.split == "query"]
+    assert len(query) == 3803
+    assert {record.camera for record in query} == {3, 6}
+    assert {record.modality for record in query} == {"infrared"}
+    sizes = {name: {len(files) for files in protocol["gallery_files"]} for name, protocol in protocols.items()}
+    assert sizes == {"all_single": {301}, "all_multi": {3010}, "indoor_single": {112}, "indoor_multi": {1120}}
+
+    gallery = {record.file: record for record in records if record.split == "gallery"}
+    for name, protocol in protocols.items():
+        assert protocol["kind"] == "trials"
+        assert protocol["query_cameras"] == [3, 6]
+        assert protocol["gallery_cameras"] == ([1, 2] if name.startswith("indoor") else [1, 2, 4, 5])
+        assert protocol["ignored_cameras"] == [[3, 2]]
+        assert protocol["cmc"] == "identity"
+        assert protocol["test_persons"] == [sorted(TEST)] * 10
+        assert "official" in protocol["description"]
+        for files in protocol["gallery_files"]:
+            assert len(set(files)) == len(files)
+            seen = collections.Counter((gallery[file].person, gallery[file].camera) for file in files)
+            assert set(seen.values()) == {10 if name.endswith("multi") else 1}
+            assert {camera for _, camera in seen} == set(protocol["gallery_cameras"])
+
+    # The permutation of camera 4, person TEST[1], trial 7 counts from 1 into the sorted files.
+    expected = [f"cam4/{TEST[1]:04d}/{int(number):04d}.jpg" for number in cells[3, 0][TEST[1] - 1, 0][7]]
+    drawn = [file for file in protocols["all_multi"]["gallery_files"][7] if file.startswith(expected[0][:9])]
+    assert drawn == expected[:10]
+    assert expected[0] in protocols["all_single"]["gallery_files"][7]
+
+
+def test_validation_persons_are_trained_on_only_where_asked_for(official):
+    for variant, persons in (("train", {*TRAIN}), ("trainval", {*TRAIN, *VALIDATION})):
+        records, _ = read(official, variant)
+        assert {record.person for record in records if record.split == "train"} == persons
+        assert {record.person for record in records if record.split != "train"} == {*TEST}
+
+
+def test_seeded_draws_say_so(official):
+    (official / "exp/rand_perm_cam.mat").unlink(missing_ok=True)
+    _, protocols = read(official)
+    assert list(protocols) == ["all_single", "all_multi", "indoor_single", "indoor_multi"]
+    for name, protocol in protocols.items():
+        assert "gallery_files" not in protocol
+        assert protocol["test_persons"] == [sorted(TEST)]
+        assert protocol["shots"] == (10 if name.endswith("multi") else 1)
+        assert (protocol["shots_per_camera"], protocol["repeats"]) == (True, 10)
+        assert "seeded draws, as exp/rand_perm_cam.mat was not there" in protocol["description"]
+
+
+def test_missing_query_is_a_miscount(official, monkeypatch):
+    monkeypatch.setattr(Builder, "COUNTS", {QUERIES: 3804})
+    with pytest.raises(tfds_builders.DatasetError, match=r"expected 3804 images in .* the queries, found 3803"):
+        read(official)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch, write_image):
+    """Person 1 is trained on, 2 is for validation, 3 and 4 are tested; the official shape is of no matter."""
+    root = tmp_path / "manual/SYSU-MM01"
+    for camera in range(1, 7):
+        for person in (1, 2, 3, 4):
+            for image in range(1, 3):
+                write_image(root / f"cam{camera}/{person:04d}/{image:04d}.jpg")
+    write_lists(root, [1], [2], [3, 4])
+    monkeypatch.setattr(Builder, "COUNTS", {QUERIES: 8})
+    monkeypatch.setattr(Builder, "PERSONS", {"train": 1, "val": 1, "test": 2})
+    return tmp_path
+
+
+def build(tiny):
+    builder = tfds_builders.builder("sysu_mm01/train", data_dir=tiny / "data")
+    return tfds_builders.prepare(builder, tiny / "manual")
+
+
+def test_splits_modalities_and_bytes(tiny, read_back):
+    write_permutations(tiny / "manual/SYSU-MM01", dict.fromkeys((1, 2, 4, 5), (3, 4)), 2, 4)
+    builder = build(tiny)
+    splits = read_back(builder)
+    assert {split: len(examples) for split, examples in splits.items()} == {"train": 12, "query": 8, "gallery": 16}
+    assert {(e["camera"], e["modality"]) for e in splits["train"].values()} == {
+        (camera, int(camera in (3, 6))) for camera in range(1, 7)
+    }
+    for examples in splits.values():
+        for file, example in examples.items():
+            assert example["image"] == (tiny / "manual/SYSU-MM01" / file).read_bytes()
+    metadata = tfds_builders.builder("sysu_mm01/train", data_dir=tiny / "data").info.metadata  # read from disk
+    assert metadata["default_protocol"] == "all_single"
+    assert len(metadata["protocols"]["all_single"]["gallery_files"][0]) == 8
+    assert set(metadata["protocols"]["all_single"]["gallery_files"][0]) <= set(splits["gallery"])
+
+
+@pytest.mark.parametrize("images", [1, 3, None])
+def test_permutations_that_do_not_fit_are_an_error(tiny, images):
+    root = tiny / "manual/SYSU-MM01"
+    if images:
+        write_permutations(root, dict.fromkeys((1, 2, 4, 5), (3, 4)), images, 4)
+    else:
+        (root / "exp/rand_perm_cam.mat").write_bytes(b"MATL")
+    with pytest.raises(tfds_builders.DatasetError, match=r"rand_perm_cam\.mat does not fit the images or cannot be"):
+        build(tiny)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [("1,2", r"test_id\.txt names"), ("three", "is not one line of persons"), (None, r"no list .*test_id\.txt")],
+)
+def test_wrong_list_of_persons_is_named(tiny, content, message):
+    table = tiny / "manual/SYSU-MM01/exp/test_id.txt"
+    if content is None:
+        table.unlink()
+    else:
+        table.write_text("1,2,3" if content == "1,2" else content)
+    with pytest.raises(tfds_builders.DatasetError, match=message):
+        build(tiny)
