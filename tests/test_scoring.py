@@ -145,7 +145,7 @@ def test_a_learned_similarity_takes_the_place_of_the_distance():
     features = np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.1]], np.float32)
 
     def opposite(query, gallery):
-        return -query @ gallery.T
+        return -tf.matmul(query, gallery, transpose_b=True)
 
     assert compared(features, features, records, [trial])["rank1"] == 0
     assert compared(features, features, records, [trial], learned=opposite)["rank1"] == 100

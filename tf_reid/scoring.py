@@ -100,7 +100,8 @@ class Comparison:
         query, gallery: float32 [N, D] by the records' indices.
         distance: "cosine" or "euclidean".
         rerank: whether the distance is re-ranked by k-reciprocal neighbours.
-        learned: a method's own similarity in place of the distance, or None; see `similarity.learned`.
+        learned: a method's own similarity in place of the distance, of TensorFlow's operations, or None; see
+            `similarity.learned`.
 
     Raises:
         ValueError: a learned similarity is to be re-ranked, which needs a distance.
@@ -110,7 +111,8 @@ class Comparison:
         if learned is not None and rerank:
             raise ValueError("evaluate.rerank needs a distance, and this method compares by a similarity it learned.")
         self.query, self.gallery = query, gallery
-        self.distance, self.rerank, self.learned = distance, rerank, learned
+        self.distance, self.rerank = distance, rerank
+        self.learned = None if learned is None else tf.function(learned, reduce_retracing=True)
         # The last trial's: re-ranking is dear, and the rank list asks for what was just scored.
         self._reranked = functools.lru_cache(maxsize=1)(lambda trial: k_reciprocal(*self.sides(trial), distance))
 
