@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, make_records
 
-from tf_reid import data, scoring
+from tf_reid import baselines, data, scoring
 from tf_reid.backbones import small
 from tf_reid.baselines import ColourCovariance, adaptive_batch_norm, colour_moments
 
@@ -124,3 +124,15 @@ def test_an_adapted_encoder_sees_through_a_shift_of_the_target(source):
     adapted = scoring.extract(adaptive_batch_norm(trained, shifted, SIZE), shifted, SIZE)
     assert np.abs(direct - expected).mean() > 0.2
     np.testing.assert_allclose(adapted, expected, atol=0.03)
+
+
+def test_colour_histogram_tells_colours_and_where_they_are():
+    red, blue = np.full((6, 4, 3), (255, 0, 0), np.uint8), np.full((6, 4, 3), (0, 0, 255), np.uint8)
+    images = np.stack([red, blue, np.concatenate([red[:3], blue[3:]]), np.concatenate([blue[:3], red[3:]])])
+    features = baselines.colour_histogram(images)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-6)
+    distance = 1 - features @ features.T
+    np.testing.assert_allclose(distance[0], [0, 1, 0.5, 0.5], atol=1e-6)
+    assert distance[2, 3] == pytest.approx(1)  # the same colours, worn the other way round
+    with pytest.raises(ValueError, match="uint8"):
+        baselines.colour_histogram(images.astype(np.float32))

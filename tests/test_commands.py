@@ -39,10 +39,10 @@ RENDERED = [name for name, config in LOADED.items() if is_rendered(config)]
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Where rendered data sets of 6 persons are built, once for all tests."""
+    """Where rendered data sets of 8 persons are built, once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Builder, "TRAIN_PERSONS", 4)
-        patch.setattr(Builder, "TEST_PERSONS", 2)
+        patch.setattr(Builder, "TEST_PERSONS", 4)
         yield tmp_path_factory.mktemp("data")
 
 
@@ -120,6 +120,13 @@ def test_a_run_is_stopped_goes_on_and_is_scored_again(tmp_path, data_dir, capsys
     for rate in RATES:
         assert first["raw"][rate] == again["raw"][rate] == scored["raw"][rate]
     assert "colour_histogram" in json.loads((run / "metrics.json").read_text())
+    (kept,) = (run / "evaluation" / "features").glob("*.npy")
+    written = kept.stat().st_mtime_ns
+    verified = tf_reid.evaluate.main(["--run", str(run), "--threshold", "0.2", "--set", "evaluate.rerank=false"])
+    assert [one["set_at"] for one in verified["raw"]["verification"]["thresholds"]] == [20, "equal"]
+    assert (run / "evaluation" / "roc.png").exists() and kept.stat().st_mtime_ns == written
+    with pytest.raises(SystemExit, match=r"Error: A false-match rate of 0\.001 needs at least 1000 pairs"):
+        run_command(lambda: tf_reid.evaluate.main(["--run", str(run), "--threshold"]))
 
     flipped = tf_reid.evaluate.main(["--run", str(run), "--set", "evaluate.flip=true", "evaluate.distance=euclidean"])
     assert flipped["raw"]["mAP"] != scored["raw"]["mAP"]

@@ -10,15 +10,25 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, make_records, stage_configs
 
-from tf_reid import evaluation, splits
-from tf_reid.config import Config, Data
+from tf_reid import evaluation, scoring, splits
+from tf_reid.config import Config, ConfigError, Data
 from tf_reid.methods import METHODS
 from tf_reid.pictures import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
 
 PERSON, CAMERA = np.repeat(np.arange(1, 7), 4), np.tile([1, 1, 2, 2], 6)
 SPLIT = np.where(PERSON <= 3, "train", np.tile(["query", "gallery", "gallery", "gallery"], 6))
 RATES = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP"}
-KEYS = RATES | {"queries", "dropped", "gallery", "cmc", "spread", "trials", "protocol", "description"}
+KEYS = RATES | {
+    "queries",
+    "dropped",
+    "dropped_because",
+    "gallery",
+    "cmc",
+    "spread",
+    "trials",
+    "protocol",
+    "description",
+}
 
 
 def perfect(images):
@@ -117,12 +127,14 @@ def test_the_rank_list_leaves_out_what_the_score_leaves_out(tmp_path, config, do
 
 def test_metrics_over_several_trials_come_with_their_spread(config):
     first = {**dict.fromkeys(RATES, 50.0), "trials": 10, "queries": 3, "gallery": 9, "dropped": 2}
+    first |= {"dropped_because": {"nobody came": 1.5, "it was dark": 0.5}}
     first |= {"protocol": "folds", "description": "Over ten seeded folds."}
     text = evaluation.table({"raw": first | {"spread": dict.fromkeys(RATES, 2.5)}}, "grid")
     assert "Over ten seeded folds." in text
     assert "grid, protocol folds, 10 trial(s)" in text
     assert text.splitlines()[3].split() == ["raw"] + ["50.0", "±", "2.5"] * 7
-    assert "2 queries have no match in the gallery" in text
+    assert "2 queries have no match in the gallery and are left out:" in text
+    assert "- 1.5: nobody came" in text and "- 0.5: it was dark" in text
 
 
 def test_baselines_are_scored_beside(tmp_path, config, domains):
@@ -146,3 +158,115 @@ def test_scores_are_those_of_an_evaluation_without_files(tmp_path, config, domai
     found = evaluation.scores(model(raw=perfect), config, domains, seen(config, domains))
     assert found["raw"]["rank1"] == 100 and set(found["raw"]) == KEYS
     assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------- features kept with the run
+
+
+@pytest.fixture
+def encoder():
+    keras.utils.set_random_seed(0)
+    images = keras.Input((*SIZE, 3))
+    return keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)))
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """How many records went through an encoder, call by call."""
+    counts, original = [], scoring.feature_batches
+
+    def watched(encoder, records, *rest):
+        counts.append(len(records))
+        return original(encoder, records, *rest)
+
+    monkeypatch.setattr(scoring, "feature_batches", watched)
+    return counts
+
+
+def test_features_are_kept_by_an_evaluation_and_not_by_scores(tmp_path, config, domains, encoder, looked_at):
+    images = seen(config, domains)
+    first = evaluation.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    assert looked_at == [12]  # no training image
+    config.evaluate.distance = "euclidean"
+    second = evaluation.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    assert looked_at == [12] and second["raw"]["mAP"] != first["raw"]["mAP"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "features").iterdir()}
+    assert evaluation.scores(model(raw=encoder), config, domains, images)["raw"] | {"cmc": 0} == second["raw"] | {
+        "cmc": 0
+    }
+    assert looked_at == [12, 12]  # the weights of a training change: neither read nor written
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "features").iterdir()}
+
+
+# --------------------------------------------------------------------- re-ranking
+
+
+@pytest.fixture(scope="module")
+def twelve_persons():
+    """Ten of them scored, by two queries and two gallery images each."""
+    person, camera = np.repeat(np.arange(1, 13), 4), np.tile([1, 1, 2, 2], 12)
+    split = np.where(person <= 2, "train", np.tile(["query", "query", "gallery", "gallery"], 12))
+    return {domain: make_records(person, camera, split, name=domain) for domain in ("source", "target")}
+
+
+def test_reranking_is_a_setting(tmp_path, config, twelve_persons, encoder):
+    images = seen(config, twelve_persons)
+    plain = evaluation.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path)
+    config.evaluate.rerank = True
+    found = evaluation.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path)
+    assert found["raw"]["mAP"] != plain["raw"]["mAP"] and set(found["raw"]) == KEYS
+    with pytest.raises(ConfigError, match=r"threshold needs evaluate\.rerank=false"):
+        evaluation.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path, rates=(0.1,))
+
+
+# --------------------------------------------------------------------- verification
+
+
+def test_thresholds_are_set_on_one_half_of_the_persons_and_tried_on_the_other(tmp_path, config, twelve_persons):
+    person = twelve_persons["target"].person
+
+    def knows(images):
+        index = tf.cast(tf.round((images[:, 0, 0, 0] + 1.0) * 127.5), tf.int32)
+        return tf.one_hot(tf.gather(tf.constant(person, tf.int32), index), 16)
+
+    images = seen(config, twelve_persons)
+    encoders = model(raw=blind, translated=knows)
+    found = evaluation.evaluate(encoders, config, twelve_persons, images, tmp_path, rates=(0.1,))
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    right, coin = written["translated"]["verification"], written["raw"]["verification"]
+    # Ten scored persons: 5 x 2 queries and 5 x 2 gallery images in either half.
+    for one in (right, coin):
+        assert (one["same_pairs"], one["different_pairs"]) == (20, 80)
+        assert (one["calibration_same_pairs"], one["calibration_different_pairs"]) == (20, 80)
+    assert right["eer"] == 0 and coin["eer"] == 50
+    at_rate, at_equal = right["thresholds"]
+    assert (at_rate["set_at"], at_equal["set_at"]) == (10, "equal")
+    assert 0.4 < at_equal["threshold"] < 0.6 and (at_equal["true_match_rate"], at_equal["false_match_rate"]) == (100, 0)
+    assert found["raw"]["verification"] == coin
+    assert cv2.imread(str(tmp_path / "evaluation" / "roc.png")).shape == (480, 640, 3)
+    with pytest.raises(ValueError, match=r"rate of 0\.001 needs at least 1000 pairs of two persons"):
+        evaluation.evaluate(encoders, config, twelve_persons, images, tmp_path, rates=(0.001,))
+
+
+def test_validation_persons_calibrate_where_there_are_any(tmp_path, config, capsys):
+    protocol = {
+        "kind": "trials",
+        "test_persons": [[1, 2, 3], [1, 2, 4]],
+        "validation_persons": [[5, 6], [5, 6]],
+        "query_cameras": [1],
+        "gallery_cameras": [2],
+    }
+    domains = {
+        domain: make_records(PERSON, CAMERA, name=domain, protocols={"market": protocol})
+        for domain in ("source", "target")
+    }
+    config.data.target_split = "all"
+    found = evaluation.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path, rates=(0.5,))[
+        "raw"
+    ]["verification"]
+    assert (found["calibration_same_pairs"], found["calibration_different_pairs"]) == (8, 8)
+    assert (found["same_pairs"], found["different_pairs"]) == (12, 24)
+    assert found["eer"] == 0
+    printed = capsys.readouterr().out
+    assert "raw: the same person or not, 12 and 24 pairs; equal error rate 0.00 %" in printed
+    assert "set at 50 % false matches of other persons" in printed

@@ -65,6 +65,16 @@ def test_it_is_the_papers_procedure(metric, k1, k2, seed, monkeypatch):
     np.testing.assert_allclose(-found, dense(query, gallery, metric, k1, k2, weight), atol=2e-5)
 
 
+def test_the_nearest_are_those_of_a_stable_sort():
+    random = np.random.default_rng(0)
+    query, gallery = (random.integers(0, 6, (n, 3)).astype(np.float32) for n in (40, 1900))  # with many ties
+    images = reranking._Images(query, gallery, "euclidean")
+    distances = images.distances(np.arange(1940))
+    neighbours, furthest = reranking._nearest(images, 3)
+    np.testing.assert_array_equal(neighbours, np.argsort(distances, axis=1, kind="stable")[:, :3])
+    np.testing.assert_array_equal(furthest, distances.max(axis=1))
+
+
 def test_fewer_images_than_neighbours_are_all_neighbours():
     query, gallery = clusters(0, queries=2, images=5)
     found = k_reciprocal(query, gallery)(slice(0, 2))

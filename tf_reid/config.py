@@ -109,6 +109,7 @@ class Evaluate(Section):
 
     protocol: str | None = None  # one of the data set's protocols; its default otherwise
     distance: Literal["cosine", "euclidean"] = "cosine"
+    rerank: bool = False  # by k-reciprocal neighbours
     flip: bool = False  # average the features of an image and its mirror image
     batch_size: Annotated[int, Field(ge=1)] = 64
 

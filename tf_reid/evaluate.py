@@ -1,4 +1,4 @@
-"""Score a run: python -m tf_reid.evaluate --run DIR [--baselines] [--set evaluate.key=value ...]"""
+"""Score a run: python -m tf_reid.evaluate --run DIR [--baselines] [--threshold] [--set evaluate.key=value ...]"""
 
 import argparse
 import os
@@ -20,13 +20,20 @@ def arguments(argv=None):
         help="override evaluate.* or data.*_dir",
     )
     parser.add_argument("--baselines", action="store_true", help="also score what a translation has to beat")
+    parser.add_argument(
+        "--threshold",
+        nargs="*",
+        type=float,
+        metavar="RATE",
+        help="also set thresholds of 'the same person' at these rates of false matches (default: 0.001 0.01)",
+    )
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> dict:
     """Returns the metrics by representation, as in the run's metrics.json."""
     args = arguments(argv)
-    from tf_reid import evaluation, runs, splits
+    from tf_reid import evaluation, runs, splits, verification
     from tf_reid.config import ConfigError
 
     allowed = re.compile(r"evaluate\..*|data\.(data|manual)_dir=.*")
@@ -45,14 +52,16 @@ def main(argv=None) -> dict:
     progress = runs.Progress(folder, model)
     if not progress.restore(partially=True):
         raise ConfigError(f"{folder} has no checkpoint yet; train it with --run {folder}.")
+    rates = args.threshold or verification.RATES if args.threshold is not None else None
+    options = {"baselines": args.baselines, "rates": rates}
     finished = int(progress.stage)
     if finished < len(config.stages):
         name = list(config.stages)[finished]
         print(f"The run is not finished: stage {name} is at step {int(model.step)} of {config.stages[name].steps}.")
         model.begin(name)
         with model.averaged():
-            return evaluation.evaluate(model, config, domains, seen, folder, baselines=args.baselines)
-    return evaluation.evaluate(model, config, domains, seen, folder, baselines=args.baselines)
+            return evaluation.evaluate(model, config, domains, seen, folder, **options)
+    return evaluation.evaluate(model, config, domains, seen, folder, **options)
 
 
 if __name__ == "__main__":

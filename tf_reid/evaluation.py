@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_reid import data, metrics, pictures, scoring
-from tf_reid.baselines import ColourCovariance, adaptive_batch_norm
-from tf_reid.config import Config
+from tf_reid import curves, data, pictures, scoring, verification
+from tf_reid.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram
+from tf_reid.config import Config, ConfigError
+from tf_reid.feature_store import Store, can_keep
 from tf_reid.runs import write_text
-from tf_reid.splits import fair_trials, scored_domain
+from tf_reid.splits import fair_trials, protocol_of, scored_domain
 
 SHOWN = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
 
@@ -20,15 +21,40 @@ def scores(model, config: Config, domains: dict[str, data.Records], seen: dict[s
     Args:
         domains: every record. seen: what the run was trained on.
     """
-    return {name: result for name, (result, _) in _representations(model, config, domains, seen).items()}
+    scored = domains[scored_domain(config)]
+    trials = fair_trials(config, scored, seen)
+    return {
+        name: _score(_comparison(encoders, scored, trials, config), scored, trials, config)
+        for name, encoders in model.representations().items()
+    }
 
 
-def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False) -> dict:
-    """Score every representation and write metrics.json, rank lists and the projector's log; print the table."""
+def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False, rates=None) -> dict:
+    """Score every representation and write metrics.json, rank lists and the projector's log; print the table.
+
+    Args:
+        baselines: also score what a translation has to beat.
+        rates: false-match rates to set thresholds of "the same person" at, see `verification.verify`; None: no such.
+    """
+    if rates is not None and config.evaluate.rerank:
+        raise ConfigError(
+            "A threshold needs evaluate.rerank=false: a re-ranked distance depends on the whole gallery, so no "
+            "threshold on it holds for another."
+        )
     results, scored = {}, domains[scored_domain(config)]
-    for name, (result, features) in _representations(model, config, domains, seen).items():
-        results[name] = result
-        _look_at(name, features, scored, seen, config, folder)
+    trials = fair_trials(config, scored, seen)
+    calibrating = _calibrating(config, scored, seen) if rates is not None else {}
+    for name, encoders in model.representations().items():
+        store = Store(folder / "evaluation" / "features", name) if can_keep(encoders) else None
+        comparison = _comparison(encoders, scored, [*trials, *calibrating.values()], config, store)
+        results[name] = _score(comparison, scored, trials, config)
+        if rates is not None:
+            found = [_verify(comparison, scored, trial, calibrating.get(trial.name), rates, config) for trial in trials]
+            results[name]["verification"] = verification.average(found)
+        _look_at(name, comparison, scored, trials[0], config, folder)
+    if rates is not None:
+        found = {name: result["verification"]["curve"] for name, result in results.items()}
+        pictures.write_png(folder / "evaluation" / "roc.png", curves.roc(found))
     if baselines:
         results |= _baselines(model, config, domains, seen)
     write_text(folder / "metrics.json", json.dumps(results, indent=2, default=_plain) + "\n")
@@ -53,26 +79,68 @@ def table(results: dict, name: str) -> str:
         )
         lines.append(f"{representation:22}" + "".join(f"{cell:>15}" for cell in cells))
         if result["dropped"]:
-            lines.append(f"{'':22}{result['dropped']} queries have no match in the gallery and are left out")
+            lines.append(f"{'':22}{result['dropped']:g} queries have no match in the gallery and are left out:")
+            lines += [f"{'':22}- {count:g}: {reason}" for reason, count in result["dropped_because"].items()]
+    for representation, result in results.items():
+        if "verification" in result:
+            lines += _verified(representation, result["verification"])
     return "\n".join(lines)
 
 
-def _representations(model, config, domains, seen):
-    scored = domains[scored_domain(config)]
-    found = {}
-    for name, encoders in model.representations().items():
-        options = {"batch_size": config.evaluate.batch_size, "flip": config.evaluate.flip}
-        features = scoring.extract_roles(encoders, scored, config.data.image_size, **options)
-        found[name] = (_score(features, scored, seen, config), features)
-    return found
+def _verified(representation, found):
+    """A representation's thresholds as lines of text."""
+    yield (
+        f"{representation}: the same person or not, {found['same_pairs']:g} and {found['different_pairs']:g} pairs; "
+        f"equal error rate {found['eer']:.2f} %"
+    )
+    for one in found["thresholds"]:
+        wanted = "equal errors" if one["set_at"] == "equal" else f"{one['set_at']:g} % false matches"
+        yield (
+            f"  threshold {one['threshold']:.4f}, set at {wanted} of other persons: "
+            f"{one['true_match_rate']:.2f} % true matches, {one['false_match_rate']:.3f} % false"
+        )
 
 
-def _score(features, scored, seen, config, adapted=None):
-    trials = fair_trials(config, scored, seen, adapted)
-    result = scoring.score(*features, scored, trials, config.evaluate.distance)
+def _comparison(encoders, scored, trials, config, store=None):
+    settings = config.evaluate
+    options = {"batch_size": settings.batch_size, "flip": settings.flip, "store": store}
+    features = scoring.extract_roles(encoders, scored, trials, config.data.image_size, **options)
+    return scoring.Comparison(*features, settings.distance, settings.rerank, encoders.get("similarity"))
+
+
+def _score(comparison, scored, trials, config):
     name = config.evaluate.protocol or scored.default_protocol
     description = scored.protocols[name].get("description", "")  # tells official splits from drawn ones
-    return result | {"protocol": name, "description": description}
+    return scoring.score(comparison, scored, trials) | {"protocol": name, "description": description}
+
+
+def _calibrating(config, scored, seen):
+    """A trial's name -> the trial of its validation persons, where the protocol has such."""
+    protocol = protocol_of(scored, config.evaluate.protocol)
+    if not protocol.get("validation_persons") or protocol.get("gallery_files"):
+        return {}  # files name test persons alone
+    theirs = {"test_persons": protocol["validation_persons"], "validation_persons": None, "distractors": None}
+    return {trial.name: trial for trial in fair_trials(config, scored, seen, protocol=protocol | theirs)}
+
+
+def _verify(comparison, scored, trial, calibrating, rates, config):
+    """Thresholds set on the validation persons where there are such, else on one half of a trial's persons."""
+
+    def pairs(trial, persons=None):
+        query, gallery = (np.array(scored.person[part]) for part in (trial.query, trial.gallery))
+        if persons is not None:
+            trial, query = trial.part(np.isin(query, persons)), query[np.isin(query, persons)]
+            gallery[~np.isin(gallery, persons)] = -1
+        cameras = scored.camera[trial.query], scored.camera[trial.gallery]
+        distances = comparison.distances(trial)
+        return verification.pairs(distances, query, cameras[0], gallery, cameras[1], trial.ignored_cameras)
+
+    if calibrating is not None:
+        return verification.verify(pairs(calibrating), pairs(trial), rates)
+    persons = np.unique(scored.person[np.concatenate([trial.query, trial.gallery])])
+    persons = np.random.default_rng(config.run.seed).permutation(persons[persons > 0])
+    halves = persons[: len(persons) // 2], persons[len(persons) // 2 :]
+    return verification.verify(pairs(trial, halves[0]), pairs(trial, halves[1]), rates)
 
 
 def _baselines(model, config, domains, seen):
@@ -80,31 +148,39 @@ def _baselines(model, config, domains, seen):
     size = config.data.image_size
     encoder = model.representations()["raw"]["image"]
     scored = domains[scored_domain(config)]
-    options = {"batch_size": config.evaluate.batch_size, "flip": config.evaluate.flip}
-    histograms = [metrics.colour_histogram(data.to_uint8(batch)) for batch in data.image_batches(scored, size, 64)]
-    features = {"colour_histogram": np.concatenate(histograms)}
+    trials = fair_trials(config, scored, seen)
+    needed = np.unique(np.concatenate([part for trial in trials for part in (trial.query_images, trial.gallery)]))
+    images = data.image_batches(scored.take(needed), size, 64)
+    histograms = np.concatenate([colour_histogram(data.to_uint8(batch)) for batch in images])
+    features = scoring.filled([(needed, histograms)], len(scored))
+    comparison = scoring.Comparison(features, features, config.evaluate.distance, config.evaluate.rerank)
+    found = {"colour_histogram": _score(comparison, scored, trials, config)}
     if "target" in seen:
-        matched = ColourCovariance(encoder, seen["source"], seen["target"], size)
-        features["colour_covariance"] = scoring.extract(matched, scored, size, **options)
-        adapted = adaptive_batch_norm(encoder, seen["target"], size)
-        features["adaptive_batch_norm"] = scoring.extract(adapted, scored, size, **options)
-    fitted = {"colour_covariance", "adaptive_batch_norm"}  # to the target's training images: not scored where these are
-    return {
-        name: _score((values, values), scored, seen, config, adapted=True if name in fitted else None)
-        for name, values in features.items()
-    }
+        fitted = {
+            "colour_covariance": ColourCovariance(encoder, seen["source"], seen["target"], size),
+            "adaptive_batch_norm": adaptive_batch_norm(encoder, seen["target"], size),
+        }
+        trials = fair_trials(config, scored, seen, adapted=True)  # not scored where they are fitted
+        for name, encoder in fitted.items():
+            comparison = _comparison({"image": encoder}, scored, trials, config)
+            found[name] = _score(comparison, scored, trials, config)
+    return found
 
 
-def _look_at(name, features, scored, seen, config, folder, queries=8, ranks=10, points=2000):
-    """The rank lists of some queries of the first trial, and the projector's log of its gallery and queries."""
-    trial = fair_trials(config, scored, seen)[0]
+def _look_at(name, comparison, scored, trial, config, folder, queries=8, ranks=10, points=2000):
+    """The rank lists of some queries of a trial, and the projector's log of its gallery and queries."""
     rng = np.random.default_rng(config.run.seed)
-    chosen = np.sort(rng.choice(trial.query, min(queries, len(trial.query)), replace=False))
-    distances = metrics.pairwise_distance(features[0][chosen], features[1][trial.gallery], config.evaluate.distance)
-    same_person = scored.person[chosen][:, None] == scored.person[trial.gallery]
-    ignored = np.broadcast_to(scored.person[trial.gallery] < 0, same_person.shape)
+    places = np.sort(rng.choice(len(trial.query), min(queries, len(trial.query)), replace=False))
+    chosen = trial.query[places]
+    found = comparison.distances(trial)
+    distances = np.concatenate([found(slice(place, place + 1)) for place in places.tolist()])
+    person, camera = scored.person[trial.gallery], scored.camera[trial.gallery]
+    same_person = scored.person[chosen][:, None] == person
+    ignored = np.broadcast_to(person < 0, same_person.shape)
     if trial.same_camera_ignored:
-        ignored = ignored | same_person & (scored.camera[chosen][:, None] == scored.camera[trial.gallery])
+        ignored = ignored | same_person & (scored.camera[chosen][:, None] == camera)
+    for a, b in trial.ignored_cameras:
+        ignored = ignored | (scored.camera[chosen][:, None] == a) & (camera == b)
     distances = np.where(ignored, np.inf, distances)
     ranks = min(ranks, int((~ignored).sum(axis=1).min()))
     order = np.argsort(distances, axis=1, kind="stable")[:, :ranks]
@@ -132,7 +208,7 @@ def _look_at(name, features, scored, seen, config, folder, queries=8, ranks=10, 
     query, gallery = (part[: points // 2] for part in (rng.permutation(trial.query), rng.permutation(trial.gallery)))
     both = np.concatenate([query, gallery])
     roles = np.repeat(["query", "gallery"], [len(query), len(gallery)])
-    embedded = np.concatenate([features[0][query], features[1][gallery]])
+    embedded = np.concatenate([comparison.query[query], comparison.gallery[gallery]])
     labels = {
         "person": scored.person[both],
         "camera": scored.camera[both],

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 CMC_RANKS = 50
-BLOCK_ENTRIES = 2**25  # similarities held at once: 128 MiB
+BLOCK_ENTRIES = 2**27  # similarities held at once: 512 MiB; a matrix product of few rows is slow
 RATES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
 COUNTS = ("queries", "dropped", "gallery")
 NO_PERSON = "the query is junk or a distractor"
@@ -87,6 +87,7 @@ def score(
             share = -(-len(found) // (8 * workers))  # small, so that a core that others use too takes fewer
             shares = range(0, len(found), share)
             list(pool.map(rank, [start + s for s in shares], [found[s : s + share] for s in shares]))
+            del found  # not two blocks at once
 
     counted = np.array([query for query, own in enumerate(ranks) if own is not None])
     quality = ranking_quality(

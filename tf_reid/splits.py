@@ -67,7 +67,11 @@ def protocol_of(records: data.Records, name: str | None) -> dict:
 
 
 def fair_trials(
-    config: Config, records: data.Records, seen: dict[str, data.Records], adapted: bool | None = None
+    config: Config,
+    records: data.Records,
+    seen: dict[str, data.Records],
+    adapted: bool | None = None,
+    protocol: dict | None = None,
 ) -> list[protocols.Trial]:
     """The trials that a run may be scored in: those none of whose images it was trained on.
 
@@ -77,12 +81,13 @@ def fair_trials(
         records: of the scored domain.
         seen: domain -> the records the run was trained on, by the settings it was trained with.
         adapted: whether what is scored was fitted to the target's images; by default, whether the run's training was.
+        protocol: by default, the one that is configured.
 
     Raises:
         ConfigError: there is no such trial.
     """
-    protocol = protocol_of(records, config.evaluate.protocol)
-    found = protocols.trials(records.person, records.camera, records.split, protocol)
+    protocol = protocol or protocol_of(records, config.evaluate.protocol)
+    found = protocols.trials(records.person, records.camera, records.split, protocol, file=records.file)
     trained_on, labelled = np.zeros(len(records), bool), seen["source"].name == records.name
     if labelled:
         trained_on |= np.isin(records.file, seen["source"].file)
@@ -92,7 +97,9 @@ def fair_trials(
             adapted = any(stages[name].domains == 2 and stage.steps for name, stage in config.stages.items())
         if adapted:
             trained_on |= np.isin(records.file, seen["target"].file)
-    fair = [trial for trial in found if not trained_on[trial.query].any() and not trained_on[trial.gallery].any()]
+    fair = [
+        trial for trial in found if not trained_on[trial.query_images].any() and not trained_on[trial.gallery].any()
+    ]
     if not fair:
         key = "data.source_split" if labelled else "data.target_split"
         raise ConfigError(
