@@ -146,7 +146,6 @@ def _verify(comparison, scored, trial, calibrating, rates, config):
 def _baselines(model, config, domains, seen):
     """The raw encoder behind a colour map, the same with the target's batch statistics, and a colour histogram."""
     size = config.data.image_size
-    encoder = model.representations()["raw"]["image"]
     scored = domains[scored_domain(config)]
     trials = fair_trials(config, scored, seen)
     needed = np.unique(np.concatenate([part for trial in trials for part in (trial.query_images, trial.gallery)]))
@@ -156,6 +155,7 @@ def _baselines(model, config, domains, seen):
     comparison = scoring.Comparison(features, features, config.evaluate.distance, config.evaluate.rerank)
     found = {"colour_histogram": _score(comparison, scored, trials, config)}
     if "target" in seen:
+        encoder = model.representations()["raw"]["image"]
         fitted = {
             "colour_covariance": ColourCovariance(encoder, seen["source"], seen["target"], size),
             "adaptive_batch_norm": adaptive_batch_norm(encoder, seen["target"], size),

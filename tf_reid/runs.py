@@ -3,7 +3,7 @@
 ```
 RUN/config.yaml         every setting, resolved        RUN/networks/     the networks that finished stages trained
 RUN/environment.json    code revision, versions        RUN/pictures/     PNG grids by stage and step
-RUN/data.json           which images were trained on   RUN/evaluation/   rank lists, Embedding Projector
+RUN/data.json           which images were trained on   RUN/evaluation/   rank lists, kept features, ROC
 RUN/checkpoints/        the last two                   RUN/metrics.json  scores by representation
 RUN/tensorboard/        curves, pictures, settings
 ```

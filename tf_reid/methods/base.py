@@ -89,7 +89,11 @@ class ReIDModel(keras.Model):
         raise NotImplementedError
 
     def representations(self) -> dict[str, dict[str, keras.Model]]:
-        """Every set of encoders worth scoring, by the name under which its metrics are written."""
+        """Every set of encoders worth scoring, by the name under which its metrics are written.
+
+        A set may also hold `similarity`: (query features [B, D], gallery features [G, D]) -> float32 [B, G], higher is
+        more alike, by which they are then compared in place of a distance.
+        """
         return {"raw": self.encoders()}
 
     def pictures(self, batch) -> dict[str, tuple[list[str], list[tf.Tensor]]]:

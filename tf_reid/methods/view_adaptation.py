@@ -199,6 +199,10 @@ class ViewAdaptation(ReIDModel):
     def encoders(self):
         return {"probe": self.M_s, "gallery": self.M_t}
 
+    def representations(self):
+        """Compared by their distance, and by D_s."""
+        return {"raw": self.encoders(), "learned": self.encoders() | {"similarity": self.similarity}}
+
     def similarity(self, probe, gallery):
         """D_s's logit for each probe feature [B, D] beside each gallery feature [G, D]: float32 [B, G]."""
 
