@@ -37,6 +37,16 @@ def test_feed_forward_has_relu_between_its_layers():
     np.testing.assert_allclose(net(x), expected @ w3 + b3, atol=1e-5)
 
 
+def test_standardised_images_have_no_brightness_or_contrast_of_their_own():
+    images = np.random.default_rng(0).uniform(-1, 1, (2, 6, 4, 3)).astype(np.float32)
+    standardised = layers.StandardisedImages()
+    x = standardised(images).numpy()
+    np.testing.assert_allclose(x.mean(axis=(1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(x.std(axis=(1, 2, 3)), 1, atol=1e-5)
+    np.testing.assert_allclose(standardised(0.1 * images - 0.8), x, atol=1e-4)
+    assert np.isfinite(standardised(np.full((1, 6, 4, 3), -1, np.float32))).all()
+
+
 def test_reflect_pad_mirrors_without_repeating_the_border():
     x = np.arange(12, dtype=np.float32).reshape(1, 3, 4, 1)
     padded = layers.ReflectPad(2)(x).numpy()

@@ -164,6 +164,13 @@ def test_both_modalities_are_mapped_by_one_encoder():
     assert model.encoders() == {"rgb": model.encoder, "ir": model.encoder}
 
 
+def test_a_standardised_encoder_does_not_see_how_dark_an_image_is():
+    images = batch()["source"][:, 0]
+    plain, standardised = build("cmgan").encoder, build("cmgan", standardise=True).encoder
+    np.testing.assert_allclose(standardised(0.3 * images - 0.6), standardised(images), atol=1e-4)
+    assert np.abs(plain(0.3 * images - 0.6) - plain(images)).max() > 1e-2
+
+
 def test_accuracy_is_the_share_of_images_whose_modality_is_told():
     model = build("cmgan")
     features = features_of(model)
