@@ -71,6 +71,9 @@ def main():
         if len(args.trials) > 1:
             drawn += f", splits {' '.join(map(str, args.trials))}"
         print(f"{args.config}, {drawn}: {markdown(found, args.columns)}")
+    if args.curve:
+        runs_of = {name: [folder / f"{name}_{seed}_{trial}" for seed, trial in draws] for name in variants}
+        print(f"{args.curve}, mean over the runs at these steps:\n\n{curves(runs_of, args.curve)}")
 
 
 def arguments():
@@ -81,6 +84,7 @@ def arguments():
         "--trials", type=int, nargs="+", default=[0], help="train and score on these splits (data.trial)"
     )
     parser.add_argument("--baselines", action="store_true", help="also score a colour histogram")
+    parser.add_argument("--curve", metavar="TAG", help="also this curve, such as adversarial/view/accuracy")
     parser.add_argument("--columns", nargs="+", default=["rank1", "rank10", "rank20", "mAP"])
     common_arguments(parser)
     return parser.parse_args()
@@ -149,6 +153,34 @@ def markdown(found: dict, columns) -> str:
         cells = (f"{np.mean(v):.1f} ± {np.std(v):.1f}" for v in values)
         lines.append(f"| {title.replace('_', ' ')} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def curves(runs_of: dict, tag: str, points=10) -> str:
+    """Variant -> runs: a table of what they logged under a tag, averaged over runs and over a tenth of the steps."""
+    lines = []
+    for name, folders in runs_of.items():
+        logged = [logged_values(folder, tag) for folder in folders]
+        steps = np.array(sorted(set.intersection(*map(set, logged))))
+        parts = np.array_split(steps, points)
+        if not lines:
+            lines = ["| | " + " | ".join(f"to {part[-1]}" for part in parts) + " |"]
+            lines.append("|---" * (points + 1) + "|")
+        means = [np.mean([values[step] for values in logged for step in part]) for part in parts]
+        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def logged_values(run, tag) -> dict[int, float]:
+    """Step -> value, of every event file of a run; after a resumed kill the last value of a step stands."""
+    import tensorflow as tf
+
+    found = {}
+    for file in sorted((run / "tensorboard").glob("events*")):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                if value.tag == tag:
+                    found[event.step] = float(tf.make_ndarray(value.tensor))
+    return found
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Domain:
 
 
 _TUBES = {"ambient": 0.6, "noise": 0.014, "quality": 75}
-_LAMP = {"light": (0.0, 0.1, 1.0), "ambient": 0.3, "noise": 0.028, "quality": 60, "background": 0.7}
+_LAMP = {"light": (0.0, 0.1, 1.0), "ambient": 0.4, "noise": 0.02, "quality": 75, "background": 0.7}
 
 DOMAINS = {
     domain.name: domain
@@ -172,18 +172,17 @@ DOMAINS = {
             "infrared",
             "city",
             (
-                Camera(5, "yard", 0.4, 0.14, gain=0.95, vignette=0.5, blur=0.6, **_LAMP),
+                Camera(5, "yard", 0.4, 0.14, gain=1.15, vignette=0.35, blur=0.5, **_LAMP),
                 Camera(
                     6,
                     "alley",
                     2.6,
                     0.28,
-                    gain=0.75,
+                    gain=1.15,
                     gamma=1.15,
-                    vignette=0.7,
+                    vignette=0.5,
                     lift=0.05,
                     blur=0.8,
-                    half=True,
                     **_LAMP,
                 ),
             ),
