@@ -85,4 +85,6 @@ def test_vgg_m_takes_matconvnets_weights_and_refuses_other_files(tmp_path):
 
 
 def test_vgg_m_has_the_published_number_of_convolution_weights():
-    assert backbones.vgg_m((224, 224)).count_params() == 6_528_640
+    net = backbones.vgg_m((224, 224))
+    assert net.count_params() == 6_528_640
+    assert net.get_layer("pool5").output.shape == (None, 6, 6, 512)  # what its first fully-connected layer takes

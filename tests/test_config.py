@@ -24,6 +24,13 @@ def test_every_file_in_configs_is_valid_and_says_how_to_run_it(path):
     assert any("minute" in line for line in header)
 
 
+def test_settings_of_a_stage_that_do_not_fit_together_are_told():
+    with pytest.raises(
+        config.ConfigError, match=r"stages\.finetune: batch_size is 10, but images_per_view=2 needs a mult"
+    ):
+        loaded("configs/view_adaptation.yaml", "stages.finetune.batch_size=10", "stages.finetune.images_per_view=2")
+
+
 def test_the_resolved_configuration_reads_back_to_the_same_values(tmp_path):
     first = loaded("configs/simpgan.yaml", "run.seed=7")
     (tmp_path / "config.yaml").write_text(config.dump(first))

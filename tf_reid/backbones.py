@@ -86,11 +86,12 @@ def vgg_m(image_size, weights=None) -> keras.Model:
     x = (images + 1.0) * 127.5 - keras.ops.array([123.68, 116.779, 103.939], dtype="float32")
     x = layers.Conv2D(96, 7, 2, activation="relu", kernel_initializer="he_normal", name="conv1")(x)
     x = layers.MaxPooling2D(3, 2)(LocalResponseNorm()(x))
-    x = layers.Conv2D(256, 5, 2, padding="same", activation="relu", kernel_initializer="he_normal", name="conv2")(x)
-    x = layers.MaxPooling2D(3, 2, padding="same")(LocalResponseNorm()(x))
+    x = layers.ZeroPadding2D(1)(x)
+    x = layers.Conv2D(256, 5, 2, activation="relu", kernel_initializer="he_normal", name="conv2")(x)
+    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(((0, 1), (0, 1)))(LocalResponseNorm()(x)))
     for name in ("conv3", "conv4", "conv5"):
         x = layers.Conv2D(512, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)(x)
-    x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    x = layers.MaxPooling2D(3, 2, name="pool5")(x)
     network = keras.Model(images, layers.GlobalAveragePooling2D()(x), name="backbone")
     if weights and weights.endswith(".mat"):
         _load_matconvnet(network, weights)

@@ -48,6 +48,7 @@ class Augment(Section):
 
     flip: bool = True  # mirror half of the images
     pad: Count = 10  # pad by so many pixels on each side, repeating the border, then crop back at a random place
+    grey: Share = 0.0  # part of the images that lose their colour, for what must be recognised without it
 
 
 class Data(Section):
@@ -74,8 +75,9 @@ class Optimizer(Section):
     beta_2: Share = 0.999
     momentum: Share = 0.0
     nesterov: bool = False
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine", "drops"] = "constant"
     decay_from: Share = 0.5  # the part of the stage's steps after which the learning rate falls towards zero
+    drop_at: list[Share] = []  # the parts of the stage's steps after which "drops" divides the learning rate by ten
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = (
         0.0  # of a running mean of the weights, which is what is evaluated, drawn and kept; 0: none
     )
@@ -89,6 +91,15 @@ class Stage(Section):
     positive_share: Share = 0.5  # part of the labelled pairs that show one person
     images_per_view: Annotated[int, Field(ge=1)] = 1  # of a person in a batch of two views
     optimizers: dict[str, Optimizer]
+
+    @pydantic.model_validator(mode="after")
+    def _whole_pairs(self):
+        if self.batch_size % (2 * self.images_per_view):
+            raise ValueError(
+                f"batch_size is {self.batch_size}, but images_per_view={self.images_per_view} needs a multiple of "
+                f"{2 * self.images_per_view}"
+            )
+        return self
 
 
 class Run(Section):
@@ -219,6 +230,8 @@ def _sentence(model: type[Section], problem: Mapping, prefix: str) -> str:
     if problem["type"] == "missing":
         return f"{key} is missing."
     value, what = problem["input"], problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if isinstance(value, Mapping):  # what does not fit together within a section
+        return f"{key}: {what}."
     hint = " (write 2.0e-4, not 2e-4: YAML reads the latter as text)" if re.match(r"^'?\d+e", repr(value)) else ""
     return f"{key} is {value!r}, but {what}{hint}."
 

@@ -154,11 +154,13 @@ def _two_sides(records, first, second, stage, each, what) -> Sampler:
     """Batches of different persons, each with `each` pairs of an image from `first` and one from `second` (indices)."""
     sides = [{p: side[records.person[side] == p] for p in np.unique(records.person[side])} for side in (first, second)]
     persons = np.array(sorted(sides[0].keys() & sides[1].keys()), dtype=np.int64)
-    count = max(1, stage.batch_size // (2 * each))
-    if len(persons) < max(2, count):
+    count = stage.batch_size // (2 * each)
+    if count < 2:
+        raise ValueError(f"A batch_size of {stage.batch_size} holds {count} persons; the stage needs two or more.")
+    if len(persons) < count:
         raise ValueError(
-            f"{records.name}: a batch of {stage.batch_size} images takes {count} persons seen in {what}, and two or "
-            f"more, but there are {len(persons)}; choose another data set or a smaller batch_size of the stage."
+            f"{records.name}: a batch of {stage.batch_size} images takes {count} persons seen in {what}, but there are "
+            f"{len(persons)}; choose another data set or a smaller batch_size of the stage."
         )
 
     def epoch(rng):
@@ -234,7 +236,7 @@ def _cycled(rng, values, count):
 
 
 def training_batches(
-    domains: dict[str, Records], sampler: Sampler, *, seed, stage, start, steps, image_size, flip, pad
+    domains: dict[str, Records], sampler: Sampler, *, seed, stage, start, steps, image_size, flip, pad, grey=0.0
 ):
     """A tf.data pipeline of the batches `start`..`steps - 1` of a stage.
 
@@ -242,7 +244,8 @@ def training_batches(
         domains: "source" (whose persons become labels 0..K-1) and, where the sampler draws from it, "target".
         sampler: see above; its epochs follow one another, each shuffled anew.
         seed, stage: the run's seed and the stage's number; with a step's number they determine its batch.
-        flip, pad: the augmentation: mirrored or not; padded by `pad` pixels that repeat the border and cropped back.
+        flip, pad, grey: the augmentation: mirrored or not; padded by `pad` pixels that repeat the border and cropped
+            back; without colour in this share of the images.
 
     Returns:
         tf.data.Dataset of {"source": float32 [P, 2, H, W, 3] in [-1, 1], "source_person": int64 [P, 2], "target": …}.
@@ -254,31 +257,33 @@ def training_batches(
     label = tf.constant(relabelled(domains["source"].person))  # the source comes first in every layout
     read = _reader(encoded, image_size, reads=sum(sizes) * (steps - start))
 
+    draws_an_image = 4 if grey else 3
+
     def batches() -> Iterator:
-        for indices, draws in _drawn(sampler, seed, stage, start, steps):
+        for indices, draws in _drawn(sampler, seed, stage, start, steps, draws_an_image):
             yield np.concatenate([indices[name].ravel() + offsets[name] for name in layout]), draws
 
     def shaped(indices, draws):
-        images = tf.cast(_augmented(read(indices), draws, flip, pad), tf.float32) / 127.5 - 1.0
+        images = tf.cast(_augmented(read(indices), draws, flip, pad, grey), tf.float32) / 127.5 - 1.0
         parts = dict(zip(layout, tf.split(images, sizes), strict=True))
         batch = {name: tf.reshape(part, (*layout[name], *image_size, 3)) for name, part in parts.items()}
         return batch | {"source_person": tf.reshape(tf.gather(label, indices[: sizes[0]]), layout["source"])}
 
-    signature = (tf.TensorSpec((sum(sizes),), tf.int64), tf.TensorSpec((sum(sizes), 3), tf.float32))
+    signature = (tf.TensorSpec((sum(sizes),), tf.int64), tf.TensorSpec((sum(sizes), draws_an_image), tf.float32))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     dataset = dataset.map(shaped, num_parallel_calls=tf.data.AUTOTUNE)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(max(0, steps - start)))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def _drawn(sampler, seed, stage, start, steps):
-    """Yield (domain -> indices, float32 [images, 3] draws in [0, 1)) of the steps start..steps - 1."""
+def _drawn(sampler, seed, stage, start, steps, draws_an_image):
+    """Yield (domain -> indices, float32 [images, draws_an_image] draws in [0, 1)) of the steps start..steps - 1."""
     length = len(next(iter(sampler(np.random.default_rng(0)).values())))  # steps an epoch
     for epoch in range(start // length, -(-steps // length)):
         rng = np.random.default_rng([seed, stage, epoch])
         drawn = sampler(rng)
         images = sum(rows[0].size for rows in drawn.values())
-        draws = rng.random((length, images, 3), dtype=np.float32)
+        draws = rng.random((length, images, draws_an_image), dtype=np.float32)
         for step in range(max(start - epoch * length, 0), min(steps - epoch * length, length)):
             yield {name: rows[step] for name, rows in drawn.items()}, draws[step]
 
@@ -328,13 +333,15 @@ def _decoder(image_size):
     return decode
 
 
-def _augmented(images, draws, flip, pad):
-    """uint8 [B, H, W, 3] -> the same; three draws in [0, 1) an image: is it mirrored, where is it cropped?"""
+def _augmented(images, draws, flip, pad, grey):
+    """uint8 [B, H, W, 3] -> the same; draws in [0, 1) an image: is it mirrored, where is it cropped, is it grey?"""
     count, height, width, _ = images.shape
+    if grey:
+        images = tf.where(draws[:, 3, None, None, None] < grey, tf.image.rgb_to_grayscale(images), images)
     if not flip and not pad:
         return images
     # Mirroring, padding and cropping in one: where each pixel is taken from. Beyond the border, that is the border.
-    place = tf.cast(draws[:, 1:] * (2 * pad + 1), tf.int32) - pad
+    place = tf.cast(draws[:, 1:3] * (2 * pad + 1), tf.int32) - pad
     rows = tf.clip_by_value(tf.range(height) + place[:, :1], 0, height - 1)
     columns = tf.clip_by_value(tf.range(width) + place[:, 1:], 0, width - 1)
     if flip:

@@ -155,10 +155,11 @@ def check_batches(config: Config, strategy: tf.distribute.Strategy):
     """
     replicas = strategy.num_replicas_in_sync
     for name, stage in config.stages.items():
-        if stage.batch_size % (2 * replicas):
+        evenly = 2 * stage.images_per_view * replicas
+        if stage.batch_size % evenly:
             raise ConfigError(
                 f"stages.{name}.batch_size is {stage.batch_size}, but {replicas} replicas share its pairs evenly "
-                f"only where it is a multiple of {2 * replicas}; change it, or set run.strategy=one."
+                f"only where it is a multiple of {evenly}; change it, or set run.strategy=one."
             )
 
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from tf_reid import config as configuration
 from tf_reid import data, pictures
 from tf_reid.config import Config
+from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import Progress
 
 PICTURED = 6  # images a domain in a grid
@@ -52,15 +53,15 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
         if start < stage.steps:
             losses = Losses(model, stage.steps, start, config.run.log_every, writer)
             callbacks = [losses, Checkpoints(progress, losses, config.run.checkpoint_every)]
-            if config.run.pictures_every:
+            if config.run.pictures_every and type(model).pictures is not ReIDModel.pictures:
                 sampler = _sampler(kind, stage.model_copy(update={"batch_size": PICTURED}), records)
-                shown = data.training_batches(records, sampler, start=0, steps=1, flip=False, pad=0, **place)
+                shown = data.training_batches(records, sampler, start=0, steps=1, flip=False, pad=0, grey=0.0, **place)
                 callbacks.append(Pictures(model, next(iter(shown)), config.run.pictures_every, folder, writer))
             if config.run.evaluate_every:
                 callbacks.append(Evaluations(model, evaluate, config.run.evaluate_every, writer))
             sampler = _sampler(kind, stage, records)
             batches = data.training_batches(
-                records, sampler, start=start, steps=stage.steps, flip=augment.flip, pad=augment.pad, **place
+                records, sampler, start=start, steps=stage.steps, **augment.model_dump(), **place
             )
             model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
         check_weights(model, stage.steps)

@@ -143,11 +143,21 @@ def test_without_ema_momentum_the_last_weights_are_kept(one_step):
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [("constant", [1.0, 1.0, 1.0, 1.0]), ("linear", [1.0, 1.0, 0.5, 0.0]), ("cosine", [1.0, 1.0, 0.5, 0.0])],
+    [
+        ("constant", [1.0, 1.0, 1.0, 1.0]),
+        ("linear", [1.0, 1.0, 0.5, 0.0]),
+        ("cosine", [1.0, 1.0, 0.5, 0.0]),
+        ("drops", [1.0, 0.1, 0.01, 0.01]),
+    ],
 )
 def test_learning_rate_follows_the_stages_step(schedule, expected):
     step = tf.Variable(0, dtype=tf.int64)
-    rate = LearningRate(Optimizer(learning_rate=1.0, schedule=schedule, decay_from=0.5), 100, step, tf.Variable(1.0))
+    rate = LearningRate(
+        Optimizer(learning_rate=1.0, schedule=schedule, decay_from=0.5, drop_at=[0.5, 0.75]),
+        100,
+        step,
+        tf.Variable(1.0),
+    )
     found = []
     for at in (0, 50, 75, 100):
         step.assign(at)

@@ -41,6 +41,9 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     def _scheduled(self):
         if self.config.schedule == "constant":
             return tf.constant(self.config.learning_rate, tf.float32)
+        if self.config.schedule == "drops":
+            passed = [tf.cast(self.step >= round(part * self.steps), tf.float32) for part in self.config.drop_at]
+            return self.config.learning_rate * tf.pow(0.1, tf.add_n([tf.zeros(()), *passed]))
         start = self.config.decay_from * self.steps
         done = (tf.cast(self.step, tf.float32) - start) / max(self.steps - start, 1.0)
         done = tf.clip_by_value(done, 0.0, 1.0)

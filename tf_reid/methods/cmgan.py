@@ -27,8 +27,8 @@ class CmGAN(ReIDModel):
                               ├── encoder ──┼── triplets across the modalities, both ways       (Eq. 2-4)
                P infrared  ───┘             └── discriminator: RGB or infrared?                 (Eq. 6)
     ```
-    The generator (encoder and head) descends Eq. 5 less `adversarial_weight` times Eq. 6, the discriminator Eq. 6, in
-    turns (Eq. 7, 8). The printed algorithm does not say which variables a turn moves: here those of its player alone.
+    The generator (encoder and head) descends Eq. 5 less `adversarial_weight` times Eq. 6, the discriminator that part,
+    in turns (Eq. 7, 8). The printed algorithm does not say which variables a turn moves: here those of its player.
 
     Args:
         backbone, weights: the encoder; images of one channel are repeated to three when they are read.
@@ -42,7 +42,8 @@ class CmGAN(ReIDModel):
         normalise: unit length for the triplets' features; false takes them as they are. The heads see the raw ones.
         turns: K of Algorithm 1.
         schedule: "iteration": every `turns`-th step is the discriminator's (K - 1 to 1); "after": one step of its own
-            after `turns` of the generator's (K to 1); "epoch": every `turns`-th pass over the persons is its own.
+            after `turns` of the generator's (K to 1); "epoch": every `turns`-th pass is its own, a pass being as many
+            steps as hold all persons of the training images once.
         raise_below, raise_by: once the batch's triplet loss is below the one (0: never), learning rates are multiplied
             by the other, for good. The paper does so at 0.1 by a factor that it does not state.
     """
@@ -110,7 +111,8 @@ class CmGAN(ReIDModel):
         # 2. The discriminator tells them apart (Eq. 8); the features are what it is given.
         features = tf.stop_gradient(features)
         with tf.GradientTape() as discriminator_tape:
-            discriminator_losses = {"modality": self.modality_loss(features)}
+            # Where it does not play it only watches, at full weight.
+            discriminator_losses = {"modality": (self.adversarial_weight or 1.0) * self.modality_loss(features)}
 
         if self.phase["discriminator_moves"]:
             self.minimize(discriminator_tape, discriminator_losses, "discriminator")

@@ -173,16 +173,23 @@ class ViewAdaptation(ReIDModel):
     def matching_losses(self, probe, gallery, persons) -> dict:
         """Eq. 2 or Eq. 5, with the signs of their negative terms put right and the missing half of the cross-entropy.
 
+        D_s judges each probe image beside its pair's gallery image and beside one of the next person.
+
         Args:
             probe, gallery: float32 [P, D], a pair of one person a row; a person's pairs follow one another.
             persons: int [P].
         """
         probe, gallery, persons = (self.whole_batch(rows) for rows in (probe, gallery, persons))
         positive = persons[:, None] == persons
-        stranger = _next_person(positive)
+        rows = tf.range(tf.shape(persons)[0])
+        of_person = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
+        stranger = (rows + of_person) % tf.shape(persons)[
+            0
+        ]  # each gallery image is one once, if all have as many pairs
         both = [tf.concat([probe, probe], axis=0), tf.concat([gallery, tf.gather(gallery, stranger)], axis=0)]
-        same = tf.cast(tf.range(2 * tf.shape(persons)[0]) < tf.shape(persons)[0], probe.dtype)
-        matching = {"match": losses.verification(self.D_s(tf.concat(both, axis=1))[:, 0], same)}
+        same = tf.cast(tf.concat([tf.ones_like(rows), tf.zeros_like(rows)], axis=0), probe.dtype)
+        # Both terms are sums over an anchor's positive and negative side: twice the mean over as many of either.
+        matching = {"match": 2.0 * losses.verification(self.D_s(tf.concat(both, axis=1))[:, 0], same)}
         if not self.contrastive_weight:
             return matching
         if self.normalise:
@@ -190,7 +197,7 @@ class ViewAdaptation(ReIDModel):
         distance = losses.distances(probe, gallery)
         if self.weighting == "uniform":
             pairs = tf.concat([tf.linalg.diag_part(distance), tf.gather(distance, stranger, batch_dims=1)], axis=0)
-            apart = losses.contrastive(pairs, same, self.margin)
+            apart = 2.0 * losses.contrastive(pairs, same, self.margin)
         else:
             options = (self.margin, self.weighting, self.weights_carry_gradient)
             apart = losses.adaptive_contrastive(distance, positive, ~positive, *options)
@@ -216,10 +223,3 @@ def view_loss(probe_logits, gallery_logits):
     """Eq. 1: cross-entropy of "this is a probe", 1 for probe and 0 for gallery images, summed over the two views."""
     ones = tf.ones(tf.shape(probe_logits)[0], tf.int32)
     return losses.identification(probe_logits, ones) + losses.identification(gallery_logits, tf.zeros_like(ones))
-
-
-def _next_person(same):
-    """bool [P, P] -> int [P]: of each row the next one, from its end on to its start, that shows another person."""
-    rows = tf.range(tf.shape(same)[0])
-    behind = (rows - rows[:, None]) % tf.shape(same)[0]
-    return tf.argmin(tf.where(same, tf.shape(same)[0], behind), axis=1)
