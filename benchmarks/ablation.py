@@ -59,14 +59,12 @@ def main():
 
     with ThreadPoolExecutor(args.parallel) as pool:
         list(pool.map(one_run, [(name, draw) for draw in draws for name in variants]))
-    rows = [(name, name, "raw") for name in variants] + [
-        ("colour_histogram", first, "colour_histogram")
-    ] * args.baselines
     for protocol in args.protocols:
-        found = {
-            title: [scores(folder / f"{run}_{seed}_{trial}", protocol)[kind] for seed, trial in draws]
-            for title, run, kind in rows
-        }
+        found = {}
+        for name in variants:
+            of_draws = [scores(folder / f"{name}_{seed}_{trial}", protocol) for seed, trial in draws]
+            for kind in (kind for kind in of_draws[0] if all(kind in one for one in of_draws)):
+                found[name if kind == "raw" else f"{name}, {kind}"] = [one[kind] for one in of_draws]
         drawn = f"seeds {' '.join(map(str, args.seeds))}"
         if len(args.trials) > 1:
             drawn += f", splits {' '.join(map(str, args.trials))}"
