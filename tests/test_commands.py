@@ -42,6 +42,7 @@ def data_dir(tmp_path_factory):
     """Where rendered data sets of 8 persons are built, once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Builder, "TRAIN_PERSONS", 4)
+        patch.setattr(Builder, "MORE_PERSONS", 2)
         patch.setattr(Builder, "TEST_PERSONS", 4)
         yield tmp_path_factory.mktemp("data")
 

@@ -18,6 +18,7 @@ class Builder(PedestrianBuilder):
     TRAIN_PERSONS = 150
     TEST_PERSONS = 100
     SHOTS = 2  # of a test person the first is query, the others gallery
+    MORE_PERSONS = 250  # to train on across modalities, which 150 are too few for; seen once by each camera
 
     def read(self, folder):
         variant = self.builder_config.variant
@@ -29,9 +30,11 @@ class Builder(PedestrianBuilder):
     def seen_in(self, place) -> list[Record]:
         domain = DOMAINS[place]
         records = []
-        for person in range(1, self.TRAIN_PERSONS + self.TEST_PERSONS + 1):
+        tested = self.test_persons()[0]
+        more = self.MORE_PERSONS if self.builder_config.variant == "street_night" else 0
+        for person in range(1, tested[-1] + more + 1):
             for camera in domain.cameras:
-                for shot in range(self.SHOTS):
+                for shot in range(self.SHOTS if person <= tested[-1] else 1):
                     test_split = "query" if shot == 0 else "gallery"
                     records.append(
                         Record(
@@ -39,7 +42,7 @@ class Builder(PedestrianBuilder):
                             camera,
                             f"{place}/{person:04d}_c{camera}_{shot}.jpg",
                             functools.partial(render, place, person, camera, shot),
-                            split="train" if person <= self.TRAIN_PERSONS else test_split,
+                            split=test_split if person in tested else "train",
                             modality=domain.modality,
                         )
                     )

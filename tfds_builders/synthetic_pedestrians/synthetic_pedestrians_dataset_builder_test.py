@@ -17,6 +17,7 @@ def flat_color(place, person, camera, shot, seed=0):
 def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(Builder, "TRAIN_PERSONS", 3)
     monkeypatch.setattr(Builder, "TEST_PERSONS", 2)
+    monkeypatch.setattr(Builder, "MORE_PERSONS", 4)
     monkeypatch.setattr(module, "render", flat_color)
     return tmp_path
 
@@ -35,7 +36,6 @@ def test_official_sizes():
         ("street", {1, 2, 3, 4}, {0}),
         ("station", {1, 2, 3, 4}, {0}),
         ("night", {5, 6}, {1}),
-        ("street_night", {1, 2, 3, 4, 5, 6}, {0, 1}),
     ],
 )
 def test_every_person_is_seen_twice_by_every_camera(tiny, read_back, place, cameras, modality):
@@ -50,6 +50,18 @@ def test_every_person_is_seen_twice_by_every_camera(tiny, read_back, place, came
         "gallery": {(person, camera, "1") for person in (4, 5) for camera in cameras},
     }
     assert {e["modality"] for examples in splits.values() for e in examples.values()} == modality
+
+
+def test_street_and_night_together_have_more_persons_to_train_on(tiny, read_back):
+    splits, cameras = read_back(build(tiny, "street_night")), (1, 2, 3, 4, 5, 6)
+    found = {split: sorted((e["person"], e["camera"]) for e in examples.values()) for split, examples in splits.items()}
+    twice = [(person, camera) for person in (1, 2, 3) for camera in cameras] * 2
+    assert found == {
+        "train": sorted(twice + [(person, camera) for person in (6, 7, 8, 9) for camera in cameras]),
+        "query": [(person, camera) for person in (4, 5) for camera in cameras],
+        "gallery": [(person, camera) for person in (4, 5) for camera in cameras],
+    }
+    assert {(e["camera"] > 4) == e["modality"] for e in splits["train"].values()} == {True}
 
 
 def test_infrared_cameras_are_scored_against_colour_ones(tiny):
