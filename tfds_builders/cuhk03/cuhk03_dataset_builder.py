@@ -103,14 +103,16 @@ class Builder(PedestrianBuilder):
     def protocols(self, test_sets: list[list[int]]) -> dict[str, dict[str, Any]]:
         what = "The twenty test sets of 100 persons, view 1 against one image a person of view 2, ten draws of each"
         classic = trials_protocol(f"{what}.", test_sets, shots=1) | {"repeats": 10}
-        three_pairs = set(range(1, sum(self.PERSONS[:3]) + 1))
+        first_of_the_rest = sum(self.PERSONS[:3]) + 1
+        three_pairs = set(range(1, first_of_the_rest))
         validation = [
             random_trials(three_pairs - set(test), self.VALIDATION_PERSONS, trials=1, seed=trial)[0]
             for trial, test in enumerate(test_sets)
         ]
         adaptation = classic | {
-            "description": f"{what}, with 100 of the other persons held out for validation.",
+            "description": f"{what}, with 100 others of the first three pairs of cameras held out for validation.",
             "validation_persons": validation,
+            "kept_out": list(range(first_of_the_rest, sum(self.PERSONS) + 1)),
         }
         return {"classic": classic, "view_adaptation": adaptation}
 

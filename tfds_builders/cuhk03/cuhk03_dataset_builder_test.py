@@ -105,7 +105,8 @@ def test_classic_test_sets(tiny, read_back):
     assert classic["test_persons"] == [[3, 4], [1, 9]]
     assert (classic["query_cameras"], classic["gallery_cameras"]) == ([1], [2])
     assert (classic["shots"], classic["repeats"]) == (1, 10)
-    assert "validation_persons" not in classic
+    assert "validation_persons" not in classic and "kept_out" not in classic
+    assert adaptation["kept_out"] == [8, 9]
     assert adaptation["test_persons"] == classic["test_persons"]
     for test, validation in zip(adaptation["test_persons"], adaptation["validation_persons"], strict=True):
         assert len(set(validation)) == 3
