@@ -118,6 +118,11 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         return [f"{cls.name}/{variant}" if variant else cls.name for variant in cls.VARIANTS]
 
     @property
+    def population(self) -> str:
+        """Whose persons the ids are: where two data sets have the same population, one number is one person."""
+        return self.name
+
+    @property
     def archive(self) -> Archive | None:
         """What to look for on disk: `ARCHIVE`, unless a variant is an archive of its own."""
         return self.ARCHIVE

@@ -48,6 +48,10 @@ class Builder(PedestrianBuilder):
         name = f"{re.sub(r'[^A-Za-z0-9]+', '_', root.name)}-{kind}-{fingerprint.hexdigest()[:12]}"
         return FolderConfig(name, kind=kind, root=root, rows=rows)
 
+    @property
+    def population(self):
+        return f"{self.name}/{self.builder_config.name}"  # every folder numbers its own
+
     def read(self, folder):
         root, rows = self.builder_config.root, self.builder_config.rows
         wrong = {row: problem for row in rows if (problem := problem_with(row))}
