@@ -198,6 +198,15 @@ def test_features_are_kept_by_an_evaluation_and_not_by_scores(tmp_path, config, 
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "features").iterdir()}
 
 
+def test_an_encoder_of_two_representations_looks_at_the_images_once(tmp_path, config, domains, encoder, looked_at):
+    images = seen(config, domains)
+    found = evaluation.evaluate(model(raw=encoder, learned=encoder), config, domains, images, tmp_path)
+    assert looked_at == [12] and found["raw"]["mAP"] == found["learned"]["mAP"]
+    encoder.set_weights([2 * values for values in encoder.get_weights()])
+    evaluation.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    assert len(list((tmp_path / "evaluation" / "features").glob("*.npy"))) == 1  # what no longer holds is removed
+
+
 # --------------------------------------------------------------------- re-ranking
 
 

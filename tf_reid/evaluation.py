@@ -44,14 +44,16 @@ def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False
     results, scored = {}, domains[scored_domain(config)]
     trials = fair_trials(config, scored, seen)
     calibrating = _calibrating(config, scored, seen) if rates is not None else {}
+    store = Store(folder / "evaluation" / "features")
     for name, encoders in model.representations().items():
-        store = Store(folder / "evaluation" / "features", name) if can_keep(encoders) else None
-        comparison = _comparison(encoders, scored, [*trials, *calibrating.values()], config, store)
+        keeping = store if can_keep(encoders) else None
+        comparison = _comparison(encoders, scored, [*trials, *calibrating.values()], config, keeping)
         results[name] = _score(comparison, scored, trials, config)
         if rates is not None:
             found = [_verify(comparison, scored, trial, calibrating.get(trial.name), rates, config) for trial in trials]
             results[name]["verification"] = verification.average(found)
         _look_at(name, comparison, scored, trials[0], config, folder)
+    store.remove_the_rest()
     if rates is not None:
         found = {name: result["verification"]["curve"] for name, result in results.items()}
         pictures.write_png(folder / "evaluation" / "roc.png", curves.roc(found))
