@@ -41,6 +41,7 @@ class Builder(PedestrianBuilder):
     TEST_SETS = 20
     TEST_PERSONS = 100
     VALIDATION_PERSONS = 100
+    NEW_PERSONS: ClassVar = {"train": 767, "test": 700}
 
     def read(self, folder):
         path = folder / "cuhk-03.mat"
@@ -132,7 +133,14 @@ class Builder(PedestrianBuilder):
             ) from None
         if missing := splits.keys() - {record.file for record in records}:
             self.report(f"{path} names {len(missing)} images that cuhk-03.mat does not have, such as {min(missing)}")
-        return [dataclasses.replace(record, split=splits[record.file]) for record in records if record.file in splits]
+        records = [
+            dataclasses.replace(record, split=splits[record.file]) for record in records if record.file in splits
+        ]
+        for part, count in self.NEW_PERSONS.items():
+            persons = {record.person for record in records if (record.split == "train") == (part == "train")}
+            if len(persons) != count:
+                self.report(f"{path} names {len(persons)} persons to {part} on, not {count}: replace it, or remove it")
+        return records
 
 
 def read_image(path: pathlib.Path, variant: str, pair: int, row: int, column: int) -> np.ndarray:
