@@ -151,11 +151,11 @@ def folder(tmp_path, write_image, *files):
             "all gallery images of a query's person are of the query's own camera, or of one that the protocol ignores",
         ),
         (
-            ["train/1_c1.jpg", "gallery/1_c1_b.jpg"],
+            ["train/2_c1.jpg", "gallery/1_c1_b.jpg"],
             "no image has the split query; the splits there are gallery, train",
         ),
         (
-            ["query/1_c1.jpg", "train/1_c1.jpg"],
+            ["query/1_c1.jpg", "train/2_c1.jpg"],
             "no image has the split gallery; the splits there are query, train",
         ),
     ],

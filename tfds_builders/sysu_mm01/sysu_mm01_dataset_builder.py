@@ -155,8 +155,8 @@ class Builder(PedestrianBuilder):
             others = f", and is wrong of {len(misfits) - 1} more persons and cameras" if misfits[1:] else ""
             self.report(
                 f"{path} does not fit the images: it counts {len(orders[camera, person][0])} of person {person:04d} in "
-                f"cam{camera} where there are {len(files[camera, person])}{others}; complete the copy, or remove the file "
-                "for seeded draws"
+                f"cam{camera} where there are {len(files[camera, person])}{others}; complete the copy, or remove "
+                "the file for seeded draws"
             )
         return [
             {
