@@ -102,7 +102,7 @@ def images_a_second(steps=150, batch=64) -> float:
     camera = np.arange(len(encoded)) % 2
     person = np.arange(len(encoded)) // 4 + 1
     text = np.full(len(encoded), "")
-    records = data.Records("benchmark", encoded, person, camera, text, text, text, {}, "")
+    records = data.Records("benchmark", encoded, person, camera, text, text, text, {}, "", "benchmark")
     options = {"seed": 0, "stage": 0, "start": 0, "steps": 20 + steps, "image_size": SIZE, "flip": True, "pad": 10}
     sampler = data.pairs(records, Stage(steps=steps, batch_size=batch, optimizers={}))
     batches = iter(data.training_batches({"source": records}, sampler, **options))

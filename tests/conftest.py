@@ -85,7 +85,7 @@ def random_batch(images=8, seed=0):
     }
 
 
-def make_records(person, camera, split=None, size=SIZE, name="test", protocols=None):
+def make_records(person, camera, split=None, size=SIZE, name="test", protocols=None, population=None):
     """Records with noise for images; every image's red channel is its index."""
     rng = np.random.default_rng(0)
     images = np.empty(len(person), object)
@@ -103,6 +103,7 @@ def make_records(person, camera, split=None, size=SIZE, name="test", protocols=N
         split=np.array(split if split is not None else ["train"] * len(person)),
         protocols=protocols or {"market": {"kind": "market"}},
         default_protocol="market",
+        population=population or name,
     )
 
 

@@ -198,6 +198,15 @@ def test_features_are_kept_by_an_evaluation_and_not_by_scores(tmp_path, config, 
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "features").iterdir()}
 
 
+def test_an_encoder_of_two_representations_looks_at_the_images_once(tmp_path, config, domains, encoder, looked_at):
+    images = seen(config, domains)
+    found = evaluation.evaluate(model(raw=encoder, learned=encoder), config, domains, images, tmp_path)
+    assert looked_at == [12] and found["raw"]["mAP"] == found["learned"]["mAP"]
+    encoder.set_weights([2 * values for values in encoder.get_weights()])
+    evaluation.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    assert len(list((tmp_path / "evaluation" / "features").glob("*.npy"))) == 1  # what no longer holds is removed
+
+
 # --------------------------------------------------------------------- re-ranking
 
 
@@ -270,3 +279,35 @@ def test_validation_persons_calibrate_where_there_are_any(tmp_path, config, caps
     printed = capsys.readouterr().out
     assert "raw: the same person or not, 12 and 24 pairs; equal error rate 0.00 %" in printed
     assert "set at 50 % false matches of other persons" in printed
+
+
+@pytest.mark.parametrize("why_not", ["trained on", "one camera", "no query"])
+def test_validation_persons_who_cannot_calibrate_leave_it_to_the_halves(why_not, tmp_path, config):
+    person, camera = np.repeat(np.arange(1, 8), 4), np.tile([1, 1, 2, 2], 7)
+    if why_not == "one camera":
+        camera[person == 5], camera[person == 6] = 1, 2
+    elif why_not == "no query":
+        camera[(person == 5) | (person == 6)] = 2
+    protocol = {"kind": "trials", "test_persons": [[1, 2, 3, 4]], "validation_persons": [[5, 6]]}
+    protocol |= {"query_cameras": [1], "gallery_cameras": [2]}
+    scored = make_records(person, camera, name="a", protocols={"market": protocol})
+    domains = {"source": scored, "target": scored}
+    images = seen(config, domains)
+    if why_not == "trained on":
+        images["source"] = scored.take(person > 4)
+    found = evaluation.evaluate(model(raw=blind), config, domains, images, tmp_path, rates=(0.5,))["raw"]
+    calibrating = {key: found["verification"][f"calibration_{key}"] for key in ("same_pairs", "different_pairs")}
+    assert calibrating == {"same_pairs": 8, "different_pairs": 8}  # of two persons of the test, as many as are held out
+    assert calibrating.items() <= found["verification"].items()
+
+
+def test_the_halves_compare_their_own_persons_alone(tmp_path, config, twelve_persons, monkeypatch):
+    sizes, original = [], scoring.Comparison.distances
+    monkeypatch.setattr(
+        scoring.Comparison,
+        "distances",
+        lambda self, trial: sizes.append((len(trial.query), len(trial.gallery))) or original(self, trial),
+    )
+    images = seen(config, twelve_persons)
+    evaluation.evaluate(model(raw=blind), config, twelve_persons, images, tmp_path, rates=(0.1,))
+    assert sizes == [(10, 10), (10, 10), (20, 20)]  # the last is for the rank list

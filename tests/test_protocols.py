@@ -260,12 +260,34 @@ def test_multi_query_averages_the_images_of_the_querys_person_and_camera():
     assert trial.cmc == "identity"
     (single,) = trials(person, camera, split, {"kind": "market"})
     assert single.averaged is None and single.query_images.tolist() == [0, 4, 5]
-    part = trial.part(np.array([False, True, True]))
+    part = trial.part(np.array([False, True, True]), np.array([True]))
     assert part.query.tolist() == [4, 5] and [images.tolist() for images in part.averaged] == [[4], [5, 2]]
     assert part.gallery.tolist() == [6] and part.cmc == "identity"
+    assert trial.part(np.array([True, True, True]), np.array([False])).gallery.tolist() == []
     assert train_mask(person, split, {"kind": "market", "multi_query": True}).tolist() == [False] * 7 + [True]
     with pytest.raises(ValueError, match="No record has the split 'multi_query'"):
         trials([1, 1], [1, 2], np.array(["query", "gallery"]), {"kind": "market", "multi_query": True})
+
+
+@pytest.mark.parametrize("options", [{"query_cameras": [1], "gallery_cameras": [2]}, {"two_random_cameras": True}])
+def test_multi_query_images_have_no_part_in_other_trials(options):
+    person, camera = np.repeat([1, 2, 3], 6), np.tile([1, 1, 1, 2, 2, 2], 3)
+    split = np.tile(["query", "multi_query", "multi_query", "gallery", "gallery", "multi_query"], 3)
+    protocol = {"kind": "trials", "test_persons": [[1, 2]], **options}
+    used = np.zeros(18, bool)
+    for seed in range(20):
+        (trial,) = trials(person, camera, split, protocol, seed)
+        used[trial.query] = used[trial.gallery] = True
+    assert used.tolist() == ((person < 3) & (split != "multi_query")).tolist()
+    assert train_mask(person, split, protocol).tolist() == ((person == 3) & (split != "multi_query")).tolist()
+
+
+def test_those_who_are_kept_out_are_trained_on_in_no_round_and_tested_in_theirs():
+    protocol = PROTOCOL | {"validation_persons": [[4], [1]], "kept_out": [3, 5]}
+    assert [sorted(set(PERSON[train_mask(PERSON, SPLIT, protocol, number)])) for number in (0, 1)] == [[6], [2]]
+    assert set(PERSON[trials(PERSON, CAMERA, SPLIT, protocol)[0].query]) == {1, 2, 3}
+    market = {"kind": "market", "kept_out": [2]}
+    assert train_mask([1, 2, 3], ["train", "train", "query"], market).tolist() == [True, False, False]
 
 
 # --------------------------------------------------------------------- mistakes

@@ -126,6 +126,25 @@ def test_an_unknown_protocol_is_named_with_those_there_are():
         splits.protocol_of(both, "three")
 
 
+@pytest.mark.parametrize(("population", "expected"), [("people", [0]), (None, [0, 1, 2])])
+def test_another_variant_of_the_source_is_not_scored_on_its_persons(population, expected):
+    """As cuhk03/labeled is not after cuhk03/detected, whose files have names of their own."""
+    source, target = (make_records(PERSON, CAMERA, name=name, population=population) for name in ("a/one", "a/two"))
+    source.file[:] = [f"one/{file}" for file in source.file]
+    for one in (source, target):
+        one.protocols.update(market=THREE_TRIALS)
+    config = settings(source="a/one", target="a/two")
+    seen = splits.training_records(config, {"source": source, "target": target})
+    assert numbers_of(splits.fair_trials(config, target, seen)) == expected
+    seen["source"] = source
+    if population:
+        message = r"a/two holds persons who are trained on; .*, or score on other persons than those of a/one\."
+        with pytest.raises(ConfigError, match=message):
+            splits.fair_trials(config, target, seen)
+    else:
+        assert numbers_of(splits.fair_trials(config, target, seen)) == expected
+
+
 # --------------------------------------------------------------------- training records
 
 

@@ -96,6 +96,14 @@ def test_pairs_are_of_different_cameras_without_junk_and_distractors(entries, mo
     assert (same, different) == ([8], [6])
 
 
+@pytest.mark.parametrize("counted", [1, 7])
+def test_pairs_are_counted_a_part_at_a_time(counted, monkeypatch):
+    some = of(np.linspace(0, 1, 20), np.linspace(0.5, 1.5, 100), 3)
+    expected = verify(some, some, [0.1])
+    monkeypatch.setattr(verification, "COUNTED", counted)
+    assert verify(some, some, [0.1]) == expected
+
+
 def test_the_mean_over_trials_is_taken_number_by_number():
     few = of([0.1, 0.6], np.linspace(0.5, 1, 50))
     one, other = verify(few, few, [0.1]), verify(few, of([0.1], [0.4, 0.5, 0.6]), [0.1])

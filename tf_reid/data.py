@@ -6,7 +6,7 @@ run goes on with the very batch that was next.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +27,7 @@ class Records:
         split: str [N], "train", "query" or "gallery", in some data sets "multi_query".
         protocols: name -> protocol, see `tf_reid.protocols`.
         default_protocol: the one that is used where none is asked for.
+        population: whose persons the ids are; in two data sets of one population, one number is one person.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Records:
     split: np.ndarray
     protocols: dict
     default_protocol: str
+    population: str
 
     def __len__(self):
         return len(self.images)
@@ -45,8 +47,7 @@ class Records:
     def take(self, chosen) -> "Records":
         """The records at these indices, or where this mask is true."""
         columns = ("images", "person", "camera", "modality", "file", "split")
-        taken = {column: getattr(self, column)[chosen] for column in columns}
-        return Records(self.name, **taken, protocols=self.protocols, default_protocol=self.default_protocol)
+        return replace(self, **{column: getattr(self, column)[chosen] for column in columns})
 
 
 def load_records(builder) -> Records:
@@ -71,6 +72,7 @@ def load_records(builder) -> Records:
         **arrays,
         protocols=metadata["protocols"],
         default_protocol=metadata["default_protocol"],
+        population=builder.population,
     )
 
 

@@ -44,14 +44,16 @@ def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False
     results, scored = {}, domains[scored_domain(config)]
     trials = fair_trials(config, scored, seen)
     calibrating = _calibrating(config, scored, seen) if rates is not None else {}
+    store = Store(folder / "evaluation" / "features")
     for name, encoders in model.representations().items():
-        store = Store(folder / "evaluation" / "features", name) if can_keep(encoders) else None
-        comparison = _comparison(encoders, scored, [*trials, *calibrating.values()], config, store)
+        keeping = store if can_keep(encoders) else None
+        comparison = _comparison(encoders, scored, [*trials, *calibrating.values()], config, keeping)
         results[name] = _score(comparison, scored, trials, config)
         if rates is not None:
             found = [_verify(comparison, scored, trial, calibrating.get(trial.name), rates, config) for trial in trials]
             results[name]["verification"] = verification.average(found)
         _look_at(name, comparison, scored, trials[0], config, folder)
+    store.remove_the_rest()
     if rates is not None:
         found = {name: result["verification"]["curve"] for name, result in results.items()}
         pictures.write_png(folder / "evaluation" / "roc.png", curves.roc(found))
@@ -115,32 +117,44 @@ def _score(comparison, scored, trials, config):
 
 
 def _calibrating(config, scored, seen):
-    """A trial's name -> the trial of its validation persons, where the protocol has such."""
+    """A trial's name -> the trial of its validation persons, where there are such who can set a threshold fairly.
+
+    They cannot if they were trained on, or if no two cameras saw one of them.
+    """
     protocol = protocol_of(scored, config.evaluate.protocol)
     if not protocol.get("validation_persons") or protocol.get("gallery_files"):
         return {}  # files name test persons alone
     theirs = {"test_persons": protocol["validation_persons"], "validation_persons": None, "distractors": None}
-    return {trial.name: trial for trial in fair_trials(config, scored, seen, protocol=protocol | theirs)}
+    try:
+        found = fair_trials(config, scored, seen, protocol=protocol | theirs)
+    except ValueError:  # none is fair, or one has no query or gallery
+        return {}
+    return {trial.name: trial for trial in found if _can_be_told(scored, trial)}
+
+
+def _can_be_told(scored, trial):
+    """Whether a trial has pairs of one person and of two, from different cameras."""
+    nothing = np.zeros(len(trial.gallery), np.float32)
+    blocks = _pairs(lambda block: np.broadcast_to(nothing, (block.stop - block.start, len(nothing))), scored, trial)()
+    return all(np.sum([(len(same), len(different)) for same, different in blocks], axis=0))
 
 
 def _verify(comparison, scored, trial, calibrating, rates, config):
     """Thresholds set on the validation persons where there are such, else on one half of a trial's persons."""
-
-    def pairs(trial, persons=None):
-        query, gallery = (np.array(scored.person[part]) for part in (trial.query, trial.gallery))
-        if persons is not None:
-            trial, query = trial.part(np.isin(query, persons)), query[np.isin(query, persons)]
-            gallery[~np.isin(gallery, persons)] = -1
-        cameras = scored.camera[trial.query], scored.camera[trial.gallery]
-        distances = comparison.distances(trial)
-        return verification.pairs(distances, query, cameras[0], gallery, cameras[1], trial.ignored_cameras)
-
     if calibrating is not None:
-        return verification.verify(pairs(calibrating), pairs(trial), rates)
-    persons = np.unique(scored.person[np.concatenate([trial.query, trial.gallery])])
-    persons = np.random.default_rng(config.run.seed).permutation(persons[persons > 0])
-    halves = persons[: len(persons) // 2], persons[len(persons) // 2 :]
-    return verification.verify(pairs(trial, halves[0]), pairs(trial, halves[1]), rates)
+        parts = calibrating, trial
+    else:
+        person = scored.person[trial.query], scored.person[trial.gallery]
+        persons = np.unique(np.concatenate(person))
+        persons = np.random.default_rng(config.run.seed).permutation(persons[persons > 0])
+        halves = persons[: len(persons) // 2], persons[len(persons) // 2 :]
+        parts = (trial.part(np.isin(person[0], half), np.isin(person[1], half)) for half in halves)
+    return verification.verify(*(_pairs(comparison.distances(part), scored, part) for part in parts), rates)
+
+
+def _pairs(distances, scored, trial):
+    query, gallery = ((scored.person[part], scored.camera[part]) for part in (trial.query, trial.gallery))
+    return verification.pairs(distances, *query, *gallery, trial.ignored_cameras)
 
 
 def _baselines(model, config, domains, seen):

@@ -13,21 +13,23 @@ A data set stores its protocol as a dictionary of plain values (it survives JSON
      "shots": 1,                            gallery images kept per person (default: null, all)
      "shots_per_camera": true,              `shots` of each person and camera (default: false, of each person)
      "gallery_files": [[...], [...]],       one list of file names a round: the gallery is exactly these records
-                                            (official draws); without gallery_cameras, distractors, shots and repeats
+                                            (official draws), and gallery_cameras, if given, only say whence they are;
+                                            without distractors, shots, repeats and both_directions
      "repeats": 10,                         each round's gallery is drawn so many times (default: 1)
      "two_random_cameras": true,            for every test person two of the cameras that see him are drawn: one random
                                             image of the first is the query, `shots` of the second are in the gallery;
                                             persons seen by one camera take no part. Without query_cameras and
                                             gallery_cameras
      "both_directions": true,               once more with the cameras' parts exchanged (default: false)
-     "validation_persons": [[...], [...]]}  one list a round, never trained on (default: none)
+     "validation_persons": [[...], [...]]}  one list a round, never trained on, to set thresholds by (default: none)
 
 Either kind may have
 
+     "kept_out": [...],                ids of others who are never trained on, in any round (default: none)
      "ignored_cameras": [[3, 2]],           for a query of camera 3, gallery images of camera 2 are left out
      "cmc": "identity"                      CMC by the rank among identities, see `tf_reid.metrics` (default: "image")
 
-`shots` never thins out distractors.
+`shots` never thins out distractors. Records of the split "multi_query" take no part in kind "trials".
 """
 
 from collections import defaultdict
@@ -64,17 +66,18 @@ class Trial:
         """Every image that a query's feature is made of, int64 indices."""
         return self.query if self.averaged is None else np.unique(np.concatenate([self.query, *self.averaged]))
 
-    def part(self, queries) -> "Trial":
-        """The same trial with some of its queries (bool mask)."""
+    def part(self, queries, gallery) -> "Trial":
+        """The same trial with some of its queries and of its gallery images (bool masks)."""
         averaged = None if self.averaged is None else [self.averaged[i] for i in np.flatnonzero(queries)]
-        return replace(self, query=self.query[queries], averaged=averaged)
+        return replace(self, query=self.query[queries], gallery=self.gallery[gallery], averaged=averaged)
 
 
 def trials(person, camera, split, protocol, seed=0, file=None):
     """The rounds in which a data set is scored.
 
     Args:
-        person, camera: int [N]. split: [N] of "train", "query", "gallery" or "multi_query"; kind "trials" ignores it.
+        person, camera: int [N].
+        split: [N] of "train", "query", "gallery" or "multi_query"; kind "trials" reads the last alone.
         protocol: see the top of this file.
         seed: decides every draw, independently for each round, direction and repeat.
         file: [N] names, for protocols with `gallery_files`.
@@ -88,6 +91,7 @@ def trials(person, camera, split, protocol, seed=0, file=None):
     """
     person, camera, split = np.asarray(person), np.asarray(camera), np.asarray(split)
     _check(protocol)
+    person = _without_multi_query(person, split, protocol)
     rules = {
         "ignored_cameras": tuple(tuple(pair) for pair in protocol.get("ignored_cameras") or ()),
         "cmc": protocol.get("cmc", "image"),
@@ -126,7 +130,8 @@ def train_mask(person, split, protocol, trial=0):
 
     Returns:
         bool [N]. Kind "market": the split "train". Kind "trials": all persons but the round's test and
-        validation persons, the distractors, and the ids 0 and −1, which name no one person.
+        validation persons, the distractors, and the ids 0 and −1, which name no one person. Of either kind none
+        of the persons that the protocol keeps out.
 
     Raises:
         ValueError: an unknown kind, a missing key, or a round that does not exist.
@@ -136,12 +141,13 @@ def train_mask(person, split, protocol, trial=0):
     rounds = 1 if protocol["kind"] == "market" else len(protocol["test_persons"])
     if not 0 <= trial < rounds:
         raise ValueError(f"There is no trial {trial}: this protocol has {rounds}, counted from 0.")
+    allowed = ~np.isin(person, protocol.get("kept_out") or [])
     if protocol["kind"] == "market":
-        return split == "train"
-    kept_out = [*protocol["test_persons"][trial], *(protocol.get("distractors") or [])]
+        return allowed & (split == "train")
+    tested = [*protocol["test_persons"][trial], *(protocol.get("distractors") or [])]
     if protocol.get("validation_persons"):
-        kept_out += protocol["validation_persons"][trial]
-    return (person > 0) & ~np.isin(person, kept_out)
+        tested += protocol["validation_persons"][trial]
+    return allowed & (_without_multi_query(person, split, protocol) > 0) & ~np.isin(person, tested)
 
 
 def _check(protocol):
@@ -173,6 +179,11 @@ def _check(protocol):
                 f"'{key}' has {len(protocol[key])} lists and 'test_persons' {len(protocol['test_persons'])}: "
                 "the protocol needs one of each a trial."
             )
+
+
+def _without_multi_query(person, split, protocol):
+    """The persons, where the protocol is of kind "trials" those of the split "multi_query" made junk: −1."""
+    return person if protocol["kind"] == "market" else np.where(split == "multi_query", -1, person)
 
 
 def _market(person, camera, split, multi_query, rules):

@@ -43,7 +43,7 @@ def extract_roles(encoders: dict, records: data.Records, trials, image_size, *, 
 
     Args:
         encoders: see `ReIDModel.encoders`; an entry "similarity" is passed over, see `Comparison`.
-        store: a `feature_store.Store` (of one representation) to take features from and to put new ones in, or None.
+        store: a `feature_store.Store` to take features from and to put new ones in, or None.
 
     Returns:
         two arrays float32 [N, D] by the records' indices, or one twice; rows that no trial needs are undefined.

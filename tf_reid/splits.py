@@ -73,9 +73,10 @@ def fair_trials(
     adapted: bool | None = None,
     protocol: dict | None = None,
 ) -> list[protocols.Trial]:
-    """The trials that a run may be scored in: those none of whose images it was trained on.
+    """The trials that a run may be scored in: those none of whose images it was trained on, nor of whose persons.
 
-    A target of which `all` images were seen, without their labels, is scored in every trial.
+    Persons count where they had labels: in the source, if its ids and those of what is scored are the same people's. A
+    target of which `all` images were seen, without their labels, is scored in every trial.
 
     Args:
         records: of the scored domain.
@@ -88,9 +89,9 @@ def fair_trials(
     """
     protocol = protocol or protocol_of(records, config.evaluate.protocol)
     found = protocols.trials(records.person, records.camera, records.split, protocol, file=records.file)
-    trained_on, labelled = np.zeros(len(records), bool), seen["source"].name == records.name
+    trained_on, labelled = np.zeros(len(records), bool), seen["source"].population == records.population
     if labelled:
-        trained_on |= np.isin(records.file, seen["source"].file)
+        trained_on |= np.isin(records.person, seen["source"].person)
     if scored_domain(config) == "target" and config.data.target_split == "train":
         if adapted is None:
             stages = METHODS[config.method["name"]].STAGES
@@ -102,9 +103,12 @@ def fair_trials(
     ]
     if not fair:
         key = "data.source_split" if labelled else "data.target_split"
+        whom, others = "persons who" if labelled else "images that", ""
+        if labelled and seen["source"].name != records.name:
+            others = f", or score on other persons than those of {seen['source'].name}"
         raise ConfigError(
-            f"Every trial of {records.name} holds images that are trained on; set {key}=train "
-            "and keep evaluate.protocol as it was in training."
+            f"Every trial of {records.name} holds {whom} are trained on; set {key}=train and keep evaluate.protocol as "
+            f"it was in training{others}."
         )
     return fair
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-BLOCK_ENTRIES = 2**22  # distances held at once
+BLOCK_ENTRIES = 2**25  # distances held at once: 128 MiB, half a GiB with all that is made of them
+COUNTED = 2**22  # of them that are counted at once, in double precision
 BINS = 2**18  # to which the range of the distances is resolved
 CURVE = np.concatenate([[0.0], np.logspace(-4, 0, 81)])  # false-match rates at which a curve is written down
 RATES = (1e-3, 1e-2)
@@ -26,7 +27,7 @@ def pairs(distances, query_person, query_camera, gallery_person, gallery_camera,
     Returns:
         A callable that yields, anew at each call, the distances of one person's pairs and of two persons', float [n].
     """
-    size = max(1, BLOCK_ENTRIES // len(gallery_person))
+    size = max(1, BLOCK_ENTRIES // max(1, len(gallery_person)))
 
     def blocks():
         for start in range(0, len(query_person), size):
@@ -121,8 +122,9 @@ def _counts(blocks: Pairs, name):
     step = (high - low) / (BINS - 1) or 1.0
     for kinds in blocks():
         for kind, found in enumerate(kinds):
-            place = np.ceil((found.astype(np.float64) - low) / step).astype(np.int64) + 1
-            counts[kind] += np.bincount(np.minimum(place, BINS), minlength=BINS + 1)
+            for start in range(0, len(found), COUNTED):
+                place = np.ceil((found[start : start + COUNTED].astype(np.float64) - low) / step).astype(np.int64) + 1
+                counts[kind] += np.bincount(np.minimum(place, BINS), minlength=BINS + 1)
     totals = counts.sum(axis=1)
     if not totals.all():
         which = "one person" if not totals[0] else "two persons"

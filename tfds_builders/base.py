@@ -7,8 +7,6 @@ import dataclasses
 import os
 import pathlib
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
@@ -19,7 +17,7 @@ import tensorflow_datasets as tfds
 
 from tfds_builders import KINDS, DatasetError
 from tfds_builders.pairs import draw_pairs, draw_triplets
-from tfds_builders.sources import Archive, Location, a_few, images_in, locate
+from tfds_builders.sources import DAMAGED, Archive, Location, a_few, images_in, locate
 
 SPLITS = ("train", "query", "gallery")
 MULTI_QUERY = "multi_query"  # a fourth split, of variants that have more images of each query's person and camera
@@ -118,6 +116,11 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         return [f"{cls.name}/{variant}" if variant else cls.name for variant in cls.VARIANTS]
 
     @property
+    def population(self) -> str:
+        """Whose persons the ids are: where two data sets have the same population, one number is one person."""
+        return self.name
+
+    @property
     def archive(self) -> Archive | None:
         """What to look for on disk: `ARCHIVE`, unless a variant is an archive of its own."""
         return self.ARCHIVE
@@ -148,6 +151,15 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             images = "1 image is" if len(misnamed) == 1 else f"{len(misnamed)} images are"
             self.report(f"in {folder} {images} not named like {example}: {a_few(misnamed)}")
         return [(path, match) for path, match in found if match]
+
+    def text(self, table: Location) -> str | None:
+        """Returns what a list says, None where it is not there or cannot be read, which is reported."""
+        try:
+            return table.read_text(encoding="utf-8")
+        except (FileNotFoundError, KeyError):  # on disk, within a zip archive
+            return self.report(f"there is no list {table}: the copy is incomplete")
+        except DAMAGED:
+            return self.report(f"the list {table} is damaged or may not be read: replace it with a sound copy")
 
     def check_counts(self, found: dict[str, int]) -> None:
         """Reports the parts whose number of images differs from `COUNTS`."""
@@ -247,7 +259,7 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             raise DatasetError(
                 f"{self.name}: the image {record.image} may not be read: change its permissions"
             ) from None
-        except (ValueError, OSError, EOFError, cv2.error, zlib.error, zipfile.BadZipFile):
+        except (*DAMAGED, cv2.error):
             raise DatasetError(
                 f"{self.name}: the image {record.image} is damaged: replace it with a sound copy"
             ) from None

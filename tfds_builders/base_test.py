@@ -221,6 +221,23 @@ def test_import_is_cheap():
     assert found.stdout.strip() == "[]"
 
 
+def test_one_number_is_one_person_in_all_data_sets_of_a_population(tmp_path):
+    def population(spec):
+        return tfds_builders.builder(spec, data_dir=tmp_path).population
+
+    assert population("cuhk03/detected") == population("cuhk03/labeled") == "cuhk03"
+    assert population("market1501") == population("market1501/multi_query") != population("msmt17/v1")
+    city, rail = (population(f"synthetic_pedestrians/{place}") for place in ("street", "station"))
+    assert city == population("synthetic_pedestrians/night") == population("synthetic_pedestrians/street_night") != rail
+    folders = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1_c1.jpg").touch()
+        pattern = r"(?P<person>\d)_c(?P<camera>\d)"
+        folders.append(population({"name": "folder", "root": tmp_path / name, "pattern": pattern}))
+    assert folders[0] != folders[1]
+
+
 @pytest.mark.parametrize("name", tfds_builders.DATASETS)
 def test_every_data_set_is_documented(name):
     cls = tfds_builders.builder_class(name)

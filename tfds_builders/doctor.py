@@ -102,6 +102,7 @@ def first_trial(records: list[Record], protocol: dict[str, Any]) -> tuple[list[R
     """Returns the queries and the gallery of a protocol's first trial, where it draws images the first ones."""
     if protocol["kind"] == "market":
         return [r for r in records if r.split == "query"], [r for r in records if r.split == "gallery"]
+    records = [record for record in records if record.split != MULTI_QUERY]
     test, shots = set(protocol["test_persons"][0]), protocol.get("shots")
     if protocol.get("two_random_cameras"):
         views = defaultdict(lambda: defaultdict(list))

@@ -1,10 +1,12 @@
 """The doctor: everything that is wrong at once, why nothing matches, which images are damaged."""
 
+import dataclasses
+
 import pytest
 
 from tfds_builders import DATASETS, builder, builder_class
 from tfds_builders.__main__ import main
-from tfds_builders.base import Record
+from tfds_builders.base import MULTI_QUERY, Record
 from tfds_builders.doctor import Diagnosis, examine, first_trial, look_at_protocol
 from tfds_builders.market1501.market1501_dataset_builder import Builder as Market
 from tfds_builders.viper.viper_dataset_builder import Builder as Viper
@@ -149,11 +151,11 @@ def folder(tmp_path, write_image, *files):
             "all gallery images of a query's person are of the query's own camera, or of one that the protocol ignores",
         ),
         (
-            ["train/1_c1.jpg", "gallery/1_c1_b.jpg"],
+            ["train/2_c1.jpg", "gallery/1_c1_b.jpg"],
             "no image has the split query; the splits there are gallery, train",
         ),
         (
-            ["query/1_c1.jpg", "train/1_c1.jpg"],
+            ["query/1_c1.jpg", "train/2_c1.jpg"],
             "no image has the split gallery; the splits there are query, train",
         ),
     ],
@@ -224,6 +226,13 @@ def test_the_first_trial_of_two_random_cameras():
     diagnosis = Diagnosis()
     look_at_protocol("single_shot", protocol, records((1, 2), (1,), 2), diagnosis)
     assert diagnosis.problems[0].endswith("no query has a valid match: no test person is seen by two cameras")
+
+
+def test_multi_query_images_have_no_part_in_a_drawn_trial():
+    drawn = {"kind": "trials", "test_persons": [[1, 2]], "query_cameras": [1], "gallery_cameras": [2]}
+    more = [dataclasses.replace(record, split=MULTI_QUERY) for record in records((1, 2), (1, 2), 3)]
+    query, gallery = first_trial(records((1, 2), (1, 2), 2) + more, drawn)
+    assert (len(query), len(gallery)) == (4, 4)
 
 
 def test_ignored_cameras_take_matches_away():

@@ -44,6 +44,7 @@ class MarketLayout(PedestrianBuilder, skip_registration=True):
             "view_adaptation": random_cameras_protocol(
                 f"{what}, with {self.VALIDATION_PERSONS} of the training persons held out for validation.",
                 persons["query"],
-                kept_out=[*validation, *others],
+                validation=validation,
+                kept_out=others,
             ),
         }

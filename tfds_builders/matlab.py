@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from typing import Any
 
 import scipy.io
 
-from tfds_builders.sources import Location
+from tfds_builders.sources import DAMAGED, Location
 
 
 def load(path: Location) -> dict[str, Any]:
@@ -20,13 +18,5 @@ def load(path: Location) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return scipy.io.loadmat(file)
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        NotImplementedError,
-        scipy.io.matlab.MatReadError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ):
+    except (*DAMAGED, scipy.io.matlab.MatReadError):
         raise ValueError(f"{path} is no readable MATLAB file") from None

@@ -54,14 +54,20 @@ def trials_protocol(
 
 
 def random_cameras_protocol(
-    description: str, test_persons: Iterable[int], *, kept_out: Iterable[int] = (), repeats: int = 10
+    description: str,
+    test_persons: Iterable[int],
+    *,
+    validation: Iterable[int] = (),
+    kept_out: Iterable[int] = (),
+    repeats: int = 10,
 ) -> dict[str, Any]:
     """Describes a single-shot protocol for many cameras: two are drawn for each test person and repeat.
 
     Args:
       description: one sentence.
       test_persons: their ids; one image of each is query, one of another camera is gallery.
-      kept_out: ids of others who are not trained on: held out for validation, or part of no training set.
+      validation: ids of those who are held out of training for validation.
+      kept_out: ids of others who are not trained on, for they are part of no training set.
       repeats: draws to average over.
     """
     protocol = {
@@ -72,8 +78,11 @@ def random_cameras_protocol(
         "shots": 1,
         "repeats": repeats,
     }
-    kept_out = sorted(kept_out)
-    return protocol | {"validation_persons": [kept_out]} if kept_out else protocol
+    if validation := sorted(validation):
+        protocol["validation_persons"] = [validation]
+    if kept_out := sorted(kept_out):
+        protocol["kept_out"] = kept_out
+    return protocol
 
 
 def assign_splits(records: list, protocol: dict[str, Any]) -> list:

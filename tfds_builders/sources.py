@@ -6,12 +6,15 @@ import dataclasses
 import pathlib
 import posixpath
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 Location = pathlib.Path | zipfile.Path
+# What reading a file may raise where it is not sound; RuntimeError: a zip archive with a password or another method.
+DAMAGED = (ValueError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
 
 @dataclasses.dataclass(frozen=True)

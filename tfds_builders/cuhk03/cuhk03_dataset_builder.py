@@ -41,6 +41,7 @@ class Builder(PedestrianBuilder):
     TEST_SETS = 20
     TEST_PERSONS = 100
     VALIDATION_PERSONS = 100
+    NEW_PERSONS: ClassVar = {"train": 767, "test": 700}
 
     def read(self, folder):
         path = folder / "cuhk-03.mat"
@@ -103,14 +104,16 @@ class Builder(PedestrianBuilder):
     def protocols(self, test_sets: list[list[int]]) -> dict[str, dict[str, Any]]:
         what = "The twenty test sets of 100 persons, view 1 against one image a person of view 2, ten draws of each"
         classic = trials_protocol(f"{what}.", test_sets, shots=1) | {"repeats": 10}
-        three_pairs = set(range(1, sum(self.PERSONS[:3]) + 1))
+        first_of_the_rest = sum(self.PERSONS[:3]) + 1
+        three_pairs = set(range(1, first_of_the_rest))
         validation = [
             random_trials(three_pairs - set(test), self.VALIDATION_PERSONS, trials=1, seed=trial)[0]
             for trial, test in enumerate(test_sets)
         ]
         adaptation = classic | {
-            "description": f"{what}, with 100 of the other persons held out for validation.",
+            "description": f"{what}, with 100 others of the first three pairs of cameras held out for validation.",
             "validation_persons": validation,
+            "kept_out": list(range(first_of_the_rest, sum(self.PERSONS) + 1)),
         }
         return {"classic": classic, "view_adaptation": adaptation}
 
@@ -130,7 +133,14 @@ class Builder(PedestrianBuilder):
             ) from None
         if missing := splits.keys() - {record.file for record in records}:
             self.report(f"{path} names {len(missing)} images that cuhk-03.mat does not have, such as {min(missing)}")
-        return [dataclasses.replace(record, split=splits[record.file]) for record in records if record.file in splits]
+        records = [
+            dataclasses.replace(record, split=splits[record.file]) for record in records if record.file in splits
+        ]
+        for part, count in self.NEW_PERSONS.items():
+            persons = {record.person for record in records if (record.split == "train") == (part == "train")}
+            if len(persons) != count:
+                self.report(f"{path} names {len(persons)} persons to {part} on, not {count}: replace it, or remove it")
+        return records
 
 
 def read_image(path: pathlib.Path, variant: str, pair: int, row: int, column: int) -> np.ndarray:

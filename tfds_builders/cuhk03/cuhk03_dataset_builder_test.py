@@ -66,6 +66,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setattr(Builder, "PERSONS", PERSONS)
     for name, value in (("TEST_SETS", 2), ("TEST_PERSONS", 2), ("VALIDATION_PERSONS", 3)):
         monkeypatch.setattr(Builder, name, value)
+    monkeypatch.setattr(Builder, "NEW_PERSONS", {"train": 2, "test": 1})
     return tmp_path
 
 
@@ -78,6 +79,7 @@ def test_official_counts():
     assert Builder.COUNTS == {"detected": 14097, "labeled": 14096}
     assert sum(Builder.PERSONS) == 1467
     assert sum(Builder.PERSONS[:3]) == 1160 + 100 + 100
+    assert sum(Builder.NEW_PERSONS.values()) == 1467
     assert (Builder.TEST_SETS, Builder.TEST_PERSONS, Builder.VALIDATION_PERSONS) == (20, 100, 100)
 
 
@@ -105,7 +107,8 @@ def test_classic_test_sets(tiny, read_back):
     assert classic["test_persons"] == [[3, 4], [1, 9]]
     assert (classic["query_cameras"], classic["gallery_cameras"]) == ([1], [2])
     assert (classic["shots"], classic["repeats"]) == (1, 10)
-    assert "validation_persons" not in classic
+    assert "validation_persons" not in classic and "kept_out" not in classic
+    assert adaptation["kept_out"] == [8, 9]
     assert adaptation["test_persons"] == classic["test_persons"]
     for test, validation in zip(adaptation["test_persons"], adaptation["validation_persons"], strict=True):
         assert len(set(validation)) == 3
@@ -130,6 +133,16 @@ def test_new_protocol_is_the_default_where_its_list_is_there(tiny, read_back, be
         "gallery": {names[3]},
     }
     assert build(tiny, "detected").info.metadata["default_protocol"] == "classic"  # it has a list of its own
+
+
+@pytest.mark.parametrize(
+    "train, query, message", [([1], [3], "names 1 persons to train on, not 2"), ([1, 2], [3, 5], "2 persons to test")]
+)
+def test_new_protocol_of_too_few_or_too_many_persons_is_an_error(tiny, train, query, message):
+    names = ["1_001_1_01.png", "5_001_2_06.png", "4_001_1_01.png", "4_001_2_10.png", "1_002_1_01.png"]
+    write_new_protocol(tiny / "manual/cuhk03_new_protocol_config_labeled.mat", names, train, query, [4])
+    with pytest.raises(tfds_builders.DatasetError, match=message):
+        build(tiny, "labeled")
 
 
 def test_new_protocol_of_other_images_is_an_error(tiny):

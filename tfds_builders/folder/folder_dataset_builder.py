@@ -13,6 +13,7 @@ from tfds_builders import DatasetError
 from tfds_builders.base import MODALITIES, SPLITS, PedestrianBuilder, PedestrianConfig, Record
 from tfds_builders.folder.listing import Row, from_csv, from_pattern
 from tfds_builders.protocols import MARKET
+from tfds_builders.sources import a_few
 
 
 @dataclasses.dataclass(eq=False)
@@ -48,6 +49,10 @@ class Builder(PedestrianBuilder):
         name = f"{re.sub(r'[^A-Za-z0-9]+', '_', root.name)}-{kind}-{fingerprint.hexdigest()[:12]}"
         return FolderConfig(name, kind=kind, root=root, rows=rows)
 
+    @property
+    def population(self):
+        return f"{self.name}/{self.builder_config.name}"  # every folder numbers its own
+
     def read(self, folder):
         root, rows = self.builder_config.root, self.builder_config.rows
         wrong = {row: problem for row in rows if (problem := problem_with(row))}
@@ -78,8 +83,19 @@ class Builder(PedestrianBuilder):
         ]
         if rows and rows[0].split is None:
             records = split_in_halves(records)
+        self.check_splits(records, {number: label for label, number in persons.items()})
         self.info.metadata.update(persons=persons, cameras=cameras)
         return records, {"market": MARKET}
+
+    def check_splits(self, records: list[Record], labels: dict[int, str]) -> None:
+        """Reports persons who would be trained on and tested with."""
+        train, test = ({r.person for r in records if (r.split == "train") == side} for side in (True, False))
+        if both := sorted(train & test):
+            persons = "1 person is" if len(both) == 1 else f"{len(both)} persons are"
+            self.report(
+                f"{persons} in train and also in query or gallery, which no score would be fair to: "
+                f"{a_few([labels[person] for person in both])}; put all images of a person on one side"
+            )
 
 
 def problem_with(row: Row) -> str | None:

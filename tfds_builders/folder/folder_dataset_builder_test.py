@@ -91,13 +91,14 @@ def test_pairs_of_a_folder_without_training_images_are_its_test_images(tmp_path,
 
 
 def test_pattern_may_tell_split_and_modality(tmp_path, write_image, read_back):
-    for split in ("train", "query", "gallery"):
-        write_image(tmp_path / f"images/{split}/infrared/7_c1.jpg")
+    files = {
+        split: f"{split}/infrared/{6 if split == 'train' else 7}_c1.jpg" for split in ("train", "query", "gallery")
+    }
+    for file in files.values():
+        write_image(tmp_path / "images" / file)
     pattern = r"(?P<split>\w+)/(?P<modality>\w+)/(?P<person>\d+)_c(?P<camera>\d)"
     splits = read_back(build(tmp_path / "images", pattern))
-    assert {split: list(examples) for split, examples in splits.items()} == {
-        split: [f"{split}/infrared/7_c1.jpg"] for split in ("train", "query", "gallery")
-    }
+    assert {split: list(examples) for split, examples in splits.items()} == {s: [file] for s, file in files.items()}
     assert {e["modality"] for examples in splits.values() for e in examples.values()} == {1}
 
 
@@ -207,6 +208,20 @@ def test_missing_or_empty_root_is_explained(root, tmp_path):
             "path,person,camera,split",
             ["anna/c3_0.jpg,1,1,train", "bert/c3_0.jpg,2,1,"],
             "row 3 of .* has no split, though others have",
+        ),
+        (
+            "path,person,camera,split",
+            ["anna/c3_0.jpg,anna,1,train", "bert/c3_0.jpg,bert,1,train", "anna/c12_0.jpg,anna,2,query"],
+            "1 person is in train and also in query or gallery, .*: anna; put all images of a person on one side",
+        ),
+        (
+            "path,person,camera,split",
+            [
+                f"{name}/c{c}_0.jpg,{name},1,{s}"
+                for name in ("anna", "bert")
+                for c, s in ((3, "train"), (12, "gallery"))
+            ],
+            "2 persons are in train .*: anna, bert; put",
         ),
         ("path,person,camera", ["anna/c3_0.jpg,-1,1"], "there is no image to build it from"),
     ],

@@ -70,6 +70,7 @@ def test_two_random_cameras_of_each_query_person(tiny):
     assert single["test_persons"] == [[1]]  # neither those trained on nor the distractors
     assert (single["two_random_cameras"], single["shots"], single["repeats"]) == (True, 1, 10)
     assert "validation_persons" not in single
+    assert "kept_out" not in single and "kept_out" not in adaptation
     assert adaptation["validation_persons"] in ([[2]], [[7]])
     assert adaptation["test_persons"] == single["test_persons"]
 

@@ -65,10 +65,9 @@ class Builder(PedestrianBuilder):
 
     def listed(self, table, folder, split: str) -> list[Record]:
         """Returns the images that one list names."""
-        if not table.exists():
-            self.report(f"there is no list {table}: the copy is incomplete")
+        if (text := self.text(table)) is None:
             return []
-        lines = [line for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line for line in text.splitlines() if line.strip()]
         found = [re.fullmatch(r"(\S+/\d+_\d+_(\d+)_\S+) (\d+)", line.strip()) for line in lines]
         if strange := [line for line, match in zip(lines, found, strict=True) if not match]:
             example = "0000/0000_000_01_0303morning_0008_0.jpg 0"

@@ -96,6 +96,12 @@ def test_line_that_cannot_be_read_is_named(tiny):
         build(tiny, "v1")
 
 
+def test_damaged_list_is_named(tiny):
+    (tiny / "manual/MSMT17_V1/list_query.txt").write_bytes(b"\xff\xfe0000")
+    with pytest.raises(tfds_builders.DatasetError, match=r"the list .*list_query\.txt is damaged or may not be read"):
+        build(tiny, "v1")
+
+
 def test_training_person_who_would_be_taken_for_a_test_person_is_an_error(tiny):
     table = tiny / "manual/MSMT17_V1/list_train.txt"
     table.write_text(

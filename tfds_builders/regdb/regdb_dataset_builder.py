@@ -54,10 +54,9 @@ class Builder(PedestrianBuilder):
         listed = {}
         for part in CAMERAS:
             table = folder / f"test_{part.lower()}_{trial}.txt"
-            if not table.exists():
-                self.report(f"there is no list {table}: the copy is incomplete")
+            if (text := self.text(table)) is None:
                 return []
-            found = re.findall(rf"^{part}/(\d+)/\S+ \d+\s*$", table.read_text(encoding="utf-8"), re.MULTILINE)
+            found = re.findall(rf"^{part}/(\d+)/\S+ \d+\s*$", text, re.MULTILINE)
             listed[part] = sorted({int(person) for person in found})
             if len(listed[part]) != self.TEST_PERSONS:
                 self.report(f"{table} names {len(listed[part])} persons, not {self.TEST_PERSONS}")

@@ -1,10 +1,13 @@
 """RegDB on a tiny tree in the official layout."""
 
+import re
 import shutil
+import zipfile
 
 import pytest
 
 import tfds_builders
+from tfds_builders.doctor import examine
 from tfds_builders.regdb.regdb_dataset_builder import Builder
 
 TRIALS = {1: [2, 10], 2: [1, 3]}  # who is tested
@@ -90,6 +93,33 @@ def test_missing_list_is_named(tiny):
     (tiny / "manual/RegDB/idx/test_thermal_2.txt").unlink()
     with pytest.raises(tfds_builders.DatasetError, match=r"there is no list .*test_thermal_2\.txt"):
         build(tiny)
+
+
+def test_damaged_list_is_named(tiny):
+    (tiny / "manual/RegDB/idx/test_visible_2.txt").write_bytes(b"\xff\xfeVisible")
+    with pytest.raises(
+        tfds_builders.DatasetError, match=r"the list .*test_visible_2\.txt is damaged or may not be read"
+    ):
+        build(tiny)
+
+
+@pytest.mark.parametrize("damaged", ["bytes", "checksum", "encrypted"])
+def test_damaged_list_in_an_archive_is_named_by_the_doctor(tiny, tmp_path_factory, damaged):
+    elsewhere = tmp_path_factory.mktemp("zipped")
+    archive = elsewhere / "RegDB.zip"
+    shutil.make_archive(elsewhere / "RegDB", "zip", tiny / "manual", "RegDB")
+    with zipfile.ZipFile(archive) as packed:
+        info = packed.getinfo("RegDB/idx/test_thermal_1.txt")
+    data = bytearray(archive.read_bytes())
+    if damaged == "bytes":  # zlib's
+        start = info.header_offset + 30 + len(info.filename)
+        data[start : start + 20] = b"\xff" * 20
+    else:  # in the table of contents: the entry is 46 bytes long, and then comes the file's name
+        entry = data.rfind(info.filename.encode()) - 46
+        data[entry + (16 if damaged == "checksum" else 8)] ^= 0xFF if damaged == "checksum" else 1
+    archive.write_bytes(data)
+    problems = examine("regdb", data_dir=elsewhere / "data", manual_dir=elsewhere).problems
+    assert any(re.search(r"the list .*test_thermal_1\.txt is damaged or may not be read", one) for one in problems)
 
 
 def test_folder_that_names_no_person_is_an_error(tiny):

@@ -20,9 +20,17 @@ class Builder(PedestrianBuilder):
     SHOTS = 2  # of a test person the first is query, the others gallery
     MORE_PERSONS = 250  # to train on across modalities, which 150 are too few for; seen once by each camera
 
+    @property
+    def places(self) -> list[str]:
+        return self.builder_config.variant.split("_")
+
+    @property
+    def population(self):
+        return f"{self.name}/{DOMAINS[self.places[0]].population}"
+
     def read(self, folder):
         variant = self.builder_config.variant
-        records = [record for place in variant.split("_") for record in self.seen_in(place)]
+        records = [record for place in self.places for record in self.seen_in(place)]
         if variant == "street":
             return records, {"market": MARKET, "two_cameras": self.two_cameras()}
         return records, self.across_modalities() if variant == "street_night" else {"market": MARKET}

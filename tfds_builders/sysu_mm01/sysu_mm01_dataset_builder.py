@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tfds_builders import DatasetError, matlab
-from tfds_builders.base import PedestrianBuilder, Record, configs
-from tfds_builders.sources import Archive, images_below
+from tfds_builders.base import MODALITIES, PedestrianBuilder, Record, configs
+from tfds_builders.sources import Archive, a_few, images_below
 
 CAMERAS = range(1, 7)
 INFRARED = (3, 6)
@@ -65,21 +65,30 @@ class Builder(PedestrianBuilder):
                         )
                     )
         self.check_counts({QUERIES: sum(record.split == "query" for record in records)})
+        self.check_training(train, [record for record in records if record.split == "train"])
         return records, self.protocols(folder / "exp/rand_perm_cam.mat", sorted(test), files)
 
     def listed(self, table, part: str) -> list[int]:
         """Returns the persons of one part: numbers on one line, with commas between them."""
-        try:
-            persons = [int(person) for person in table.read_text(encoding="utf-8").replace(",", " ").split()]
-        except FileNotFoundError:
-            self.report(f"there is no list {table}: the copy is incomplete")
+        if (text := self.text(table)) is None:
             return []
+        try:
+            persons = [int(person) for person in text.replace(",", " ").split()]
         except ValueError:
             self.report(f"{table} is not one line of persons' numbers with commas between them")
             return []
         if len(set(persons)) != self.PERSONS[part]:
             self.report(f"{table} names {len(set(persons))} persons, not {self.PERSONS[part]}")
         return persons
+
+    def check_training(self, persons: set[int], records: list[Record]) -> None:
+        """Reports training persons without an image, and a light without one; how many there are nobody states."""
+        if absent := sorted(persons - {record.person for record in records}):
+            names = a_few([f"{person:04d}" for person in absent])
+            self.report(f"{len(absent)} of the training persons have no image: {names}; the copy is incomplete")
+        for modality in MODALITIES:
+            if not any(record.modality == modality for record in records):
+                self.report(f"the training persons have no {modality} image: the copy is incomplete")
 
     def protocols(self, permutations, test: list[int], files: dict[tuple[int, int], list[str]]) -> dict[str, Any]:
         drawn = self.official_order(permutations, test, files) if permutations.exists() else None
@@ -126,25 +135,41 @@ class Builder(PedestrianBuilder):
         """
         try:
             cells = matlab.load(path)["rand_perm_cam"]
-            return [
-                {
-                    (camera, person): permuted(files[camera, person], cells[camera - 1][0][person - 1][0][trial])
-                    for camera in GALLERIES["all"]
-                    for person in test
-                    if files[camera, person]
-                }
-                for trial in range(TRIALS)
-            ]
+            orders = {
+                (camera, person): numbers(cells[camera - 1][0][person - 1][0])
+                for camera in GALLERIES["all"]
+                for person in test
+            }
         except (ValueError, KeyError, IndexError, TypeError):
             raise DatasetError(
-                f"{self.name}: {path} does not fit the images or cannot be read; replace it, or remove it for seeded "
-                "draws"
+                f"{self.name}: {path} cannot be read or has no ten permutations for every test person; replace it, or "
+                "remove it for seeded draws"
             ) from None
+        misfits = [
+            where
+            for where, trials in orders.items()
+            if any(sorted(order) != list(range(1, len(files[where]) + 1)) for order in trials)
+        ]
+        if misfits:
+            camera, person = misfits[0]
+            others = f", and is wrong of {len(misfits) - 1} more persons and cameras" if misfits[1:] else ""
+            self.report(
+                f"{path} does not fit the images: it counts {len(orders[camera, person][0])} of person {person:04d} in "
+                f"cam{camera} where there are {len(files[camera, person])}{others}; complete the copy, or remove "
+                "the file for seeded draws"
+            )
+        return [
+            {
+                where: [files[where][number - 1] for number in trials[trial]]
+                for where, trials in orders.items()
+                if where not in misfits
+            }
+            for trial in range(TRIALS)
+        ]
 
 
-def permuted(files: list[str], order: np.ndarray) -> list[str]:
-    """Returns the files in an order that counts them from 1; ValueError: it does not name each file once."""
-    order = np.ravel(order).astype(int).tolist()
-    if sorted(order) != list(range(1, len(files) + 1)):
-        raise ValueError("not a permutation of the files")
-    return [files[number - 1] for number in order]
+def numbers(cell: np.ndarray) -> list[list[int]]:
+    """Returns each trial's order of a person's images in a camera; an empty cell: there are none."""
+    if not np.size(cell):
+        return [[]] * TRIALS
+    return [np.ravel(cell[trial]).astype(int).tolist() for trial in range(TRIALS)]

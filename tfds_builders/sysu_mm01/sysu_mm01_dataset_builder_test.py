@@ -1,12 +1,14 @@
 """SYSU-MM01 on a tree of the official shape, whose images are empty, and on a tiny one that is built."""
 
 import collections
+import shutil
 
 import numpy as np
 import pytest
 import scipy.io
 
 import tfds_builders
+from tfds_builders.doctor import examine
 from tfds_builders.sysu_mm01.sysu_mm01_dataset_builder import QUERIES, Builder
 
 TRAIN = [*range(2, 530, 2), *range(1, 64, 2)]  # 296, 99 and 96 persons, their numbers mixed
@@ -163,26 +165,69 @@ def test_splits_modalities_and_bytes(tiny, read_back):
     assert set(metadata["protocols"]["all_single"]["gallery_files"][0]) <= set(splits["gallery"])
 
 
-@pytest.mark.parametrize("images", [1, 3, None])
+@pytest.mark.parametrize("images", [0, 1, 3])
 def test_permutations_that_do_not_fit_are_an_error(tiny, images):
+    write_permutations(tiny / "manual/SYSU-MM01", dict.fromkeys((1, 2, 4, 5), (3, 4)), images, 4)
+    message = rf"it counts {images} of person 0003 in cam1 where there are 2, and is wrong of 7 more"
+    with pytest.raises(tfds_builders.DatasetError, match=message):
+        build(tiny)
+
+
+@pytest.mark.parametrize("removed", [1, 2])
+def test_missing_gallery_images_do_not_shrink_the_official_gallery(tiny, removed):
     root = tiny / "manual/SYSU-MM01"
-    if images:
-        write_permutations(root, dict.fromkeys((1, 2, 4, 5), (3, 4)), images, 4)
-    else:
+    write_permutations(root, dict.fromkeys((1, 2, 4, 5), (3, 4)), 2, 4)
+    for path in sorted((root / "cam4/0004").iterdir())[:removed]:
+        path.unlink()
+    message = rf"it counts 2 of person 0004 in cam4 where there are {2 - removed}; complete the copy, or remove the"
+    with pytest.raises(tfds_builders.DatasetError, match=message):
+        build(tiny)
+    (problem,) = examine("sysu_mm01/train", data_dir=tiny / "data", manual_dir=tiny / "manual").problems
+    assert "person 0004 in cam4" in problem
+
+
+@pytest.mark.parametrize("damage", ["cut", "too few persons", "too few trials"])
+def test_permutations_that_cannot_be_read_are_an_error(tiny, damage):
+    root = tiny / "manual/SYSU-MM01"
+    trials, persons = (9, 4) if damage == "too few trials" else (10, 3)
+    write_permutations(root, dict.fromkeys((1, 2, 4, 5), (3, 4)), 2, persons, trials)
+    if damage == "cut":
         (root / "exp/rand_perm_cam.mat").write_bytes(b"MATL")
-    with pytest.raises(tfds_builders.DatasetError, match=r"rand_perm_cam\.mat does not fit the images or cannot be"):
+    with pytest.raises(
+        tfds_builders.DatasetError, match=r"rand_perm_cam\.mat cannot be read or has no ten permutation"
+    ):
+        build(tiny)
+
+
+@pytest.mark.parametrize(
+    "cameras, message",
+    [
+        ((3, 6), "the training persons have no infrared image"),
+        ((1, 2, 4, 5), "the training persons have no rgb image"),
+        (range(1, 7), "1 of the training persons have no image: 0001"),
+    ],
+)
+def test_missing_training_images_are_reported(tiny, cameras, message):
+    for camera in cameras:
+        shutil.rmtree(tiny / f"manual/SYSU-MM01/cam{camera}/0001")
+    with pytest.raises(tfds_builders.DatasetError, match=message):
         build(tiny)
 
 
 @pytest.mark.parametrize(
     "content, message",
-    [("1,2", r"test_id\.txt names"), ("three", "is not one line of persons"), (None, r"no list .*test_id\.txt")],
+    [
+        ("1,2,3", r"test_id\.txt names"),
+        ("three", "is not one line of persons"),
+        (None, r"no list .*test_id\.txt"),
+        (b"3,\xff4", r"the list .*test_id\.txt is damaged or may not be read: replace it"),
+    ],
 )
 def test_wrong_list_of_persons_is_named(tiny, content, message):
     table = tiny / "manual/SYSU-MM01/exp/test_id.txt"
     if content is None:
         table.unlink()
     else:
-        table.write_text("1,2,3" if content == "1,2" else content)
+        table.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(tfds_builders.DatasetError, match=message):
         build(tiny)
