@@ -311,3 +311,24 @@ def test_the_halves_compare_their_own_persons_alone(tmp_path, config, twelve_per
     images = seen(config, twelve_persons)
     evaluation.evaluate(model(raw=blind), config, twelve_persons, images, tmp_path, rates=(0.1,))
     assert sizes == [(10, 10), (10, 10), (20, 20)]  # the last is for the rank list
+
+
+def test_a_learned_similarity_is_left_out_of_re_ranking(config, domains):
+    both = {"raw": {"image": perfect}, "learned": {"image": perfect, "similarity": None}}
+    method, scored = SimpleNamespace(representations=lambda: both), domains["target"]
+    assert evaluation.representations(method, config, scored) == both
+    config.evaluate.rerank = True
+    assert set(evaluation.representations(method, config, scored)) == {"raw"}
+
+
+def test_sides_with_an_encoder_each_do_not_change_parts(config):
+    protocol = {"kind": "trials", "test_persons": [[1]], "query_cameras": [1], "gallery_cameras": [2]}
+    either = {"one": protocol, "both": protocol | {"both_directions": True}}
+    scored = make_records(PERSON, CAMERA, name="target", protocols=either)
+    views = SimpleNamespace(representations=lambda: {"raw": {"probe": perfect, "gallery": perfect}})
+    config.evaluate.protocol = "one"
+    assert set(evaluation.representations(views, config, scored)) == {"raw"}
+    config.evaluate.protocol = "both"
+    with pytest.raises(ConfigError, match=r"evaluate\.protocol: both of target also takes gallery images as queries"):
+        evaluation.representations(views, config, scored)
+    assert evaluation.representations(model(raw=perfect), config, scored)

@@ -25,8 +25,26 @@ def scores(model, config: Config, domains: dict[str, data.Records], seen: dict[s
     trials = fair_trials(config, scored, seen)
     return {
         name: _score(_comparison(encoders, scored, trials, config), scored, trials, config)
-        for name, encoders in model.representations().items()
+        for name, encoders in representations(model, config, scored).items()
     }
+
+
+def representations(model, config: Config, scored: data.Records) -> dict[str, dict]:
+    """Name -> encoders, of the model's representations that can be scored as configured.
+
+    Raises:
+        ConfigError: the protocol lets probes and galleries change parts, and the method has an encoder for each.
+    """
+    found = model.representations()
+    both = protocol_of(scored, config.evaluate.protocol).get("both_directions")
+    if both and any("probe" in encoders for encoders in found.values()):
+        raise ConfigError(
+            f"evaluate.protocol: {config.evaluate.protocol or scored.default_protocol} of {scored.name} also takes "
+            f"gallery images as queries, but {config.method['name']} has an encoder for each side; choose another one."
+        )
+    if config.evaluate.rerank:  # which needs a distance
+        found = {name: encoders for name, encoders in found.items() if "similarity" not in encoders}
+    return found
 
 
 def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False, rates=None) -> dict:
@@ -45,7 +63,7 @@ def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False
     trials = fair_trials(config, scored, seen)
     calibrating = _calibrating(config, scored, seen) if rates is not None else {}
     store = Store(folder / "evaluation" / "features")
-    for name, encoders in model.representations().items():
+    for name, encoders in representations(model, config, scored).items():
         keeping = store if can_keep(encoders) else None
         comparison = _comparison(encoders, scored, [*trials, *calibrating.values()], config, keeping)
         results[name] = _score(comparison, scored, trials, config)

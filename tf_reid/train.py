@@ -46,6 +46,7 @@ def main(argv=None) -> dict:
     runs.check_classifier(config, seen["source"])
     with strategy.scope():
         model = runs.build_model(config, seen["source"])
+    evaluation.representations(model, config, domains[splits.scored_domain(config)])  # likewise
     if own == folder:
         runs.open_run(folder, config, seen)  # not before: a setting that the method refuses leaves no run behind
     images, persons = len(seen["source"]), model.identities
