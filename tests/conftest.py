@@ -114,6 +114,14 @@ def two_replicas():
 
 
 @pytest.fixture
+def encoder():
+    """A Keras model as small as one that is kept."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((*SIZE, 3))
+    return keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)))
+
+
+@pytest.fixture
 def one_step():
     """(model, stage, batch) -> losses, of one training step outside `fit`."""
 

@@ -164,13 +164,6 @@ def test_scores_are_those_of_an_evaluation_without_files(tmp_path, config, domai
 
 
 @pytest.fixture
-def encoder():
-    keras.utils.set_random_seed(0)
-    images = keras.Input((*SIZE, 3))
-    return keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)))
-
-
-@pytest.fixture
 def looked_at(monkeypatch):
     """How many records went through an encoder, call by call."""
     counts, original = [], scoring.feature_batches

@@ -21,13 +21,6 @@ def records():
 
 
 @pytest.fixture
-def encoder():
-    keras.utils.set_random_seed(0)
-    images = keras.Input((*SIZE, 3))
-    return keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)))
-
-
-@pytest.fixture
 def looked_at(monkeypatch):
     """The records that go through an encoder."""
     seen, original = [], scoring.feature_batches

@@ -92,10 +92,17 @@ def vgg_m(image_size, weights=None) -> keras.Model:
     for name in ("conv3", "conv4", "conv5"):
         x = layers.Conv2D(512, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)(x)
     x = layers.MaxPooling2D(3, 2, name="pool5")(x)
-    network = keras.Model(images, layers.GlobalAveragePooling2D()(x), name="backbone")
-    if weights and weights.endswith(".mat"):
+    from_matlab = bool(weights) and weights.endswith(".mat")
+    network = _averaged(images, x, None if from_matlab else weights)
+    if from_matlab:
         _load_matconvnet(network, weights)
-    elif weights:
+    return network
+
+
+def _averaged(images, x, weights):
+    """The backbone from its input to the global average of its last maps, with weights of a file if there is one."""
+    network = keras.Model(images, layers.GlobalAveragePooling2D()(x), name="backbone")
+    if weights:
         network.load_weights(weights)
     return network
 
@@ -138,10 +145,7 @@ def small(image_size, weights=None) -> keras.Model:
         x = _conv_norm(x, channels, stride, activation="relu")
         x = _conv_norm(x, channels)
         x = layers.ReLU()(x + shortcut)
-    network = keras.Model(images, layers.GlobalAveragePooling2D()(x), name="backbone")
-    if weights:
-        network.load_weights(weights)
-    return network
+    return _averaged(images, x, weights)
 
 
 def small_vgg(image_size, weights=None) -> keras.Model:
@@ -162,10 +166,7 @@ def small_vgg(image_size, weights=None) -> keras.Model:
     for channels in (32, 64, 128, 256):
         x = _conv_norm(_conv_norm(x, channels, activation="relu"), channels, activation="relu")
         x = layers.MaxPooling2D(2)(x)
-    network = keras.Model(images, layers.GlobalAveragePooling2D()(x), name="backbone")
-    if weights:
-        network.load_weights(weights)
-    return network
+    return _averaged(images, x, weights)
 
 
 def _conv_norm(x, channels, stride=1, kernel=3, activation=None):

@@ -34,6 +34,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+Whole = Annotated[int, Field(ge=1)]
 Height_Width = Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=2)]
 
 
@@ -89,7 +90,7 @@ class Stage(Section):
     steps: Count
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32  # images a domain, over all replicas
     positive_share: Share = 0.5  # part of the labelled pairs that show one person
-    images_per_view: Annotated[int, Field(ge=1)] = 1  # of a person in a batch of two views
+    images_per_view: Whole = 1  # of a person in a batch of two views
     optimizers: dict[str, Optimizer]
 
     @pydantic.model_validator(mode="after")
@@ -109,8 +110,8 @@ class Run(Section):
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"  # auto: all GPUs there are
     jit_compile: bool = False  # XLA; one device only
     deterministic: bool = True  # the same run gives the same bits
-    checkpoint_every: Annotated[int, Field(ge=1)] = 500
-    log_every: Annotated[int, Field(ge=1)] = 20
+    checkpoint_every: Whole = 500
+    log_every: Whole = 20
     pictures_every: Count = 500  # 0: none
     evaluate_every: Count = 0  # 0: only at the end
 
@@ -122,7 +123,7 @@ class Evaluate(Section):
     distance: Literal["cosine", "euclidean"] = "cosine"
     rerank: bool = False  # by k-reciprocal neighbours
     flip: bool = False  # average the features of an image and its mirror image
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Whole = 64
 
 
 class Config(Section):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_reid import curves, data, pictures, scoring, verification
+from tf_reid import curves, data, metrics, pictures, scoring, verification
 from tf_reid.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram
 from tf_reid.config import Config, ConfigError
 from tf_reid.feature_store import Store, can_keep
@@ -206,16 +206,13 @@ def _look_at(name, comparison, scored, trial, config, folder, queries=8, ranks=1
     chosen = trial.query[places]
     found = comparison.distances(trial)
     distances = np.concatenate([found(slice(place, place + 1)) for place in places.tolist()])
-    person, camera = scored.person[trial.gallery], scored.camera[trial.gallery]
-    same_person = scored.person[chosen][:, None] == person
-    ignored = np.broadcast_to(person < 0, same_person.shape)
-    if trial.same_camera_ignored:
-        ignored = ignored | same_person & (scored.camera[chosen][:, None] == camera)
-    for a, b in trial.ignored_cameras:
-        ignored = ignored | (scored.camera[chosen][:, None] == a) & (camera == b)
-    distances = np.where(ignored, np.inf, distances)
-    ranks = min(ranks, int((~ignored).sum(axis=1).min()))
+    labels = (part for indices in (chosen, trial.gallery) for part in (scored.person[indices], scored.camera[indices]))
+    matches, hidden, _ = metrics.sorted_out(*labels, trial.same_camera_ignored, trial.ignored_cameras)
+    for row, left_out in zip(distances, hidden, strict=True):
+        row[np.concatenate(left_out)] = np.inf
+    ranks = min(ranks, int(np.isfinite(distances).sum(axis=1).min()))
     order = np.argsort(distances, axis=1, kind="stable")[:, :ranks]
+    right = np.array([np.isin(found, own) for found, own in zip(order, matches, strict=True)])
 
     def pixels(indices):
         batches = data.image_batches(scored.take(indices), config.data.image_size, 64)
@@ -229,7 +226,7 @@ def _look_at(name, comparison, scored, trial, config, folder, queries=8, ranks=1
         pixels(chosen),
         pixels(trial.gallery[shown]),
         np.searchsorted(shown, order),
-        np.take_along_axis(same_person, order, axis=1),
+        right,
         [caption(i) for i in chosen],
         [
             [f"{caption(trial.gallery[g])}\n{row[g]:.3f}" for g in found]

@@ -51,7 +51,7 @@ def score(
     gallery_person, gallery_camera = _labels("gallery", gallery_person, gallery_camera)
     if cmc not in ("image", "identity"):
         raise ValueError(f"cmc is {cmc!r}, but it must be 'image' or 'identity'.")
-    matches, hidden, dropped = _sorted_out(
+    matches, hidden, dropped = sorted_out(
         query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras
     )
     if sum(dropped.values()) == len(query_person):
@@ -191,7 +191,7 @@ def _labels(name, person, camera):
     return person, camera
 
 
-def _sorted_out(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras):
+def sorted_out(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras):
     """-> per query the gallery's right images (int [M]) and those that are left out (a list of int arrays), and why
     queries have no right image (reason -> how many)."""
     unseen, own_unseen = {}, {}  # by the query's camera: images that are left out; cameras of the person's own that are

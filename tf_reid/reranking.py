@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from scipy import sparse
 
-from tf_reid.similarity import METRICS, Similarity, squared_lengths
+from tf_reid.similarity import Similarity, checked, distances_of
 
 BLOCK_ENTRIES = 2**25  # distances held at once: 128 MiB
 ROWS = 4096  # of the sparse matrices that are worked on at once
@@ -57,11 +57,8 @@ class _Images:
     """Queries, then gallery, as one list of features without copying them."""
 
     def __init__(self, query, gallery, metric):
-        if metric not in METRICS:
-            raise ValueError(f"Unknown metric '{metric}': it must be one of {', '.join(METRICS)}.")
-        self.parts, self.metric = (query, gallery), metric
-        squares = [squared_lengths("query", query), squared_lengths("gallery", gallery)]
-        self.squares = np.concatenate(squares)
+        query, gallery, *squares = checked(query, gallery, metric)
+        self.parts, self.metric, self.squares = (query, gallery), metric, np.concatenate(squares)
 
     def __len__(self):
         return len(self.squares)
@@ -81,22 +78,12 @@ class _Images:
         if not only_gallery:
             np.matmul(chosen, query.T, out=found[:, : len(query)])
         np.matmul(chosen, gallery.T, out=found[:, len(query) - first :])
-        return self._distances(found, self.squares[indices, None], self.squares[first:])
+        return distances_of(found, self.squares[indices, None], self.squares[first:], self.metric)
 
     def distances_of_one(self, index, others):
         """float32 [M], of one image to some others."""
         products = self.features(others) @ self.features(np.array([index]))[0]
-        return self._distances(products, self.squares[index], self.squares[others])
-
-    def _distances(self, products, squares, other_squares):
-        if self.metric == "cosine":
-            products /= np.maximum(np.sqrt(other_squares), 1e-12)
-            products /= np.maximum(np.sqrt(squares), 1e-12)
-            return np.subtract(1, products, out=products)
-        products *= -2
-        products += other_squares
-        products += squares
-        return np.maximum(products, 0, out=products)  # rounding can leave a small negative square
+        return distances_of(products, self.squares[index], self.squares[others], self.metric)
 
 
 def _nearest(images, count):

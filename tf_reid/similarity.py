@@ -32,7 +32,7 @@ def ordering(query, gallery, metric: str) -> Similarity:
     Raises:
         ValueError: an unknown metric, features that are not finite or do not fit together.
     """
-    query, gallery, _, squares = _checked(query, gallery, metric)
+    query, gallery, _, squares = checked(query, gallery, metric)
     lengths = np.maximum(np.sqrt(squares), 1e-12)
 
     def cosine(block):
@@ -50,22 +50,30 @@ def ordering(query, gallery, metric: str) -> Similarity:
 
 def distances(query, gallery, metric: str) -> Similarity:
     """As `ordering`, but in the units people know: 1 − cosine (0 to 2), or the Euclidean distance (not squared)."""
-    query, gallery, query_squares, squares = _checked(query, gallery, metric)
-    lengths, query_lengths = (np.maximum(np.sqrt(s), 1e-12) for s in (squares, query_squares))
+    query, gallery, query_squares, squares = checked(query, gallery, metric)
 
-    def cosine(block):
-        product = query[block] @ gallery.T
-        product /= lengths
-        product /= query_lengths[block, None]
-        return np.subtract(1, product, out=product)
+    def similarity(block):
+        found = distances_of(query[block] @ gallery.T, query_squares[block, None], squares, metric)
+        return found if metric == "cosine" else np.sqrt(found, out=found)
 
-    def euclidean(block):
-        product = (-2 * query[block]) @ gallery.T
-        product += squares
-        product += query_squares[block, None]
-        return np.sqrt(np.maximum(product, 0, out=product), out=product)  # rounding can leave a small negative square
+    return similarity
 
-    return cosine if metric == "cosine" else euclidean
+
+def distances_of(products, squares, other_squares, metric: str) -> np.ndarray:
+    """Products of features -> 1 − cosine, or the squared Euclidean distance; in their place.
+
+    Args:
+        products: float32 [B, C] or [C]. squares, other_squares: the features' squared lengths, of such shapes that they
+            go with the products' rows and columns.
+    """
+    if metric == "cosine":
+        products /= np.maximum(np.sqrt(other_squares), 1e-12)
+        products /= np.maximum(np.sqrt(squares), 1e-12)
+        return np.subtract(1, products, out=products)
+    products *= -2
+    products += other_squares
+    products += squares
+    return np.maximum(products, 0, out=products)  # rounding can leave a small negative square
 
 
 def learned(function, query, gallery) -> Similarity:
@@ -89,7 +97,7 @@ def learned(function, query, gallery) -> Similarity:
     return similarity
 
 
-def squared_lengths(name, features) -> np.ndarray:
+def _squared_lengths(name, features) -> np.ndarray:
     """float32 [N]; says so where a feature is not finite."""
     squares = np.einsum("nd,nd->n", features, features)
     if not np.all(np.isfinite(squares)):
@@ -97,7 +105,7 @@ def squared_lengths(name, features) -> np.ndarray:
     return squares
 
 
-def _checked(query, gallery, metric):
+def checked(query, gallery, metric):
     """-> both as float32 and their squared lengths, after one look at them."""
     if metric not in METRICS:
         raise ValueError(f"Unknown metric '{metric}': it must be one of {', '.join(METRICS)}.")
@@ -110,4 +118,4 @@ def _checked(query, gallery, metric):
             f"The query features have {query.shape[1]} dimensions and the gallery features {gallery.shape[1]}: "
             "both must come from encoders of the same output size."
         )
-    return query, gallery, squared_lengths("query", query), squared_lengths("gallery", gallery)
+    return query, gallery, _squared_lengths("query", query), _squared_lengths("gallery", gallery)

@@ -11,12 +11,10 @@ import tensorflow as tf
 from pydantic import Field
 
 from tf_reid.backbones import BACKBONES, Backbone
-from tf_reid.config import NotNegative, Positive, Weights
+from tf_reid.config import NotNegative, Positive, Weights, Whole
 from tf_reid.layers import StandardisedImages, feed_forward
 from tf_reid.losses import identification, squared_distances, triplet
 from tf_reid.methods.base import ReIDModel, Stage
-
-Whole = Annotated[int, Field(ge=1)]
 
 
 class CmGAN(ReIDModel):
@@ -111,8 +109,9 @@ class CmGAN(ReIDModel):
         # 2. The discriminator tells them apart (Eq. 8); the features are what it is given.
         features = tf.stop_gradient(features)
         with tf.GradientTape() as discriminator_tape:
+            logits = self.discriminator(features)
             # Where it does not play it only watches, at full weight.
-            discriminator_losses = {"modality": (self.adversarial_weight or 1.0) * self.modality_loss(features)}
+            discriminator_losses = {"modality": (self.adversarial_weight or 1.0) * modality_loss(logits)}
 
         if self.phase["discriminator_moves"]:
             self.minimize(discriminator_tape, discriminator_losses, "discriminator")
@@ -121,7 +120,7 @@ class CmGAN(ReIDModel):
             if self.raise_below and self.triplet_weight:
                 converged = generator_losses["triplet"] / self.triplet_weight < self.raise_below
                 self.rate_factor.assign(tf.where(converged, self.raise_by, self.rate_factor.read_value()))
-        watched = {"accuracy": self.modality_accuracy(features)}
+        watched = {"accuracy": modality_accuracy(logits)}
         return self.report(generator=generator_losses, discriminator=discriminator_losses | watched)
 
     def generator_losses(self, features, persons) -> dict:
@@ -138,7 +137,7 @@ class CmGAN(ReIDModel):
             both = tf.concat([persons, persons], axis=0)
             losses["identity"] = self.identity_weight * identification(self.identity_head(features), both)  # Eq. 1
         if self.adversarial_weight:
-            losses["confuses"] = -self.adversarial_weight * self.modality_loss(features)
+            losses["confuses"] = -self.adversarial_weight * modality_loss(self.discriminator(features))
         return losses
 
     def triplet_loss(self, features, persons):
@@ -152,17 +151,23 @@ class CmGAN(ReIDModel):
         ways = (square, tf.transpose(square))
         return tf.add_n([triplet(way, same, ~same, self.margin, self.mining) for way in ways])
 
-    def modality_loss(self, features):
-        """Eq. 6: two-way cross-entropy of each image with its own modality, mean over images."""
-        logits = self.discriminator(features)
-        return identification(logits, _infrared(logits))
-
-    def modality_accuracy(self, features):
-        logits = self.discriminator(features)
-        return tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == _infrared(logits), tf.float32))
-
     def encoders(self):
         return {"rgb": self.encoder, "ir": self.encoder}
+
+
+def modality_loss(logits):
+    """Eq. 6: two-way cross-entropy of each image with its own modality, mean over images.
+
+    Args:
+        logits: float32 [2P, 2], those of the RGB images before those of the infrared ones.
+    """
+    return identification(logits, _infrared(logits))
+
+
+def modality_accuracy(logits):
+    """The share of images whose modality is told; `logits` as in `modality_loss`."""
+    told = tf.argmax(logits, axis=1, output_type=tf.int32)
+    return tf.reduce_mean(tf.cast(told == _infrared(logits), tf.float32))
 
 
 def _infrared(rows):

@@ -5,21 +5,18 @@ https://arxiv.org/abs/1806.04533.
 """
 
 import os
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import keras
 import tensorflow as tf
 from keras import layers
-from pydantic import Field
 
 from tf_reid.backbones import Backbone
 from tf_reid.classifier import SiameseClassifier
-from tf_reid.config import ExistingPath, NotNegative, Share, Weights
+from tf_reid.config import Count, ExistingPath, NotNegative, Share, Weights, Whole
 from tf_reid.layers import InstanceNorm, ReflectPad, gan_init
 from tf_reid.losses import l1, least_squares, verification
 from tf_reid.methods.base import ReIDModel, Stage
-
-Whole = Annotated[int, Field(ge=1)]
 
 
 class SimPGAN(ReIDModel):
@@ -83,7 +80,7 @@ class SimPGAN(ReIDModel):
         cycle_weight: NotNegative = 10.0,
         similarity_weight: NotNegative = 1.0,
         identity_weight: NotNegative = 0.0,
-        pool_size: Annotated[int, Field(ge=0)] = 50,
+        pool_size: Count = 50,
     ):
         super().__init__(image_size, identities, seed)
         self.classifier = SiameseClassifier(image_size, identities, backbone, weights, dropout)

@@ -3,18 +3,15 @@
 "Cross-Entropy Adversarial View Adaptation for Person Re-identification", Wu, Hong, Wang and Wang, 2019.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import tensorflow as tf
-from pydantic import Field
 
 from tf_reid import losses
 from tf_reid.backbones import BACKBONES, Backbone
-from tf_reid.config import NotNegative, Positive, Weights
+from tf_reid.config import NotNegative, Positive, Weights, Whole
 from tf_reid.layers import feed_forward
 from tf_reid.methods.base import ReIDModel, Stage
-
-Whole = Annotated[int, Field(ge=1)]
 
 
 class ViewAdaptation(ReIDModel):
@@ -181,11 +178,9 @@ class ViewAdaptation(ReIDModel):
         """
         probe, gallery, persons = (self.whole_batch(rows) for rows in (probe, gallery, persons))
         positive = persons[:, None] == persons
-        rows = tf.range(tf.shape(persons)[0])
-        of_person = tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
-        stranger = (rows + of_person) % tf.shape(persons)[
-            0
-        ]  # each gallery image is one once, if all have as many pairs
+        count = tf.shape(persons)[0]
+        rows, of_person = tf.range(count), tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
+        stranger = (rows + of_person) % count  # each gallery image is one once, where all persons have as many pairs
         both = [tf.concat([probe, probe], axis=0), tf.concat([gallery, tf.gather(gallery, stranger)], axis=0)]
         same = tf.cast(tf.concat([tf.ones_like(rows), tf.zeros_like(rows)], axis=0), probe.dtype)
         # Both terms are sums over an anchor's positive and negative side: twice the mean over as many of either.
