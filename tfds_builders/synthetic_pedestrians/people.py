@@ -8,10 +8,10 @@ import numpy as np
 
 Color = tuple[float, float, float]
 
-# Near-infrared reflectance of cloth. It depends on the fibre and little on the dye: black cotton glows, black
-# leather does not, so colour tells nothing about brightness at night.
+# Near-infrared reflectance of undyed cloth, which depends on the fibre. A dye darkens it by half at most, black more
+# than white, whatever its hue: black cotton is brighter at night than white leather.
 REFLECTANCE = {"cotton": 0.72, "denim": 0.50, "wool": 0.34, "leather": 0.18, "synthetic": 0.92}
-DYE_CONTRAST_IN_INFRARED = 0.25  # prints and bands still show, faintly
+DARKENED_IN_INFRARED = 0.5
 
 # (colour, weight as upper garment, weight as lower garment): people wear mostly dark and muted cloth.
 _COLORS = (
@@ -66,8 +66,11 @@ class Garment:
         """Base and accent colour, float32 [3] each, seen in that modality ("rgb" or "infrared")."""
         if modality == "rgb":
             return np.float32(self.color), np.float32(self.accent)
-        base = np.full(3, REFLECTANCE[self.material], np.float32)
-        return base, base * np.float32(1 - DYE_CONTRAST_IN_INFRARED)
+        return self._at_night(self.color), self._at_night(self.accent)
+
+    def _at_night(self, dye: Color) -> np.ndarray:
+        darkness = 1 - np.dot(dye, (0.299, 0.587, 0.114))
+        return np.full(3, REFLECTANCE[self.material] * (1 - DARKENED_IN_INFRARED * darkness), np.float32)
 
 
 @dataclass(frozen=True)
