@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_reid import data
+from tf_reid import data, samplers
 from tf_reid.config import Optimizer, Stage
 from tf_reid.methods import METHODS
 
@@ -104,7 +104,7 @@ def images_a_second(steps=150, batch=64) -> float:
     text = np.full(len(encoded), "")
     records = data.Records("benchmark", encoded, person, camera, text, text, text, {}, "", "benchmark")
     options = {"seed": 0, "stage": 0, "start": 0, "steps": 20 + steps, "image_size": SIZE, "flip": True, "pad": 10}
-    sampler = data.pairs(records, Stage(steps=steps, batch_size=batch, optimizers={}))
+    sampler = samplers.pairs(records, Stage(steps=steps, batch_size=batch, optimizers={}))
     batches = iter(data.training_batches({"source": records}, sampler, **options))
     for _ in range(20):
         next(batches)

@@ -11,7 +11,7 @@ import yaml
 from tf_reid.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
-FLOOR = {"config", "data", "layers", "losses", "metrics", "protocols", "similarity", "verification"}
+FLOOR = {"config", "data", "image_pool", "layers", "losses", "metrics", "protocols", "similarity", "verification"}
 COMMANDS = {"train", "evaluate", "visualize", "search"}
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

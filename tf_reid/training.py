@@ -9,7 +9,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from tf_reid import config as configuration
-from tf_reid import data, pictures
+from tf_reid import data, pictures, samplers
 from tf_reid.config import Config
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import Progress
@@ -115,7 +115,7 @@ def _check_that_workers_agree(strategy, stage, step):
 
 def _sampler(kind, stage, records):
     target = [records["target"]] if kind.domains == 2 else []
-    return data.SAMPLERS[kind.sampler](records["source"], stage, *target)
+    return samplers.SAMPLERS[kind.sampler](records["source"], stage, *target)
 
 
 class _EverySteps(keras.callbacks.Callback):

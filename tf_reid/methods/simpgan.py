@@ -14,6 +14,7 @@ from keras import layers
 from tf_reid.backbones import Backbone
 from tf_reid.classifier import SiameseClassifier
 from tf_reid.config import Count, ExistingPath, NotNegative, Share, Weights, Whole
+from tf_reid.image_pool import ImagePool
 from tf_reid.layers import InstanceNorm, ReflectPad, gan_init
 from tf_reid.losses import l1, least_squares, verification
 from tf_reid.methods.base import ReIDModel, Stage
@@ -206,48 +207,6 @@ class SimPGAN(ReIDModel):
                 [target, to_source, self.G(to_source)],
             ),
         }
-
-
-class ImagePool(tf.Module):
-    """Half of the time an earlier fake is handed to the critic in place of the new one, which takes its place.
-
-    Each replica has a pool of its own. The draws are a function of seed and step, so that a resumed run repeats them.
-    """
-
-    def __init__(self, size, image_size, seed):
-        super().__init__()
-        self.size, self.seed = size, seed
-        own = {
-            "trainable": False,
-            "synchronization": tf.VariableSynchronization.ON_READ,
-            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        }
-        self.images = tf.Variable(tf.zeros((size, *image_size, 3)), name="images", **own)
-        self.filled = tf.Variable(0, dtype=tf.int32, name="filled", **own)
-
-    def exchange(self, fakes, step):
-        """float32 [B, H, W, 3] -> as many images. While the pool fills it returns what it is given."""
-        count = fakes.shape[0]
-        if not self.size:
-            return fakes
-        if self.size < count:
-            raise ValueError(
-                f"method.pool_size is {self.size}, but a batch has {count} images: use 0, or as many or more."
-            )
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        seed = tf.stack([self.seed[0] * 4 + self.seed[1], tf.cast(step, tf.int32) * 64 + tf.cast(replica, tf.int32)])
-        draws = tf.random.stateless_uniform([self.size + count], seed)
-        filled = self.filled.read_value()
-        filling = filled + count <= self.size
-        # Distinct places in the pool: the next free ones while it fills, then random ones.
-        among = tf.where(tf.range(self.size) < filled, draws[: self.size], -1.0)
-        slots = tf.where(filling, filled + tf.range(count), tf.math.top_k(among, count).indices)
-        old = tf.gather(self.images.read_value(), slots)
-        swap = tf.logical_and(tf.logical_not(filling), draws[self.size :] < 0.5)
-        stored = tf.where(tf.logical_or(filling, swap)[:, None, None, None], fakes, old)
-        self.images.assign(tf.tensor_scatter_nd_update(self.images.read_value(), slots[:, None], stored))
-        self.filled.assign(tf.where(filling, filled + count, filled))
-        return tf.where(swap[:, None, None, None], old, fakes)
 
 
 def build_generator(image_size, width, blocks, residual, name) -> keras.Model:
