@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 
 from tfds_builders import KINDS, DatasetError
 from tfds_builders.pairs import draw_pairs, draw_triplets
-from tfds_builders.sources import DAMAGED, Archive, Location, a_few, images_in, locate
+from tfds_builders.sources import DAMAGED, Archive, Location, a_few, images_below, images_in, locate
 
 SPLITS = ("train", "query", "gallery")
 MULTI_QUERY = "multi_query"  # a fourth split, of variants that have more images of each query's person and camera
@@ -151,6 +151,14 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             images = "1 image is" if len(misnamed) == 1 else f"{len(misnamed)} images are"
             self.report(f"in {folder} {images} not named like {example}: {a_few(misnamed)}")
         return [(path, match) for path, match in found if match]
+
+    def images_of_persons(self, folder: Location, example: str) -> Iterator[tuple[str, list[Location]]]:
+        """Yields each subfolder's name, a person's number, and its images; reports those that have another name."""
+        for subfolder, paths in images_below(folder).items():
+            if subfolder.isdecimal():
+                yield subfolder, paths
+            else:
+                self.report(f"the folder {folder / subfolder} is not named by its person, like {example}")
 
     def text(self, table: Location) -> str | None:
         """Returns what a list says, None where it is not there or cannot be read, which is reported."""

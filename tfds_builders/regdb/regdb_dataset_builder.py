@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from tfds_builders.base import PedestrianBuilder, Record
 from tfds_builders.protocols import assign_splits, trials_protocol
-from tfds_builders.sources import Archive, images_below
+from tfds_builders.sources import Archive
 
 CAMERAS = {"Visible": 1, "Thermal": 2}
 MODALITIES = {"Visible": "rgb", "Thermal": "infrared"}
@@ -31,10 +31,7 @@ class Builder(PedestrianBuilder):
     def read(self, folder):
         records = []
         for part, camera in CAMERAS.items():
-            for person, paths in images_below(folder / part).items():
-                if not person.isdecimal():
-                    self.report(f"the folder {folder / part / person} is not named by its person, like 1 or 412")
-                    continue
+            for person, paths in self.images_of_persons(folder / part, "1 or 412"):
                 for path in paths:
                     file = f"{part}/{person}/{path.name}"
                     records.append(Record(int(person), camera, file, path, modality=MODALITIES[part]))

@@ -9,7 +9,7 @@ import numpy as np
 
 from tfds_builders import DatasetError, matlab
 from tfds_builders.base import MODALITIES, PedestrianBuilder, Record, configs
-from tfds_builders.sources import Archive, a_few, images_below
+from tfds_builders.sources import Archive, a_few
 
 CAMERAS = range(1, 7)
 INFRARED = (3, 6)
@@ -43,10 +43,7 @@ class Builder(PedestrianBuilder):
         wanted = train | test
         records, files = [], defaultdict(list)  # files: of a camera and person, in order, as the permutations count
         for camera in CAMERAS:
-            for subfolder, paths in images_below(folder / f"cam{camera}").items():
-                if not subfolder.isdecimal():
-                    self.report(f"the folder {folder}/cam{camera}/{subfolder} is not named by its person, like 0001")
-                    continue
+            for subfolder, paths in self.images_of_persons(folder / f"cam{camera}", "0001"):
                 person = int(subfolder)
                 if person not in wanted:
                     continue
