@@ -22,10 +22,10 @@ def values(model, player):
     return [variable.numpy() for variable in model.variables_of(player)]
 
 
-def moves(model, step):
+def moves(model, step, stage="adversarial"):
     """The players that a step moves."""
     model.step.assign(step)
-    model.begin("adversarial")
+    model.begin(stage)
     before = {player: values(model, player) for player in model.players()}
     model.train_function(iter(tf.data.Dataset.from_tensors(batch())))
     return {
@@ -37,6 +37,7 @@ def moves(model, step):
 
 def test_a_turn_moves_its_own_player_alone():
     model = build("cmgan")
+    assert moves(model, 0, "pretrain") == moves(model, 1, "pretrain") == {"generator"}
     assert moves(model, 0) == {"discriminator"}
     assert moves(model, 1) == {"generator"}
 
@@ -49,6 +50,8 @@ def test_schedules(schedule, expected):
     """K = 3; five persons in batches of two (eight images would be four): an epoch of two batches."""
     model = build("cmgan", schedule=schedule, turns=3)
     model.batch_size_of_stage["adversarial"] = 4
+    assert model.phase_of(0) is None
+    model.begin("adversarial")
     assert [model.phase_of(step)["discriminator_moves"] for step in range(8)] == expected
 
 
@@ -82,6 +85,18 @@ def test_every_loss_equals_a_plain_reference():
     modality = probabilities(model.discriminator(features).numpy())[np.arange(8), [0] * 4 + [1] * 4]
     np.testing.assert_allclose(modality_loss(model.discriminator(features)), -np.log(modality).mean(), rtol=1e-5)
     np.testing.assert_allclose(found["confuses"], -0.05 * -np.log(modality).mean(), rtol=1e-5)
+
+
+def test_the_encoder_is_pretrained_on_identification_alone():
+    model = build("cmgan", triplet_weight=2.0, identity_weight=0.0, learning_rate=0.1)
+    images = tf.concat([batch()["source"][:, 0], batch()["source"][:, 1]], axis=0)
+    persons = np.tile(batch()["source_person"][:, 0], 2)
+    kernel = model.encoder.trainable_variables[0]
+    with tf.GradientTape() as tape:
+        loss = identification(model.identity_head(model.encoder(images, training=True)), persons)
+    expected = kernel.numpy() - 0.1 * tape.gradient(loss, kernel).numpy()
+    moves(model, 0, "pretrain")
+    np.testing.assert_allclose(kernel.numpy(), expected, atol=1e-6)
 
 
 def test_an_untrained_discriminator_is_at_ln_2():

@@ -28,6 +28,9 @@ class CmGAN(ReIDModel):
     The generator (encoder and head) descends Eq. 5 less `adversarial_weight` times Eq. 6, the discriminator that part,
     in turns (Eq. 7, 8). The printed algorithm does not say which variables a turn moves: here those of its player.
 
+    Stage `pretrain` is Eq. 1 alone: for an encoder from random weights, whose start the triplets would hold back. With
+    ImageNet weights, as in the paper, it has 0 steps.
+
     Args:
         backbone, weights: the encoder; images of one channel are repeated to three when they are read.
         standardise: give every image zero mean and unit variance before the encoder, so that a dark infrared image is
@@ -46,7 +49,10 @@ class CmGAN(ReIDModel):
             by the other, for good. The paper does so at 0.1 by a factor that it does not state.
     """
 
-    STAGES: ClassVar = {"adversarial": Stage(players=("generator", "discriminator"), sampler="modalities")}
+    STAGES: ClassVar = {
+        "pretrain": Stage(players=("generator",), sampler="modalities"),
+        "adversarial": Stage(players=("generator", "discriminator"), sampler="modalities"),
+    }
 
     def __init__(
         self,
@@ -92,15 +98,23 @@ class CmGAN(ReIDModel):
         return {"encoder": self.encoder, "discriminator": self.discriminator}
 
     def phase_of(self, step):
+        if self.stage == "pretrain":
+            return None
         if self.schedule == "epoch":
             batches = max(1, self.identities // (self.batch_size_of_stage["adversarial"] // 2))
             return {"discriminator_moves": step // batches % self.turns == 0}
         cycle = self.turns if self.schedule == "iteration" else self.turns + 1
         return {"discriminator_moves": step % cycle == 0}
 
+    def pretrain_step(self, batch):
+        images, persons = rgb_then_infrared(batch)
+        with tf.GradientTape() as tape:
+            losses = {"identity": self.identity_loss(self.encoder(images, training=True), persons)}
+        self.minimize(tape, losses, "generator")
+        return self.report(generator=losses)
+
     def adversarial_step(self, batch):
-        images = tf.concat([batch["source"][:, 0], batch["source"][:, 1]], axis=0)
-        persons = batch["source_person"][:, 0]
+        images, persons = rgb_then_infrared(batch)
 
         # 1. The encoder keeps persons apart in both modalities, and the modalities alike (Eq. 5, 7).
         with tf.GradientTape() as tape:
@@ -134,11 +148,14 @@ class CmGAN(ReIDModel):
         if self.triplet_weight:
             losses["triplet"] = self.triplet_weight * self.triplet_loss(features, persons)
         if self.identity_weight:
-            both = tf.concat([persons, persons], axis=0)
-            losses["identity"] = self.identity_weight * identification(self.identity_head(features), both)  # Eq. 1
+            losses["identity"] = self.identity_weight * self.identity_loss(features, persons)
         if self.adversarial_weight:
             losses["confuses"] = -self.adversarial_weight * modality_loss(self.discriminator(features))
         return losses
+
+    def identity_loss(self, features, persons):
+        """Eq. 1, of the images of both modalities."""
+        return identification(self.identity_head(features), tf.concat([persons, persons], axis=0))
 
     def triplet_loss(self, features, persons):
         """Eq. 2 + Eq. 3: anchors of one modality, positives and negatives of the other, over the whole batch."""
@@ -153,6 +170,11 @@ class CmGAN(ReIDModel):
 
     def encoders(self):
         return {"rgb": self.encoder, "ir": self.encoder}
+
+
+def rgb_then_infrared(batch):
+    """-> images [2P, H, W, 3], the RGB ones first, and whom either half shows, int [P]."""
+    return tf.concat([batch["source"][:, 0], batch["source"][:, 1]], axis=0), batch["source_person"][:, 0]
 
 
 def modality_loss(logits):
