@@ -72,6 +72,8 @@ def examine(
     diagnosis.notes.append(
         ", ".join(f"{split}: {splits[split]} images" for split in (*SPLITS, MULTI_QUERY) if splits[split])
     )
+    if distractors := sum(record.person == 0 for record in records):
+        diagnosis.notes.append(f"{distractors} images are of person 0: distractors, nobody's match")
     for name, protocol in protocols.items():
         look_at_protocol(name, protocol, records, diagnosis)
     look_at_images(patient, records, every_image, diagnosis)

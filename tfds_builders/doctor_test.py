@@ -174,6 +174,12 @@ def test_all_cameras_equal_in_a_folder_has_code_1(tmp_path, write_image, capsys)
     assert "1 of 3 images do not match the pattern and are left out, such as other.jpg" in out
 
 
+def test_images_of_person_0_are_told_to_be_distractors(tmp_path, write_image):
+    files = ("query/1_c1.jpg", "gallery/1_c2.jpg", "gallery/0_c1.jpg", "gallery/0_c2.jpg")
+    found = examined(tmp_path, folder(tmp_path, write_image, *files))
+    assert "2 images are of person 0: distractors, nobody's match" in found.notes
+
+
 def test_wrong_labels_of_a_folder_are_all_told(tmp_path, write_image):
     files = [f"probe/{person}_c1.jpg" for person in range(1, 8)]
     problems = examined(tmp_path, folder(tmp_path, write_image, *files, "query/1_c1.jpg", "gallery/1_c2.jpg")).problems
