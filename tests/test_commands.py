@@ -193,6 +193,18 @@ def test_a_setting_that_the_method_refuses_leaves_no_run_behind(tmp_path, data_d
     assert not (tmp_path / "run").exists()
 
 
+def test_what_could_not_be_scored_is_not_trained(tmp_path):
+    (tmp_path / "crops").mkdir()
+    for person in range(1, 9):
+        for shot in range(4):
+            keras.utils.save_img(tmp_path / f"crops/{person}_{shot}_hall.png", np.full((16, 8, 3), person))
+    crops = {"name": "folder", "root": str(tmp_path / "crops"), "pattern": r"(?P<person>\d+)_\d_(?P<camera>\w+)"}
+    arguments = command("identity", tmp_path / "run", tmp_path / "data", f"data.source={json.dumps(crops)}")
+    with pytest.raises(ValueError, match=r"No query has a match: .* by the query's own camera"):
+        tf_reid.train.main(arguments)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_without_a_checkpoint_is_not_scored(tmp_path, data_dir, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *_: sys.exit("stopped before its first checkpoint"))
     with pytest.raises(SystemExit, match="stopped before"):

@@ -47,15 +47,12 @@ def score(
     Raises:
         ValueError: shapes that do not fit, similarities that are not finite, or no query with a match (and why).
     """
-    query_person, query_camera = _labels("query", query_person, query_camera)
-    gallery_person, gallery_camera = _labels("gallery", gallery_person, gallery_camera)
     if cmc not in ("image", "identity"):
         raise ValueError(f"cmc is {cmc!r}, but it must be 'image' or 'identity'.")
-    matches, hidden, dropped = sorted_out(
+    matches, hidden, dropped = matched(
         query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras
     )
-    if sum(dropped.values()) == len(query_person):
-        raise ValueError(f"No query has a match: {_why_no_match(query_person, gallery_person, dropped)}.")
+    gallery_person = np.asarray(gallery_person)
 
     ranks, first = [None] * len(matches), [None] * len(matches)
 
@@ -189,6 +186,17 @@ def _labels(name, person, camera):
     if not len(person):
         raise ValueError(f"No query has a match: the {name} has no image.")
     return person, camera
+
+
+def matched(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras):
+    """As `sorted_out`, but of at least one query with a right image; arguments and errors are those of `score`."""
+    query_person, query_camera = _labels("query", query_person, query_camera)
+    gallery_person, gallery_camera = _labels("gallery", gallery_person, gallery_camera)
+    found = sorted_out(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras)
+    dropped = found[2]
+    if sum(dropped.values()) == len(query_person):
+        raise ValueError(f"No query has a match: {_why_no_match(query_person, gallery_person, dropped)}.")
+    return found
 
 
 def sorted_out(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras):

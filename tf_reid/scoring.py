@@ -140,19 +140,18 @@ class Comparison:
 
 def score(comparison: Comparison, records: data.Records, trials) -> dict:
     """Metrics (per cent) averaged over trials; see `metrics.average`."""
-    results = []
+    return metrics.average(
+        [metrics.score(comparison.similarity(trial), *_labels(records, trial), trial.cmc) for trial in trials]
+    )
+
+
+def check_matches(records: data.Records, trials) -> None:
+    """Raise a ValueError if a trial could not be scored, since none of its queries has a match."""
     for trial in trials:
-        query, gallery = trial.query, trial.gallery
-        results.append(
-            metrics.score(
-                comparison.similarity(trial),
-                records.person[query],
-                records.camera[query],
-                records.person[gallery],
-                records.camera[gallery],
-                trial.same_camera_ignored,
-                trial.ignored_cameras,
-                trial.cmc,
-            )
-        )
-    return metrics.average(results)
+        metrics.matched(*_labels(records, trial))
+
+
+def _labels(records, trial):
+    """What `metrics` asks of a trial."""
+    labels = (part for i in (trial.query, trial.gallery) for part in (records.person[i], records.camera[i]))
+    return *labels, trial.same_camera_ignored, trial.ignored_cameras

@@ -30,7 +30,7 @@ def main(argv=None) -> dict:
         print(configuration.dump(config), end="")
         return {}
 
-    from tf_reid import evaluation, runs, splits, training
+    from tf_reid import evaluation, runs, scoring, splits, training
 
     folder = Path(args.run or Path("runs") / Path(args.config).stem)
     strategy = runs.make_strategy(config.run.strategy)
@@ -42,11 +42,12 @@ def main(argv=None) -> dict:
     domains = splits.load_data(config)
     seen = splits.training_records(config, domains)
     # Refused now rather than after the training.
-    splits.fair_trials(config, domains[splits.scored_domain(config)], seen)
+    scored = domains[splits.scored_domain(config)]
+    scoring.check_matches(scored, splits.fair_trials(config, scored, seen))
     runs.check_classifier(config, seen["source"])
     with strategy.scope():
         model = runs.build_model(config, seen["source"])
-    evaluation.representations(model, config, domains[splits.scored_domain(config)])  # likewise
+    evaluation.representations(model, config, scored)  # likewise
     if own == folder:
         runs.open_run(folder, config, seen)  # not before: a setting that the method refuses leaves no run behind
     images, persons = len(seen["source"]), model.identities
