@@ -151,7 +151,8 @@ def small(image_size, weights=None) -> keras.Model:
 def small_vgg(image_size, weights=None) -> keras.Model:
     """A plain net of 1.2 million weights for CPUs and small images, unlike `small` in form: D = 256.
 
-    Four pairs of 3x3 convolutions of 32, 64, 128 and 256 channels with batch norm, each followed by a 2x2 pooling.
+    Four pairs of 3x3 convolutions of 32, 64, 128 and 256 channels with batch norm, the first of stride 2, and a 2x2
+    pooling between two pairs.
 
     Args:
         image_size: (height, width), at least (32, 16).
@@ -162,10 +163,10 @@ def small_vgg(image_size, weights=None) -> keras.Model:
     """
     _refuse_imagenet("small_vgg", weights)
     images = keras.Input((*image_size, 3))
-    x = images
-    for channels in (32, 64, 128, 256):
-        x = _conv_norm(_conv_norm(x, channels, activation="relu"), channels, activation="relu")
+    x = _conv_norm(_conv_norm(images, 32, stride=2, activation="relu"), 32, activation="relu")
+    for channels in (64, 128, 256):
         x = layers.MaxPooling2D(2)(x)
+        x = _conv_norm(_conv_norm(x, channels, activation="relu"), channels, activation="relu")
     return _averaged(images, x, weights)
 
 
