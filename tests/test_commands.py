@@ -51,10 +51,9 @@ def command(config, run, data_dir, *overrides, steps=2):
     """Arguments of `tf_reid.train`: the configuration with networks, images and stages made small."""
     name = LOADED[config].method["name"]
     values = {f"method.{key}": value for key, value in SMALL[name].items()}
+    short = {"steps": steps, "batch_size": 4, "images_per_view": 1}
     for stage in METHODS[name].STAGES:
-        values |= {
-            f"stages.{stage}.{key}": n for key, n in {"steps": steps, "batch_size": 4, "images_per_view": 1}.items()
-        }
+        values |= {f"stages.{stage}.{key}": value for key, value in short.items()}
     values |= {"data.image_size": [32, 16], "data.augment.pad": 2, "data.data_dir": str(data_dir)}
     values |= {"run.checkpoint_every": 1, "run.log_every": 1, "run.pictures_every": 2}
     settings = [f"{key}={json.dumps(value)}" for key, value in values.items()]

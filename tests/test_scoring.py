@@ -1,6 +1,5 @@
 """Features of all records in order, by role; scores of trials and their mean, against values worked out by hand."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,14 +13,6 @@ from tf_reid.reranking import k_reciprocal
 @pytest.fixture(scope="module")
 def records():
     return make_records(np.arange(1, 8), np.ones(7, np.int64))
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    """Tells left from right and depends on every image alone."""
-    keras.utils.set_random_seed(0)
-    images = keras.Input((*SIZE, 3))
-    return keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)))
 
 
 def pixels(records):

@@ -1,8 +1,8 @@
 """From built data sets to batches: records in memory (encoded) and a tf.data pipeline.
 
-A sampler (see `tf_reid.samplers`) decides in NumPy, from the run's seed, which images form the next batch; how each is
-flipped and cropped is drawn there as well, and the graph only decodes. So every batch is a function of (seed, step),
-whatever the number of threads, and a resumed run goes on with the very batch that was next.
+Which images form the next batch (see `tf_reid.samplers`) and how each is flipped and cropped is drawn in NumPy from the
+run's seed; the graph only decodes. So every batch is a function of (seed, step), whatever the number of threads, and a
+resumed run goes on with the very batch that was next.
 """
 
 from collections.abc import Callable, Iterator

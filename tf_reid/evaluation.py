@@ -171,8 +171,8 @@ def _verify(comparison, scored, trial, calibrating, rates, config):
 
 
 def _pairs(distances, scored, trial):
-    query, gallery = ((scored.person[part], scored.camera[part]) for part in (trial.query, trial.gallery))
-    return verification.pairs(distances, *query, *gallery, trial.ignored_cameras)
+    labels = scoring.labels(scored, trial.query, trial.gallery)
+    return verification.pairs(distances, *labels, trial.ignored_cameras)
 
 
 def _baselines(model, config, domains, seen):
@@ -206,7 +206,7 @@ def _look_at(name, comparison, scored, trial, config, folder, queries=8, ranks=1
     chosen = trial.query[places]
     found = comparison.distances(trial)
     distances = np.concatenate([found(slice(place, place + 1)) for place in places.tolist()])
-    labels = (part for indices in (chosen, trial.gallery) for part in (scored.person[indices], scored.camera[indices]))
+    labels = scoring.labels(scored, chosen, trial.gallery)
     matches, hidden, _ = metrics.sorted_out(*labels, trial.same_camera_ignored, trial.ignored_cameras)
     for row, left_out in zip(distances, hidden, strict=True):
         row[np.concatenate(left_out)] = np.inf

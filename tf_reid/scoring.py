@@ -141,17 +141,21 @@ class Comparison:
 def score(comparison: Comparison, records: data.Records, trials) -> dict:
     """Metrics (per cent) averaged over trials; see `metrics.average`."""
     return metrics.average(
-        [metrics.score(comparison.similarity(trial), *_labels(records, trial), trial.cmc) for trial in trials]
+        [metrics.score(comparison.similarity(trial), *_asked(records, trial), trial.cmc) for trial in trials]
     )
 
 
 def check_matches(records: data.Records, trials) -> None:
     """Raise a ValueError if a trial could not be scored, since none of its queries has a match."""
     for trial in trials:
-        metrics.matched(*_labels(records, trial))
+        metrics.matched(*_asked(records, trial))
 
 
-def _labels(records, trial):
+def _asked(records, trial):
     """What `metrics` asks of a trial."""
-    labels = (part for i in (trial.query, trial.gallery) for part in (records.person[i], records.camera[i]))
-    return *labels, trial.same_camera_ignored, trial.ignored_cameras
+    return *labels(records, trial.query, trial.gallery), trial.same_camera_ignored, trial.ignored_cameras
+
+
+def labels(records: data.Records, query, gallery) -> list:
+    """Persons and cameras of the queries, then of the gallery, by their indices, in the order that scores ask for."""
+    return [part for indices in (query, gallery) for part in (records.person[indices], records.camera[indices])]

@@ -17,7 +17,7 @@ class Stage:
 
     Attributes:
         players: names of the players it moves.
-        sampler: name of the sampler in `tf_reid.data` that makes its batches.
+        sampler: name of the sampler in `tf_reid.samplers` that makes its batches.
         domains: 1 if a batch holds source images only, 2 if it holds target images too.
     """
 

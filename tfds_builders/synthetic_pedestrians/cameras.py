@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from tfds_builders.synthetic_pedestrians.people import LUMA
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -202,7 +204,7 @@ def photograph(picture: np.ndarray, camera: Camera, modality: str, rng: np.rando
     gain = camera.gain * float(np.exp(rng.normal(0, camera.gain_spread)))
     picture = np.clip(picture, 0, 1) ** camera.gamma * np.maximum(light, 0.1)[..., None].astype(np.float32) * gain
     if modality == "rgb":
-        grey = picture @ np.float32([0.299, 0.587, 0.114])
+        grey = picture @ np.float32(LUMA)
         picture = grey[..., None] + camera.saturation * (picture - grey[..., None])
         picture = picture * np.float32(camera.cast) * rng.normal(1, 0.02, 3).astype(np.float32)
     picture = camera.lift + (1 - camera.lift) * picture

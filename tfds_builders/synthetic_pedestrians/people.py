@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 Color = tuple[float, float, float]
+LUMA = (0.299, 0.587, 0.114)  # the parts of red, green and blue in brightness
 
 # Near-infrared reflectance of undyed cloth, which depends on the fibre. A dye darkens it by its own darkness, whatever
 # its hue, and by four fifths at most: black cotton is still brighter at night than white leather.
@@ -69,7 +70,7 @@ class Garment:
         return self._at_night(self.color), self._at_night(self.accent)
 
     def _at_night(self, dye: Color) -> np.ndarray:
-        darkness = 1 - np.dot(dye, (0.299, 0.587, 0.114))
+        darkness = 1 - np.dot(dye, LUMA)
         return np.full(3, REFLECTANCE[self.material] * (1 - DARKENED_IN_INFRARED * darkness), np.float32)
 
 

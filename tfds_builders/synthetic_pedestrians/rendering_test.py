@@ -109,6 +109,10 @@ def _dress(monkeypatch, **upper):
     monkeypatch.setattr(rendering, "appearance", lambda population, person, seed: someone)
 
 
+def _garment(**worn):
+    return dataclasses.replace(appearance("city", 0).upper, **worn)
+
+
 def _chest(domain, camera, shots=6):
     return np.mean([render(domain, 0, camera, shot)[38:55, 27:37] for shot in range(shots)])
 
@@ -136,10 +140,6 @@ def test_visible_brightness_is_the_color_not_the_material(monkeypatch):
     assert _chest("street", 1) == dark
     _dress(monkeypatch, color=(0.9, 0.9, 0.9))
     assert _chest("street", 1) > dark + 50
-
-
-def _garment(**worn):
-    return dataclasses.replace(appearance("city", 0).upper, **worn)
 
 
 def test_a_pattern_shows_more_faintly_in_infrared():
