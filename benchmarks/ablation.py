@@ -33,6 +33,8 @@ VARIANTS = {
         "plain": ["method.weighting=uniform"],
         "no_confusion": ["method.adaptation=none"],
         "shared": ["method.shared=true"],
+        "swapped": ["method.probe_backbone=small_vgg", "method.gallery_backbone=small"],
+        "alike": ["method.probe_backbone=small", "method.gallery_backbone=small"],
         "inside": ["method.weighting=inside"],
         "pooled": ["method.weighting=pooled"],
         "adda": ["method.adaptation=adda"],
