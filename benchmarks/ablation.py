@@ -20,6 +20,8 @@ from tf_reid import config as configuration
 from tf_reid import runs
 from tf_reid.methods import METHODS
 
+WITHOUT_FEEDING = [f"method.{key}=0" for key in ("primary_weight", "appearance_code_weight")]
+WITHOUT_FEEDING += ["method.generated_identity_weight=0"]
 VARIANTS = {
     "cmgan": {
         "full": [],
@@ -27,6 +29,28 @@ VARIANTS = {
         "triplet_only": ["method.identity_weight=0"],
         "identification_only": ["method.triplet_weight=0"],
         **{f"margin_{margin}": [f"method.margin={margin}"] for margin in (0.7, 0.9, 1.2, 1.5, 1.6)},
+    },
+    "dgnet": {
+        "both": [],
+        "baseline": ["stages.joint.steps=0"],
+        "without_feeding": WITHOUT_FEEDING,
+        "without_identity": [*WITHOUT_FEEDING, "method.identity_weight=0", "method.detach_appearance=false"],
+        **{f"alpha_{share}": [f"method.fine_share={share}"] for share in (0.05, 0.1, 0.4, 0.8)},
+        **{f"beta_{weight}": [f"method.fine_at_test={weight}"] for weight in (0.0, 0.25, 1.0, 2.0)},
+        **{
+            f"teacher_{style}": [f"method.teacher_style={style}"] for style in ("hard", "appearance", "uniform", "both")
+        },
+    },
+    "crossgan": {
+        "full": [],
+        "without_alignment": ["method.alignment_weight=0"],
+        "without_gan": ["method.adversarial_weight=0", "method.matching_weight=0"],
+        "without_matching": ["method.matching_weight=0"],
+        **{
+            f"k{k}_l{last}": [f"method.generator_shared={k}", f"method.discriminator_shared={last}"]
+            for k in range(5)
+            for last in range(6)
+        },
     },
     "view_adaptation": {
         "adaptive": [],

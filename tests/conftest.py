@@ -35,6 +35,27 @@ SMALL = {
         "pool_size": 8,
     },
     "cmgan": {"backbone": "small", "weights": None, "head_width": 8, "discriminator_widths": [8, 4]},
+    "crossgan": {
+        "latent_width": 6,
+        "encoder_width": 16,
+        "width": 16,
+        "generator_shared": 2,
+        "search_steps": 2,
+        "reconstruction_weight": 0.01,
+    },
+    "dgnet": {
+        "backbone": "small",
+        "weights": None,
+        "dropout": 0.0,
+        "fine_dropout": 0.0,
+        "teacher_backbone": "small",
+        "teacher_weights": None,
+        "teacher_dropout": 0.0,
+        "width": 4,
+        "scales": 2,
+        "warm_up": 0,
+        "ramp": 1.0,
+    },
     "view_adaptation": {
         "probe_backbone": "small",
         "gallery_backbone": "small_vgg",
@@ -45,12 +66,12 @@ SMALL = {
 }
 
 
-def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_momentum=None):
+def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_momentum=None, l2=0.0):
     """Every stage of a method with plain optimizers; `ema_momentum` is by player."""
 
     def settings(player):
         momentum = (ema_momentum or {}).get(player, 0.0)
-        return Optimizer(name=optimizer, learning_rate=learning_rate, ema_momentum=momentum)
+        return Optimizer(name=optimizer, learning_rate=learning_rate, ema_momentum=momentum, l2=l2)
 
     return {
         name: StageConfig(steps=steps, batch_size=8, optimizers={p: settings(p) for p in stage.players})
@@ -63,13 +84,30 @@ def stage_of(batch_size, **settings):
     return StageConfig(steps=1, batch_size=batch_size, optimizers={}, **settings)
 
 
-def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, **changes):
+def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, l2=0.0, **changes):
     """A small method, compiled."""
     keras.utils.set_random_seed(seed)
     model = METHODS[name](SIZE, PERSONS, seed, **{**SMALL[name], **changes})
-    settings = {"optimizer": optimizer, "learning_rate": learning_rate, "ema_momentum": ema_momentum}
+    settings = {"optimizer": optimizer, "learning_rate": learning_rate, "ema_momentum": ema_momentum, "l2": l2}
     model.compile(stage_configs(METHODS[name], **settings))
     return model
+
+
+def rows_of_four(images=8, seed=0):
+    """A batch as the sampler `swaps` draws it: two persons a row, then the same two again."""
+    rng = np.random.default_rng(seed)
+    first = rng.integers(PERSONS, size=images // 4)
+    second = (first + 1) % PERSONS
+    return {
+        "source": tf.constant(rng.uniform(-1, 1, (images // 4, 4, *SIZE, 3)), tf.float32),
+        "source_person": tf.constant(np.stack([first, second, first, second], axis=1), tf.int64),
+    }
+
+
+def batch_for(name, stage, images=8):
+    """A random batch of the form that a method's stage takes."""
+    # With seed 0, two places of a map are so alike that rounding decides which one a maximum's gradient goes to.
+    return rows_of_four(images, seed=2) if METHODS[name].STAGES[stage].sampler == "swaps" else random_batch(images)
 
 
 def random_batch(images=8, seed=0):

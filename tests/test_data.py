@@ -89,3 +89,18 @@ def test_images_of_another_size_are_resized():
     )
     assert batch.shape == (2, *SIZE, 3)
     assert np.abs(data.to_uint8(batch)[1].astype(int) - expected).mean() < 20
+
+
+def test_erasing_takes_a_rectangle_of_the_asked_share_of_images():
+    images, draws = tf.ones((400, 32, 16, 3)), np.random.default_rng(0).random((400, 5), dtype=np.float32)
+    found = data.erased(images, draws, 0.5, tf.constant([-1.0, 0.0, 0.5])).numpy()
+    gone = (found != 1.0).any(axis=-1)
+    assert (gone.any(axis=(1, 2)) == (draws[:, 0] < 0.5)).all()
+    assert np.abs(found[gone] - [-1.0, 0.0, 0.5]).max() == 0.0
+    for mask in gone[gone.any(axis=(1, 2))]:
+        rows, columns = mask.any(axis=1), mask.any(axis=0)
+        assert mask.sum() == rows.sum() * columns.sum()  # a rectangle
+        assert (np.diff(np.flatnonzero(rows)) == 1).all() and (np.diff(np.flatnonzero(columns)) == 1).all()
+        assert mask.mean() < 0.45
+    assert 0.15 < gone[gone.any(axis=(1, 2))].mean() < 0.25  # 2 to 40 %, less what is cut at the border
+    assert not (data.erased(images, draws, 0.0, tf.zeros(3)).numpy() != 1.0).any()

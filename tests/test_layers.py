@@ -2,6 +2,8 @@ import pathlib
 
 import keras
 import numpy as np
+import pytest
+import tensorflow as tf
 
 from tf_reid import layers
 
@@ -56,3 +58,37 @@ def test_reflect_pad_mirrors_without_repeating_the_border():
 def test_two_layers_do_not_start_alike():
     first, second = layers.gan_init(), layers.gan_init()
     assert not np.allclose(first((3, 3)), second((3, 3)))
+
+
+def small_network():
+    images = keras.Input((8, 4, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(images))
+    return keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_frozen_network_passes_gradients_on_and_keeps_none(share):
+    keras.utils.set_random_seed(0)
+    network, x = small_network(), tf.constant(np.random.default_rng(0).normal(size=(4, 8, 4, 3)), tf.float32)
+    statistics = [v.numpy() for v in network.non_trainable_variables]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        output = layers.frozen(network, x, training=True, share=tf.constant(share))
+        loss = tf.reduce_sum(output**2)
+    assert np.abs(tape.gradient(loss, x).numpy()).max() > 0
+    gradients = [g.numpy() for g in tape.gradient(loss, network.trainable_variables)]
+    assert all((np.abs(g).max() > 0) == (share == 0.0) for g in gradients[:1] + gradients[2:])
+    assert all((a == b.numpy()).all() for a, b in zip(statistics, network.non_trainable_variables, strict=True))
+    np.testing.assert_array_equal(output, network(x, training=True))  # with statistics of these images
+    assert any((a != b.numpy()).any() for a, b in zip(statistics, network.non_trainable_variables, strict=True))
+
+
+def test_scaled_gradients_leave_the_value():
+    x = tf.Variable([0.1, -3.0])
+    for factor in (0.0, 1.0, tf.constant(0.25)):
+        with tf.GradientTape() as tape:
+            y = layers.scale_gradient(x, factor)
+            loss = tf.reduce_sum(2.0 * y)
+        np.testing.assert_array_equal(y, x)
+        gradient = tape.gradient(loss, x, unconnected_gradients="zero")
+        np.testing.assert_allclose(gradient, 2.0 * float(factor) * np.ones(2))

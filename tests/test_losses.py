@@ -203,3 +203,14 @@ def test_mean_discrepancy_is_zero_for_one_sample_and_grows_with_the_shift():
     expected = kernel[:4, :4].mean() + kernel[4:, 4:].mean() - 2 * kernel[:4, 4:].mean()
     found = losses.maximum_mean_discrepancy(tf.constant(a, tf.float32), tf.constant(b, tf.float32))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_kullback_leibler_is_zero_at_the_target_and_positive_elsewhere():
+    q = np.array([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]], np.float32)
+    logits = rng.normal(size=(2, 3)).astype(np.float32)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = np.mean(
+        [sum(a * np.log(a / b) for a, b in zip(*rows, strict=True) if a) for rows in zip(q, p, strict=True)]
+    )
+    np.testing.assert_allclose(losses.kullback_leibler(q, logits), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.kullback_leibler(q, np.log(np.maximum(q, 1e-20))), 0.0, atol=1e-6)

@@ -111,3 +111,20 @@ def test_two_views_of_a_person_whom_many_cameras_see_stay_the_same_two():
 def test_too_few_persons_on_both_sides_is_said_clearly(sampler):
     with pytest.raises(ValueError, match=r"takes 4 persons seen in .* but there are 0; choose"):
         samplers.SAMPLERS[sampler](make_records([1, 1, 2, 3], [1, 1, 1, 1]), stage_of(8))
+
+
+def test_swaps_are_of_two_persons_with_another_image_of_either():
+    records = make_records(PERSON, CAMERA)
+    drawn = samplers.swaps(records, stage_of(8))(np.random.default_rng(0))["source"]
+    assert drawn.shape == (4, 2, 4)  # nine images whose person has another, two rows a step
+    a, b, of_a, of_b = (records.person[column] for column in drawn.reshape(-1, 4).T)
+    assert (a != b).all() and (a == of_a).all() and (b == of_b).all()
+    assert (drawn[..., 0] != drawn[..., 2]).all() and (drawn[..., 1] != drawn[..., 3]).all()
+    assert 3 not in a and len(set(drawn[..., 0].ravel())) == 8
+
+
+def test_swaps_that_cannot_be_drawn_are_refused():
+    with pytest.raises(ValueError, match="multiple of 4"):
+        samplers.swaps(make_records(PERSON, CAMERA), stage_of(6))
+    with pytest.raises(ValueError, match="fewer than two persons have two training images"):
+        samplers.swaps(make_records([1, 1, 2, 3], [1, 2, 1, 1]), stage_of(8))

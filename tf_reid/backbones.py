@@ -21,9 +21,13 @@ class CaffePreprocessing(layers.Layer):
         return (x[..., ::-1] + 1.0) * 127.5 - tf.constant([103.939, 116.779, 123.68], x.dtype)
 
 
-def resnet50(image_size, weights="imagenet") -> keras.Model:
-    """ResNet-50 without its classification layer, globally averaged: D = 2048."""
-    return _application(keras.applications.ResNet50, image_size, weights)
+def resnet50(image_size, weights="imagenet", last_stride=2) -> keras.Model:
+    """ResNet-50 without its classification layer, globally averaged: D = 2048.
+
+    Args:
+        last_stride: of the last of its four stages; with 1 the last maps are twice as large, which suits re-ID.
+    """
+    return _application(keras.applications.ResNet50, image_size, weights, last_stride)
 
 
 def vgg16(image_size, weights="imagenet") -> keras.Model:
@@ -36,7 +40,7 @@ def vgg19(image_size, weights="imagenet") -> keras.Model:
     return _application(keras.applications.VGG19, image_size, weights)
 
 
-def _application(build, image_size, weights):
+def _application(build, image_size, weights, last_stride=2):
     """A network of Keras's behind the preprocessing of its weights.
 
     Args:
@@ -48,7 +52,7 @@ def _application(build, image_size, weights):
     """
     images = keras.Input((*image_size, 3))
     try:
-        network = build(include_top=False, weights=weights, pooling="avg")
+        network = build(include_top=False, weights=weights)
     except Exception as error:
         if weights != "imagenet":
             raise
@@ -56,10 +60,26 @@ def _application(build, image_size, weights):
             f"The ImageNet weights of {build.__name__} could not be fetched by Keras; fetch the file elsewhere and set "
             f"the method's weights to its path, or to null to start from random weights ({error})."
         ) from error
+    if last_stride == 1:
+        network = _without_last_stride(network)
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.synchronized = True  # statistics of the whole batch, over all replicas
-    return keras.Model(images, network(CaffePreprocessing()(images)), name="backbone")
+    return _averaged(images, network(CaffePreprocessing()(images)))
+
+
+def _without_last_stride(resnet):
+    """The same ResNet-50 with stride 1 in its last stage: Keras has the stride in the first block's two 1x1."""
+
+    def same_or_stride_1(layer):
+        settings = layer.get_config()
+        if layer.name in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
+            settings["strides"] = 1
+        return type(layer).from_config(settings)
+
+    clone = keras.models.clone_model(resnet, clone_function=same_or_stride_1)
+    clone.set_weights(resnet.get_weights())
+    return clone
 
 
 class LocalResponseNorm(layers.Layer):
@@ -99,7 +119,7 @@ def vgg_m(image_size, weights=None) -> keras.Model:
     return network
 
 
-def _averaged(images, x, weights):
+def _averaged(images, x, weights=None):
     """The backbone from its input to the global average of its last maps, with weights of a file if there is one."""
     network = keras.Model(images, layers.GlobalAveragePooling2D()(x), name="backbone")
     if weights:
@@ -124,7 +144,7 @@ def _refuse_imagenet(name, weights):
         raise ValueError(f"Keras has no ImageNet weights of the backbone {name}; set its weights to null or to a file.")
 
 
-def small(image_size, weights=None) -> keras.Model:
+def small(image_size, weights=None, last_stride=2) -> keras.Model:
     """A residual net of 1.2 million weights for CPUs and small images: D = 256.
 
     A 3x3 stem of stride 2 and 32 channels, a residual block of 32, then blocks of 64, 128 and 256 channels, each at
@@ -133,6 +153,7 @@ def small(image_size, weights=None) -> keras.Model:
     Args:
         image_size: (height, width), at least (32, 16).
         weights: a local `.weights.h5` file of this network, or None.
+        last_stride: of the last block.
 
     Raises:
         ValueError: weights are "imagenet".
@@ -140,8 +161,8 @@ def small(image_size, weights=None) -> keras.Model:
     _refuse_imagenet("small", weights)
     images = keras.Input((*image_size, 3))
     x = _conv_norm(images, 32, stride=2, activation="relu")
-    for channels, stride in ((32, 1), (64, 2), (128, 2), (256, 2)):
-        shortcut = x if stride == 1 else _conv_norm(x, channels, stride, kernel=1)
+    for channels, stride in ((32, 1), (64, 2), (128, 2), (256, last_stride)):
+        shortcut = x if channels == 32 else _conv_norm(x, channels, stride, kernel=1)
         x = _conv_norm(x, channels, stride, activation="relu")
         x = _conv_norm(x, channels)
         x = layers.ReLU()(x + shortcut)
@@ -174,6 +195,11 @@ def _conv_norm(x, channels, stride=1, kernel=3, activation=None):
     x = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)(x)
     return layers.Activation(activation)(x) if activation else x
+
+
+def maps_of(backbone) -> keras.Model:
+    """A backbone without the global average at its end: images -> its last maps, float32 [B, h, w, D]."""
+    return keras.Model(backbone.input, backbone.layers[-1].input, name="maps")
 
 
 BACKBONES = {

@@ -1,5 +1,7 @@
 """The siamese re-ID classifier that two methods train and translate for."""
 
+import os
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -32,6 +34,24 @@ class SiameseClassifier(keras.Model):
         self.dropout.build((None, width))
         self.same_dropout.build((None, width))
         self.built = True
+
+    def load(self, run, key):
+        """Take the weights of a finished run, or of a file of them.
+
+        Args:
+            key: the setting that named it, for the error.
+
+        Raises:
+            ValueError: they are those of another network.
+        """
+        path = os.path.join(run, "networks", "classifier.weights.h5") if os.path.isdir(run) else run
+        try:
+            self.load_weights(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{key}: {path} does not hold the weights of this classifier (same backbone, image size and source "
+                f"data set); name a finished run or leave it null to train one ({error})."
+            ) from error
 
     def call(self, images, training=False):
         return self.backbone(images, training=training)

@@ -76,6 +76,7 @@ class Optimizer(Section):
     beta_2: Share = 0.999
     momentum: Share = 0.0
     nesterov: bool = False
+    l2: NotNegative = 0.0  # weight of half the weights' squared sum, added to the loss (not Adam's decoupled decay)
     schedule: Literal["constant", "linear", "cosine", "drops"] = "constant"
     decay_from: Share = 0.5  # the part of the stage's steps after which the learning rate falls towards zero
     drop_at: list[Share] = []  # the parts of the stage's steps after which "drops" divides the learning rate by ten

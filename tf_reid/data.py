@@ -54,6 +54,11 @@ class Records:
         return replace(self, **{column: getattr(self, column)[chosen] for column in columns})
 
 
+def all_images(records: Records, image_size) -> np.ndarray:
+    """Decoded, float32 [N, H, W, 3] in [-1, 1]; of a whole data set this takes much memory."""
+    return np.concatenate([np.asarray(batch) for batch in image_batches(records, image_size, 64)])
+
+
 def load_records(builder) -> Records:
     """Read an `images` data set that a builder of `tfds_builders` has prepared; the images stay encoded."""
     import tensorflow_datasets as tfds
@@ -142,6 +147,28 @@ def image_batches(records: Records, image_size, batch_size) -> tf.data.Dataset:
     """All images in order, float32 [B, H, W, 3] in [-1, 1], unaugmented."""
     dataset = _decoded(records.images, image_size).batch(batch_size)
     return dataset.map(lambda images: tf.cast(images, tf.float32) / 127.5 - 1.0).prefetch(tf.data.AUTOTUNE)
+
+
+def erased(images, draws, share, fill):
+    """Random erasing: a rectangle of 2 to 40 % of the area, 0.3 to 3.3 times as high as wide, in a share of the images.
+
+    (Zhong et al., 2017, https://arxiv.org/abs/1708.04896. What would not fit is cut to the image, not drawn anew.)
+
+    Args:
+        images: float32 [B, H, W, 3]. draws: float32 [B, 5] in [0, 1). share: of images with a rectangle.
+        fill: float32 [3], the rectangle's colour.
+    """
+    height, width = images.shape[1:3]
+    area = (0.02 + 0.38 * draws[:, 1]) * height * width
+    ratio = 0.3 + (1 / 0.3 - 0.3) * draws[:, 2]
+    sides = [tf.minimum(tf.round(tf.sqrt(s)), most) for s, most in ((area * ratio, height), (area / ratio, width))]
+    inside = []
+    for length, side, draw in ((height, sides[0], draws[:, 3]), (width, sides[1], draws[:, 4])):
+        first = tf.floor(draw * (length - side + 1.0))[:, None]
+        place = tf.range(length, dtype=tf.float32)
+        inside.append((place >= first) & (place < first + side[:, None]))
+    mask = inside[0][:, :, None] & inside[1][:, None, :] & (draws[:, 0] < share)[:, None, None]
+    return tf.where(mask[..., None], fill, images)
 
 
 def to_uint8(images) -> np.ndarray:

@@ -10,14 +10,20 @@ def gan_init():
 
 
 class InstanceNorm(keras.layers.Layer):
-    """Normalise each channel of each image over its pixels, then scale and shift (epsilon 1e-5).
+    """Normalise each channel of each image over its pixels, then scale and shift, if `affine` (epsilon 1e-5).
 
     Same values as `GroupNormalization(groups=-1, epsilon=1e-5)`, which is slower on CPUs than one fused multiply-add.
     """
 
+    def __init__(self, affine=True, **kwargs):
+        super().__init__(**kwargs)
+        self.affine = affine
+
     def build(self, shape):
-        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
-        self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
+        self.gamma = self.beta = None
+        if self.affine:
+            self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
+            self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
 
     def call(self, x):
         mean, variance = tf.nn.moments(x, axes=[1, 2], keepdims=True)
@@ -52,3 +58,26 @@ def feed_forward(width, hidden, outputs, name) -> keras.Model:
     """[B, width] -> [B, outputs] through hidden layers of so many units with ReLU."""
     dense = [keras.layers.Dense(units, activation="relu") for units in hidden]
     return keras.Sequential([keras.Input((width,)), *dense, keras.layers.Dense(outputs)], name=name)
+
+
+def frozen(network, *inputs, training=False, share=1.0):
+    """Call a network as if it were a copy with fixed weights: gradients pass through it and reach none of its weights.
+
+    With `training` its batch normalisation takes the statistics of these inputs, and its running ones stay as they are.
+
+    Args:
+        share: how much of the weights' gradient is kept from them, a number or a scalar tensor.
+    """
+    held = [
+        (variable, scale_gradient(tf.convert_to_tensor(variable), 1.0 - share))
+        for variable in network.trainable_variables
+    ]
+    with keras.StatelessScope(state_mapping=held):  # what a call would write is dropped with the scope
+        return network(*inputs, training=training)
+
+
+def scale_gradient(x, factor):
+    """x itself, with `factor` times its gradient; 0 and 1 leave its value exactly as it is."""
+    if isinstance(factor, float) and factor == 0.0:
+        return tf.stop_gradient(x)
+    return factor * x + (1.0 - factor) * tf.stop_gradient(x)

@@ -31,6 +31,33 @@ def identification(logits, person):
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=person, logits=logits))
 
 
+def kullback_leibler(target, logits):
+    """Divergence of the predicted distribution from the target, sum of q log(q / p), mean over images (DG-Net Eq. 8).
+
+    Args:
+        target: float [B, K], distributions q, without gradient. logits: float [B, K], of p.
+    """
+    each = tf.reduce_sum(tf.math.xlogy(target, target) - target * tf.nn.log_softmax(logits), axis=1)
+    return tf.reduce_mean(each)
+
+
+def normal_divergence(mean, log_variance):
+    """Divergence of N(mean, variance) from N(0, 1), summed over dimensions, mean over rows (Cross-GAN Eq. 5).
+
+    Its printed form lacks the minus before the half, which would drive the latents away from the prior.
+
+    Args:
+        mean, log_variance: float [B, D].
+    """
+    each = -0.5 * (1.0 + log_variance - tf.square(mean) - tf.exp(log_variance))
+    return tf.reduce_mean(tf.reduce_sum(each, axis=1))
+
+
+def squared_error(a, b):
+    """Squared differences summed over an image, mean over images, of two equally shaped float tensors [B, ...]."""
+    return tf.reduce_mean(tf.reduce_sum(tf.square(a - b), axis=list(range(1, len(a.shape)))))
+
+
 def verification(logits, same_person):
     """Cross-entropy of "the two images show one person", mean over pairs (SimPGAN Eq. 2).
 

@@ -28,7 +28,7 @@ import tensorflow_datasets as tfds
 import yaml
 
 from tf_reid import config as configuration
-from tf_reid import data
+from tf_reid import data, samplers
 from tf_reid.config import Config, ConfigError
 from tf_reid.methods import METHODS
 from tf_reid.splits import fingerprint
@@ -44,6 +44,9 @@ def write_text(path: Path, text: str):
 
 # Settings that change what is shown or where things lie, not what is computed. The protocol decides what is trained on.
 NOT_COMPARED = re.compile(r"run\.(\w+_every|strategy)|data\.\w+_dir|evaluate\.(?!protocol).*")
+
+
+FROM_RUNS = ("classifier", "teacher")  # settings of methods that name a run whose classifier to take
 
 
 def check_run(folder: Path, config: Config):
@@ -112,7 +115,7 @@ def load_run(folder: Path, overrides=()) -> Config:
     if not path.exists():
         raise ConfigError(f"There is no run in {folder} (no config.yaml); train one with --run {folder}.")
     method = yaml.safe_load(path.read_text())["method"]
-    started_from = [f"method.{key}=null" for key in method if key == "classifier" or key.endswith("weights")]
+    started_from = [f"method.{key}=null" for key in method if key in FROM_RUNS or key.endswith("weights")]
     return configuration.load(str(path), [*started_from, *overrides], METHODS)
 
 
@@ -148,17 +151,18 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
 
 
 def check_batches(config: Config, strategy: tf.distribute.Strategy):
-    """Every replica gets as many pairs of a batch as the others.
+    """Every replica gets as many rows of a batch as the others: pairs, or what else its sampler draws together.
 
     Raises:
         ConfigError: a stage's batch cannot be shared evenly.
     """
     replicas = strategy.num_replicas_in_sync
     for name, stage in config.stages.items():
-        evenly = 2 * stage.images_per_view * replicas
+        sampler = METHODS[config.method["name"]].STAGES[name].sampler
+        evenly = samplers.ROW[sampler] * stage.images_per_view * replicas
         if stage.batch_size % evenly:
             raise ConfigError(
-                f"stages.{name}.batch_size is {stage.batch_size}, but {replicas} replicas share its pairs evenly "
+                f"stages.{name}.batch_size is {stage.batch_size}, but {replicas} replicas share its rows evenly "
                 f"only where it is a multiple of {evenly}; change it, or set run.strategy=one."
             )
 
@@ -169,20 +173,24 @@ def check_classifier(config: Config, source: data.Records):
     Raises:
         ConfigError: that run had other images.
     """
-    run = config.method.get("classifier")
-    if not run or not _trained_on(run):
-        return
+    for key in FROM_RUNS:
+        run = config.method.get(key)
+        if run and _trained_on(run):
+            _check_same_images(key, run, config, source)
+
+
+def _check_same_images(key, run, config, source):
     theirs, ours = _trained_on(run)["source"], fingerprint(source)
     if theirs != ours:
         raise ConfigError(
-            f"method.classifier: {run} was trained on {theirs['images']} images of {theirs['persons']} persons of "
+            f"method.{key}: {run} was trained on {theirs['images']} images of {theirs['persons']} persons of "
             f"{theirs['name']}, this run has {ours['images']} of {ours['persons']} of {ours['name']}, or others; "
             "name a run of the same source, split and trial."
         )
     size = load_run(Path(run)).data.image_size
     if size != config.data.image_size:
         raise ConfigError(
-            f"method.classifier: {run} was trained at data.image_size={size}, this run has {config.data.image_size}."
+            f"method.{key}: {run} was trained at data.image_size={size}, this run has {config.data.image_size}."
         )
 
 
@@ -194,13 +202,26 @@ def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
     return folder
 
 
-def build_model(config: Config, source: data.Records):
-    """The configured method, its networks and every optimizer; call it inside the strategy's scope."""
+def build_model(config: Config, identities: int):
+    """The configured method for so many persons, every network and optimizer; call it inside the strategy's scope."""
     arguments = {key: value for key, value in config.method.items() if key != "name"}
-    identities = len(np.unique(source.person))
     model = METHODS[config.method["name"]](config.data.image_size, identities, config.run.seed, **arguments)
     model.compile(config.stages, jit_compile=config.run.jit_compile)
     return model
+
+
+def restored(folder: Path, config: Config):
+    """A run's model as its last checkpoint has it, and its `Progress`.
+
+    Raises:
+        ConfigError: there is no checkpoint yet.
+    """
+    trained_on = _trained_on(folder)
+    model = build_model(config, trained_on["source"]["persons"]) if trained_on else None
+    progress = Progress(folder, model) if trained_on else None
+    if not trained_on or not progress.restore(partially=True):
+        raise ConfigError(f"{folder} has no checkpoint yet; train it with --run {folder}.")
+    return model, progress
 
 
 class Progress:

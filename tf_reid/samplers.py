@@ -68,7 +68,75 @@ def views(source: Records, stage) -> Sampler:
     return _two_sides(source, probe, gallery, stage, stage.images_per_view, "two views")
 
 
-SAMPLERS = {"pairs": pairs, "pairs_of_two_domains": pairs_of_two_domains, "modalities": modalities, "views": views}
+def swaps(source: Records, stage) -> Sampler:
+    """Rows of four images: of one person, of another, and another image of either (DG-Net's two batches of positives).
+
+    `batch_size // 4` rows a step. An image whose person has no other one is never drawn.
+
+    Raises:
+        ValueError: the batch is no multiple of 4, or fewer than two persons have two images.
+    """
+    if stage.batch_size % 4:
+        raise ValueError(f"A batch_size of {stage.batch_size} holds no whole rows of 4 images; use a multiple of 4.")
+    count, person = stage.batch_size // 4, source.person
+    others = {p: np.flatnonzero(person == p) for p in np.unique(person)}
+    images = np.array([i for i in range(len(source)) if len(others[person[i]]) > 1], dtype=np.int64)
+    if len(np.unique(person[images])) < 2:
+        raise ValueError(f"{source.name}: fewer than two persons have two training images, so none can be swapped.")
+
+    def epoch(rng):
+        steps = _steps(len(images), count)
+        first, second = (_cycled(rng, images, steps * count) for _ in range(2))
+        while (clash := person[first] == person[second]).any():
+            second[clash] = rng.choice(images, size=clash.sum())
+        both = [first, second]
+        positives = [np.array([rng.choice(others[person[i]][others[person[i]] != i]) for i in side]) for side in both]
+        return {"source": np.stack([*both, *positives], axis=1).reshape(steps, count, 4)}
+
+    return epoch
+
+
+def unpaired_views(source: Records, stage) -> Sampler:
+    """`batch_size // 2` images of a view beside as many of the other, drawn apart: who is on them is not read.
+
+    The cameras with the lower numbers, half of them, are the first view. An epoch is a pass over the larger view.
+
+    Raises:
+        ValueError: all images are of one camera.
+    """
+    cameras = np.unique(source.camera)
+    if len(cameras) < 2:
+        raise ValueError(f"{source.name}: all training images are of camera {cameras[0]}; two views take two cameras.")
+    first = np.isin(source.camera, cameras[: len(cameras) // 2])
+    sides, count = [np.flatnonzero(first), np.flatnonzero(~first)], stage.batch_size // 2
+
+    def epoch(rng):
+        steps = _steps(max(map(len, sides)), count)
+        drawn = [_cycled(rng, side, steps * count) for side in sides]
+        return {"source": np.stack(drawn, axis=1).reshape(steps, count, 2)}
+
+    return epoch
+
+
+SAMPLERS = {
+    "pairs": pairs,
+    "pairs_of_two_domains": pairs_of_two_domains,
+    "modalities": modalities,
+    "views": views,
+    "swaps": swaps,
+    "unpaired_views": unpaired_views,
+}
+ROW = dict.fromkeys(SAMPLERS, 2) | {"swaps": 4}  # images of a domain that stay together when replicas share a batch
+
+
+def of_stage(kind, stage, records: dict) -> Sampler:
+    """The sampler of a method's stage.
+
+    Args:
+        kind: the method's own `Stage`. stage: its settings. records: of `source`, and of `target` where it takes both.
+    """
+    target = [records["target"]] if kind.domains == 2 else []
+    return SAMPLERS[kind.sampler](records["source"], stage, *target)
 
 
 def _two_sides(records, first, second, stage, each, what) -> Sampler:

@@ -30,6 +30,8 @@ def main(argv=None) -> dict:
         print(configuration.dump(config), end="")
         return {}
 
+    import numpy as np
+
     from tf_reid import evaluation, runs, scoring, splits, training
 
     folder = Path(args.run or Path("runs") / Path(args.config).stem)
@@ -46,7 +48,7 @@ def main(argv=None) -> dict:
     scoring.check_matches(scored, splits.fair_trials(config, scored, seen))
     runs.check_classifier(config, seen["source"])
     with strategy.scope():
-        model = runs.build_model(config, seen["source"])
+        model = runs.build_model(config, len(np.unique(seen["source"].person)))
     evaluation.representations(model, config, scored)  # likewise
     if own == folder:
         runs.open_run(folder, config, seen)  # not before: a setting that the method refuses leaves no run behind

@@ -14,7 +14,7 @@ from tf_reid.config import Config
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import Progress
 
-PICTURED = 6  # images a domain in a grid
+PICTURED = 3  # rows of a batch in a grid
 
 
 class NotFinite(RuntimeError):
@@ -54,12 +54,14 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
             losses = Losses(model, stage.steps, start, config.run.log_every, writer)
             callbacks = [losses, Checkpoints(progress, losses, config.run.checkpoint_every)]
             if config.run.pictures_every and type(model).pictures is not ReIDModel.pictures:
-                sampler = _sampler(kind, stage.model_copy(update={"batch_size": PICTURED}), records)
+                sampler = samplers.of_stage(
+                    kind, stage.model_copy(update={"batch_size": PICTURED * samplers.ROW[kind.sampler]}), records
+                )
                 shown = data.training_batches(records, sampler, start=0, steps=1, flip=False, pad=0, grey=0.0, **place)
                 callbacks.append(Pictures(model, next(iter(shown)), config.run.pictures_every, folder, writer))
             if config.run.evaluate_every:
                 callbacks.append(Evaluations(model, evaluate, config.run.evaluate_every, writer))
-            sampler = _sampler(kind, stage, records)
+            sampler = samplers.of_stage(kind, stage, records)
             batches = data.training_batches(
                 records, sampler, start=start, steps=stage.steps, **augment.model_dump(), **place
             )
@@ -111,11 +113,6 @@ def _check_that_workers_agree(strategy, stage, step):
             f"This worker's run folder stands at stage {stage}, step {step}, another's elsewhere; --run must lie on "
             "storage that all workers share."
         )
-
-
-def _sampler(kind, stage, records):
-    target = [records["target"]] if kind.domains == 2 else []
-    return samplers.SAMPLERS[kind.sampler](records["source"], stage, *target)
 
 
 class _EverySteps(keras.callbacks.Callback):

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import build, random_batch
 
+from tf_reid.methods.base import Shown
 from tf_reid.methods.simpgan import build_critic, build_generator
 
 NETWORKS = ("classifier", "G", "F", "D_S", "D_T")
@@ -235,3 +236,12 @@ def test_a_finished_classifier_is_loaded_from_its_run(tmp_path):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError, match=r"method\.classifier: .*nowhere"):
         build("simpgan", classifier=str(tmp_path / "nowhere"))
+
+
+def test_the_page_of_translations_has_both_directions_and_the_way_back():
+    model, batch = build("simpgan"), random_batch(4)
+    first, second = (Shown(batch[domain][:, 0], ["a", "b"]) for domain in ("source", "target"))
+    page = model.pages()["translation"](first, second)
+    for column, expected in ((0, first.images), (1, model.G(first.images)), (5, model.G(model.F(second.images)))):
+        np.testing.assert_allclose(tf.stack(page.rows, axis=1)[column], expected, atol=1e-5)
+    assert page.row_titles == ["a\na", "b\nb"]

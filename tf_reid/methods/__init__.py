@@ -1,8 +1,17 @@
 """The methods, by the name that a configuration gives."""
 
 from tf_reid.methods.cmgan import CmGAN
+from tf_reid.methods.crossgan import CrossGAN
+from tf_reid.methods.dgnet import DGNet
 from tf_reid.methods.identity import Identity
 from tf_reid.methods.simpgan import SimPGAN
 from tf_reid.methods.view_adaptation import ViewAdaptation
 
-METHODS = {"identity": Identity, "simpgan": SimPGAN, "cmgan": CmGAN, "view_adaptation": ViewAdaptation}
+METHODS = {
+    "identity": Identity,
+    "simpgan": SimPGAN,
+    "cmgan": CmGAN,
+    "dgnet": DGNet,
+    "crossgan": CrossGAN,
+    "view_adaptation": ViewAdaptation,
+}

@@ -1,8 +1,9 @@
 """What every method shares: players with their optimizers, stages, one place where gradients are applied."""
 
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -24,6 +25,21 @@ class Stage:
     players: tuple[str, ...]
     sampler: str
     domains: int = 1
+
+
+class Shown(NamedTuple):
+    """Images for a page: float32 [n, H, W, 3] in [-1, 1], and what is said of each, such as "person 7, camera 2"."""
+
+    images: tf.Tensor
+    captions: list[str]
+
+
+class Page(NamedTuple):
+    """Rows of images float32 [C, H, W, 3] in [-1, 1], with a title a column and a title a row."""
+
+    rows: list
+    column_titles: list[str]
+    row_titles: list[str]
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
@@ -103,6 +119,29 @@ class ReIDModel(keras.Model):
         """Title -> (column titles, columns of images [n, H, W, 3]) for people to look at; empty where none are made."""
         return {}
 
+    def generated(self, batch) -> dict[str, tuple]:
+        """Title -> (images, real ones that they are to be like, [n, H, W, 3] each, and persons [n] or None).
+
+        For judging what the last stage has learned to make; empty where nothing is made.
+        """
+        return {}
+
+    def maps(self) -> dict[str, keras.Model]:
+        """Role, as of `encoders` -> model from images to the encoder's last maps [B, h, w, C], where it has such."""
+        return {}
+
+    def across(self) -> dict[str, keras.Model]:
+        """Name -> model from images of the probe's view to what they would be in the gallery's, if it makes such."""
+        return {}
+
+    def pages(self) -> dict[str, Callable[[Shown, Shown], Page]]:
+        """Name -> what makes a page to look at of what the method makes of images; empty where it makes none.
+
+        It is called with as many images of the source and of the target; where the encoders are of two views, of the
+        probe's and, of the same persons, of the gallery's; else of some persons and of others.
+        """
+        return {}
+
     def phase_of(self, step: int):
         """What kind of step this is, where a stage alternates; each kind is traced once and read as `self.phase`."""
         return None
@@ -115,12 +154,13 @@ class ReIDModel(keras.Model):
         self.xla = jit_compile
         self.steps_of_stage = {name: settings.steps for name, settings in stages.items()}
         self.batch_size_of_stage = {name: settings.batch_size for name, settings in stages.items()}
-        self.player_optimizers = {}
+        self.player_optimizers, self.l2_of = {}, {}
         for stage, settings in stages.items():
             for player, optimizer in settings.optimizers.items():
                 rate = LearningRate(optimizer, settings.steps, self.step, self.rate_factor)
                 built = self.player_optimizers[f"{stage}_{player}"] = _build_optimizer(optimizer, rate)
                 built.build(self.variables_of(player))
+                self.l2_of[f"{stage}_{player}"] = optimizer.l2
                 if optimizer.ema_momentum and self._keeps_batch_statistics(player):
                     raise ValueError(
                         f"stages.{stage}.optimizers.{player}.ema_momentum: the batch normalisation in its networks "
@@ -189,6 +229,8 @@ class ReIDModel(keras.Model):
         shares = [tf.fill(tf.shape(loss), tf.cast(1.0 / replicas, loss.dtype)) for loss in targets]
         gradients = tape.gradient(targets, variables, output_gradients=shares)
         reached = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
+        if decay := self.l2_of[f"{self.stage}_{player}"] / replicas:
+            reached = [(g + decay * tf.convert_to_tensor(v), v) for g, v in reached]
         self.player_optimizers[f"{self.stage}_{player}"].apply(*zip(*reached, strict=True))
 
     def whole_batch(self, rows):
@@ -199,6 +241,20 @@ class ReIDModel(keras.Model):
         """
         context = tf.distribute.get_replica_context()
         return context.all_gather(rows, axis=0) if context.num_replicas_in_sync > 1 else rows
+
+    def drawn(self, draw, rows, shape, number=0):
+        """`draw`, such as `tf.random.stateless_uniform`, for this replica's rows of the batch: [rows, *shape].
+
+        A function of the run's seed, the step and `number`, whatever the replicas, and so the same after a resumption.
+        """
+        context = tf.distribute.get_replica_context()
+        whole = draw([rows * context.num_replicas_in_sync, *shape], self.seed_of_step(number))
+        first = context.replica_id_in_sync_group * rows
+        return whole[first : first + rows]
+
+    def seed_of_step(self, number):
+        """A seed for one of a step's draws, int64 [2]."""
+        return tf.stack([tf.constant(self.seed * 8 + number, tf.int64), self.step.read_value()])
 
     def report(self, **losses_of_players: dict) -> dict:
         """`player/loss` -> value: the very dicts that were minimised are what is logged."""

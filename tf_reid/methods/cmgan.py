@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from tf_reid.backbones import BACKBONES, Backbone
+from tf_reid.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.config import NotNegative, Positive, Weights, Whole
 from tf_reid.layers import StandardisedImages, feed_forward
 from tf_reid.losses import identification, squared_distances, triplet
@@ -80,9 +80,12 @@ class CmGAN(ReIDModel):
         if not triplet_weight and not identity_weight:
             raise ValueError("method.triplet_weight and method.identity_weight are both 0: no person is learned.")
         self.encoder = BACKBONES[backbone](image_size, weights)
+        self.last_maps = maps_of(self.encoder)
         if standardise:
             images = keras.Input((*image_size, 3))
-            self.encoder = keras.Model(images, self.encoder(StandardisedImages()(images)), name="encoder")
+            seen = StandardisedImages()(images)
+            self.encoder = keras.Model(images, self.encoder(seen), name="encoder")
+            self.last_maps = keras.Model(images, self.last_maps(seen))
         width = self.encoder.output_shape[-1]
         self.identity_head = feed_forward(width, [head_width], identities, "identity_head")
         self.discriminator = feed_forward(width, discriminator_widths, 2, "discriminator")
@@ -170,6 +173,9 @@ class CmGAN(ReIDModel):
 
     def encoders(self):
         return {"rgb": self.encoder, "ir": self.encoder}
+
+    def maps(self):
+        return {"rgb": self.last_maps, "ir": self.last_maps}
 
 
 def rgb_then_infrared(batch):

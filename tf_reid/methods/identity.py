@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_reid.backbones import Backbone
+from tf_reid.backbones import Backbone, maps_of
 from tf_reid.classifier import SiameseClassifier
 from tf_reid.config import Share, Weights
 from tf_reid.methods.base import ReIDModel, Stage
@@ -48,3 +48,6 @@ class Identity(ReIDModel):
 
     def encoders(self):
         return {"image": self.classifier.backbone}
+
+    def maps(self):
+        return {"image": maps_of(self.classifier.backbone)}

@@ -4,20 +4,19 @@
 https://arxiv.org/abs/1806.04533.
 """
 
-import os
 from typing import ClassVar, Literal
 
 import keras
 import tensorflow as tf
 from keras import layers
 
-from tf_reid.backbones import Backbone
+from tf_reid.backbones import Backbone, maps_of
 from tf_reid.classifier import SiameseClassifier
 from tf_reid.config import Count, ExistingPath, NotNegative, Share, Weights, Whole
 from tf_reid.image_pool import ImagePool
 from tf_reid.layers import InstanceNorm, ReflectPad, gan_init
 from tf_reid.losses import l1, least_squares, verification
-from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.base import Page, ReIDModel, Stage
 
 
 class SimPGAN(ReIDModel):
@@ -86,7 +85,7 @@ class SimPGAN(ReIDModel):
         super().__init__(image_size, identities, seed)
         self.classifier = SiameseClassifier(image_size, identities, backbone, weights, dropout)
         if classifier:
-            _load_classifier(self.classifier, classifier)
+            self.classifier.load(classifier, "method.classifier")
         self.G, self.F = (
             build_colour_generator(image_size, generator_width, name)
             if generator == "colour"
@@ -191,6 +190,28 @@ class SimPGAN(ReIDModel):
         if self.steps_of_stage.get("translation") == 0:
             return raw
         return raw | {"translated": self.encoders()}
+
+    def maps(self):
+        maps = maps_of(self.classifier.backbone)
+        if self.steps_of_stage.get("translation") == 0:
+            return {"image": maps}
+        images = keras.Input((*self.image_size, 3))
+        return {"image": keras.Model(images, maps(self.F(images)))}
+
+    def pages(self):
+        return {} if self.steps_of_stage.get("translation") == 0 else {"translation": self.translation_page}
+
+    def translation_page(self, source, target):
+        titles = ["source", "G(source)", "F(G(source))", "target", "F(target)", "G(F(target))"]
+        to_target, to_source = self.G(source.images), self.F(target.images)
+        columns = [source.images, to_target, self.F(to_target), target.images, to_source, self.G(to_source)]
+        pairs = zip(source.captions, target.captions, strict=True)
+        return Page(tf.unstack(tf.stack(columns, axis=1)), titles, [f"{a}\n{b}" for a, b in pairs])
+
+    def generated(self, batch):
+        source, target = _images(batch["source"]), _images(batch["target"])
+        persons = tf.reshape(batch["source_person"], [-1])
+        return {"G(source)": (self.G(source), target, persons), "F(target)": (self.F(target), source, None)}
 
     def pictures(self, batch):
         if self.stage == "classifier":
@@ -298,14 +319,3 @@ def _fools(critic, fakes):
 def _tells_apart(critic, real, fakes):
     """Eq. 7, 9: the sum over a pair's two images of critic(fake)^2 + (critic(real) - 1)^2."""
     return 2.0 * (least_squares(critic(fakes, training=True), 0.0) + least_squares(critic(real, training=True), 1.0))
-
-
-def _load_classifier(classifier, run):
-    path = os.path.join(run, "networks", "classifier.weights.h5") if os.path.isdir(run) else run
-    try:
-        classifier.load_weights(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"method.classifier: {path} does not hold the weights of this classifier (same backbone, image size and "
-            f"source data set); name a finished run or leave it null to train one ({error})."
-        ) from error

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import tensorflow as tf
 
 from tf_reid import losses
-from tf_reid.backbones import BACKBONES, Backbone
+from tf_reid.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.config import NotNegative, Positive, Weights, Whole
 from tf_reid.layers import feed_forward
 from tf_reid.methods.base import ReIDModel, Stage
@@ -200,6 +200,9 @@ class ViewAdaptation(ReIDModel):
 
     def encoders(self):
         return {"probe": self.M_s, "gallery": self.M_t}
+
+    def maps(self):
+        return {role: maps_of(encoder) for role, encoder in self.encoders().items()}
 
     def representations(self):
         """Compared by their distance, and by D_s."""

@@ -1,0 +1,475 @@
+"""DG-Net: its networks' forms, who is moved by which loss, every loss against plain NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import PERSONS, SIZE, build, rows_of_four
+
+from tf_reid import dgnet_networks as networks
+from tf_reid import losses
+from tf_reid.backbones import maps_of, small
+from tf_reid.methods.base import Shown
+from tf_reid.methods.dgnet import fools, scores_and_penalty, tells_apart
+
+RNG = np.random.default_rng(5)
+FED, UNFED = {"fed": True}, {"fed": False}
+
+
+def images(count=4):
+    return tf.constant(RNG.uniform(-1, 1, (count, *SIZE, 3)), tf.float32)
+
+
+def codes_of(model, pair):
+    """What `code_losses` is given: normalised images, their codes and the swaps, which carry gradients of the codes."""
+    real = networks.to_imagenet(pair)
+    appearance, structure = model.E_a(pair, training=True)[0], model.E_s(real)
+    other = tf.concat([structure[len(pair) // 2 :], structure[: len(pair) // 2]], axis=0)
+    return real, appearance, structure, model.G([appearance, other])
+
+
+def one_eager_step(model, stage, batch, step=0):
+    """Losses of a training step that is not traced first, which would take far longer than the step."""
+    model.step.assign(step)
+    model.begin(stage)
+    model.phase = model.phase_of(step)
+    return model.train_step(batch)
+
+
+def moved(model, stage, batch, step=0):
+    """Players of whose trainable variables a step moves any, and the losses reported."""
+    before = {player: [v.numpy() for v in model.variables_of(player)] for player in model.players()}
+    found = one_eager_step(model, stage, batch, step)
+    players = {
+        player
+        for player, old in before.items()
+        if any((a != b.numpy()).any() for a, b in zip(old, model.variables_of(player), strict=True))
+    }
+    return players, set(found)
+
+
+# ----------------------------------------------------------------- networks
+
+
+def test_imagenet_scale_and_back():
+    pixels = images()
+    scaled = networks.to_imagenet(pixels)
+    expected = ((pixels.numpy() + 1) / 2 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    np.testing.assert_allclose(scaled, expected, atol=1e-5)
+    np.testing.assert_allclose(networks.from_imagenet(scaled), pixels, atol=1e-5)
+
+
+@pytest.mark.parametrize("stripes", [False, True])
+def test_the_appearance_code_is_the_maximum_of_four_stripes(stripes):
+    keras.utils.set_random_seed(0)
+    encoder = networks.appearance_encoder(maps_of(small((64, 32), last_stride=1)), stripes)
+    pixels = tf.constant(RNG.uniform(-1, 1, (2, 64, 32, 3)), tf.float32)
+    code, pooled = encoder(pixels)
+    maps = keras.Model(
+        encoder.input, next(t for t in (layer.output for layer in encoder.layers) if t.shape[1:] == (8, 4, 256))
+    )
+    last = [layer for layer in encoder.layers if getattr(layer.output, "shape", ())[1:] == (8, 4, 256)][-1]
+    maps = keras.Model(encoder.input, last.output)(pixels).numpy()
+    stripe = maps.reshape(2, 4, 2, 4, 256).max(axis=(2, 3))  # [B, 4, C]
+    expected = stripe if stripes else stripe.transpose(0, 2, 1)
+    np.testing.assert_allclose(code, expected.reshape(2, -1), atol=1e-6)
+    np.testing.assert_allclose(pooled, maps.max(axis=(1, 2)), atol=1e-6)
+
+
+def test_maps_that_cannot_be_cut_into_stripes_are_refused():
+    with pytest.raises(ValueError, match=r"last maps are 2 high.*method\.last_stride=1"):
+        networks.appearance_encoder(maps_of(small(SIZE)), False)
+
+
+def test_the_last_stride_makes_maps_larger_and_weights_no_other():
+    wide, narrow = small(SIZE, last_stride=1), small(SIZE)
+    assert wide.layers[-1].input.shape[1:3] == (4, 2) and narrow.layers[-1].input.shape[1:3] == (2, 1)
+    assert [w.shape for w in wide.weights] == [w.shape for w in narrow.weights]
+
+
+def test_each_block_of_the_decoder_receives_its_quarter_of_the_code():
+    keras.utils.set_random_seed(0)
+    decoder = networks.decoder((8, 4, 16), 32)
+    first_layers = [
+        layer for layer in decoder.layers if isinstance(layer, keras.layers.Dense) and layer.kernel.shape[0] == 8
+    ]
+    assert len(first_layers) == 8
+    structure = tf.constant(RNG.normal(size=(1, 8, 4, 16)), tf.float32)
+    for quarter in range(4):
+        code = np.zeros((1, 32), np.float32)
+        code[:, 8 * quarter : 8 * quarter + 8] = 1.0
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(decoder([tf.constant(code), structure]) ** 2)
+        gradients = tape.gradient(loss, [layer.kernel for layer in first_layers])
+        reached = [bool(np.abs(g.numpy()).max() > 0) for g in gradients]
+        assert reached == [block == quarter for block in range(4) for _ in range(2)]
+
+
+def test_the_structure_encoder_does_not_see_colour():
+    encoder = networks.structure_encoder(SIZE, 4)
+    colours = images(2).numpy()
+    grey = np.repeat(colours.mean(axis=-1, keepdims=True), 3, axis=-1)
+    np.testing.assert_allclose(encoder(colours), encoder(grey), atol=1e-4)
+    assert encoder.output_shape[1:] == (8, 4, 16)
+
+
+def test_full_size_shapes_are_the_papers():
+    """Without ResNet-50, whose 2048 channels the code's width stands for."""
+    structure = networks.structure_encoder((256, 128), 32)
+    assert structure.output_shape[1:] == (64, 32, 128)
+    decoder = networks.decoder((64, 32, 128), 8192)
+    assert decoder.output_shape[1:] == (256, 128, 3)
+    shapes = [shape[1:] for shape in networks.discriminator((256, 128), 32, 3).output_shape]
+    assert shapes == [(64, 32, 1), (32, 16, 1), (16, 8, 1)]
+
+
+def test_half_size_is_the_mean_of_the_pixels_that_there_are():
+    x = RNG.normal(size=(1, 6, 4, 2)).astype(np.float32)
+    found = networks.HalfSize()(x).numpy()
+    for row in range(3):
+        for column in range(2):
+            rows, columns = (slice(max(2 * i - 1, 0), 2 * i + 2) for i in (row, column))
+            np.testing.assert_allclose(found[0, row, column], x[0, rows, columns].mean(axis=(0, 1)), atol=1e-6)
+
+
+def test_image_norm():
+    x = RNG.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    norm = networks.ImageNorm()
+    norm.build(x.shape)
+    gamma, beta = RNG.uniform(size=(2, 5)).astype(np.float32)
+    assert norm.gamma.numpy().min() >= 0 and norm.gamma.numpy().max() <= 1
+    norm.gamma.assign(gamma), norm.beta.assign(beta)
+    flat = x.reshape(2, -1)
+    unit = (flat - flat.mean(1, keepdims=True)) / (flat.std(1, ddof=1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(norm(x), unit.reshape(x.shape) * gamma + beta, atol=1e-5)
+
+
+def test_too_many_scales_are_refused():
+    with pytest.raises(ValueError, match=r"method\.scales=3 needs 32 or more"):
+        build("dgnet", scales=3)
+
+
+# ----------------------------------------------------------------- who is moved
+
+ALL = {"appearance", "heads", "generator", "discriminator"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "expected"),
+    [
+        ("pretrain", {}, {"appearance", "heads"}),
+        ("joint", {}, ALL),
+        # Detached, E_a learns from persons alone: without Eq. 3, 8 and 9 nothing reaches it.
+        ("joint", {"identity_weight": 0.0, "primary_weight": 0.0}, {"generator", "discriminator"}),
+        ("joint", {"identity_weight": 0.0, "primary_weight": 0.0, "detach_appearance": False}, ALL - {"heads"}),
+    ],
+)
+def test_what_a_step_moves(stage, changes, expected):
+    assert moved(build("dgnet", **changes), stage, rows_of_four(), step=5)[0] == expected
+
+
+def test_before_the_warm_up_ends_nothing_is_fed_back():
+    model = build("dgnet", warm_up=3)
+    _, before = moved(model, "joint", rows_of_four(), step=2)
+    _, after = moved(model, "joint", rows_of_four(), step=3)
+    fed = {"generator/appearance_code", "generator/structure_code", "generator/cycle"}
+    fed |= {f"{player}/{name}" for player in ("appearance", "heads") for name in ("primary", "fine", "fine_of_real")}
+    assert after - before == fed and before < after
+
+
+def test_weights_grow_from_the_end_of_the_warm_up():
+    model = build("dgnet", warm_up=10, ramp=0.25)
+    found = []
+    for step in (10, 11, 13, 50):
+        model.step.assign(step)
+        found.append(float(model._ramped(1.0)))
+    assert found == [0.25, 0.5, 1.0, 1.0]
+
+
+def test_the_generator_is_moved_by_no_feature_learning():
+    """E_s and G end where they end without Eq. 3, 8 and 9, and E_a where it ends without Eq. 1, 2, 4, 5, 6 and 7."""
+
+    def after(player, **changes):
+        model = build("dgnet", **changes)
+        moved(model, "joint", rows_of_four(), step=5)
+        return [v.numpy() for v in model.variables_of(player)]
+
+    for a, b in zip(after("generator"), after("generator", identity_weight=0.0, primary_weight=0.0), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+    images_off = {
+        "cycle_weight": 0.0,
+        "generated_identity_weight": 0.0,
+        "adversarial_weight": 0.0,
+        "image_weight": 1e-9,
+    }
+    images_off |= {"appearance_code_weight": 0.0, "structure_code_weight": 0.0}
+    for a, b in zip(after("appearance"), after("appearance", **images_off), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+def test_running_statistics_do_not_see_what_is_judged_by_a_frozen_encoder():
+    model = build("dgnet")
+    model.phase, before = FED, [v.numpy() for v in model.E_a.non_trainable_variables]
+    given = codes_of(model, images())
+    settled = [v.numpy() for v in model.E_a.non_trainable_variables]
+    assert any((a != b).any() for a, b in zip(before, settled, strict=True))  # a call in training mode does see them
+    model.code_losses(*given, tf.constant([0, 1, 2, 3]))
+    assert all((a == b.numpy()).all() for a, b in zip(settled, model.E_a.non_trainable_variables, strict=True))
+
+
+@pytest.mark.parametrize(("code_gradient", "reaches"), [("paper", True), ("released", False)])
+def test_eq_4_teaches_the_generator_as_the_paper_has_it_and_nobody_as_released(code_gradient, reaches):
+    model = build("dgnet", code_gradient=code_gradient)
+    model.phase = FED
+    model.step.assign(5)
+    with tf.GradientTape(persistent=True) as tape:
+        found = model.code_losses(*codes_of(model, images()), tf.constant([0, 1, 2, 3]))["appearance_code"]
+    gradients = tape.gradient(found, model.G.trainable_variables)
+    assert float(found) > 0
+    assert any(g is not None and np.abs(g.numpy()).max() > 0 for g in gradients) == reaches
+
+
+def test_eq_6_teaches_the_generator_through_a_frozen_encoder():
+    model = build("dgnet")
+    model.phase = UNFED
+    real, appearance, structure, swapped = codes_of(model, images())
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(swapped)
+        found = model.code_losses(real, appearance, structure, swapped, tf.constant([0, 1, 2, 3]))["swapped_identity"]
+    assert np.abs(tape.gradient(found, swapped).numpy()).max() > 0
+    assert all(g is None for g in tape.gradient(found, model.variables_of("appearance")))
+    # The persons are those of the appearance: the loss is that of these labels and no others.
+    found_by_hand = model.primary_classifier(
+        model.primary(model.E_a(networks.from_imagenet(swapped), training=True)[1], training=True)
+    )
+    by_hand = 0.5 * 2 * losses.identification(found_by_hand, tf.constant([0, 1, 2, 3]))
+    np.testing.assert_allclose(found, by_hand, rtol=1e-4)
+
+
+@pytest.mark.parametrize("coin", [0.0, 1.0])
+def test_eq_5_teaches_either_the_encoder_or_the_image(coin, monkeypatch):
+    model = build("dgnet")
+    model.phase = FED
+    model.step.assign(5)
+    monkeypatch.setattr(tf.random, "stateless_uniform", lambda shape, seed: tf.constant(coin))
+    real, appearance, structure, swapped = codes_of(model, images())
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(swapped)
+        found = model.code_losses(real, appearance, structure, swapped, tf.constant([0, 1, 2, 3]))["structure_code"]
+    to_image = np.abs(tape.gradient(found, swapped).numpy()).max()
+    to_encoder = max(
+        np.abs(g.numpy()).max() for g in tape.gradient(found, model.E_s.trainable_variables) if g is not None
+    )
+    assert (to_image > 0, to_encoder > 0) == (coin == 1.0, coin == 0.0)
+
+
+# ----------------------------------------------------------------- losses
+
+
+def test_code_losses_equal_the_equations():
+    model = build("dgnet", appearance_code_weight=3.0, structure_code_weight=4.0, cycle_weight=5.0, ramp=100.0)
+    model.phase = FED
+    model.step.assign(5)
+    real, appearance, structure, swapped = codes_of(model, images())
+    found = model.code_losses(real, appearance, structure, swapped, tf.constant([0, 1, 2, 3]))
+    again = model.E_a(networks.from_imagenet(swapped), training=True)[0].numpy()
+    np.testing.assert_allclose(found["appearance_code"], 3 * 2 * np.abs(again - appearance).mean(), rtol=1e-4)
+    order = [2, 3, 0, 1]  # x_ba has the structure of x_b
+    seen = model.E_s(swapped).numpy()
+    np.testing.assert_allclose(
+        found["structure_code"], 4 * 2 * np.abs(seen - structure.numpy()[order]).mean(), rtol=1e-4
+    )
+    back = model.G([again, seen[order]]).numpy()
+    np.testing.assert_allclose(found["cycle"], 5 * 2 * np.abs(back - real).mean(), rtol=1e-4)
+
+
+def test_a_step_reports_the_images_losses_of_the_equations():
+    model = build("dgnet", erasing=0.0, image_weight=7.0)
+    batch = rows_of_four()
+    pair = tf.concat([batch["source"][:, 0], batch["source"][:, 1]], axis=0)
+    positive = tf.concat([batch["source"][:, 2], batch["source"][:, 3]], axis=0)
+    real = networks.to_imagenet(pair)
+    codes = model.E_a(tf.concat([pair, positive], axis=0), training=True)[0]
+    structure = model.E_s(real)
+    expected = {
+        "generator/image": 7 * 2 * np.abs(model.G([codes[:4], structure]) - real).mean(),
+        "generator/image_by_positive": 7 * 2 * np.abs(model.G([codes[4:], structure]) - real).mean(),
+    }
+    found = one_eager_step(model, "joint", batch)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-3)
+
+
+def test_adversarial_losses_equal_least_squares_over_scales():
+    real, fake = ([RNG.normal(size=(4, s, s, 1)).astype(np.float32) for s in (4, 2)] for _ in range(2))
+    both_directions = sum(((r - 1) ** 2).mean() + (f**2).mean() for r, f in zip(real, fake, strict=True)) * 2
+    np.testing.assert_allclose(tells_apart(real, fake), both_directions, rtol=1e-5)
+    np.testing.assert_allclose(fools(fake), 2 * 2 * sum(((f - 1) ** 2).mean() for f in fake), rtol=1e-5)
+
+
+def test_the_gradient_penalty_is_that_of_each_scale_alone():
+    weights = [RNG.normal(size=(4, 3, 3)).astype(np.float32) for _ in range(2)]
+    real = tf.constant(RNG.normal(size=(5, 4, 3, 3)), tf.float32)
+
+    def linear(x):
+        return [tf.reduce_sum(x * w, axis=(1, 2, 3)) for w in weights]
+
+    np.testing.assert_allclose(scores_and_penalty(linear, real)[1], 2 * sum((w**2).sum() for w in weights), rtol=1e-5)
+
+
+def test_the_penalty_reaches_the_discriminators_weights():
+    model = build("dgnet")
+    with tf.GradientTape() as tape:
+        penalty = scores_and_penalty(model.D, networks.to_imagenet(images()))[1]
+    gradients = tape.gradient(penalty, model.D.trainable_variables)
+    kernels = [g for g, v in zip(gradients, model.D.trainable_variables, strict=True) if v.path.endswith("kernel")]
+    assert all(g is not None and np.isfinite(g.numpy()).all() for g in kernels)
+    step = 1e-3 * sum(float(tf.reduce_sum(g * g)) for g in kernels) ** -0.5
+    before = float(penalty)
+    for g, v in zip(gradients, model.D.trainable_variables, strict=True):
+        if g is not None:
+            v.assign_sub(step * g)
+    assert float(scores_and_penalty(model.D, networks.to_imagenet(images()))[1]) != before
+
+
+def test_players_of_the_adversary_pull_apart():
+    """D's own step raises the scores of real images over those of swaps; a step of G's raises those of swaps."""
+    model = build("dgnet", learning_rate=1e-4, penalty_weight=0.0)
+    for variable in model.D.trainable_variables:
+        if variable.path.endswith("kernel"):  # as it is drawn, D's scores hardly depend on images
+            variable.assign(10.0 * variable)
+    real, _, _, swapped = codes_of(model, images())
+
+    def gap():
+        pairs = zip(model.D(real), model.D(swapped), strict=True)
+        return sum(float(tf.reduce_mean(r) - tf.reduce_mean(s)) for r, s in pairs)
+
+    model.begin("joint")
+    before = gap()
+    for _ in range(5):
+        model._minimize_discriminator(real, swapped)
+    assert gap() > before
+    seen = tf.Variable(swapped)
+    with tf.GradientTape() as tape:
+        loss = fools(model.D(seen))
+    before = sum(float(tf.reduce_mean(s)) for s in model.D(seen))
+    gradient = tape.gradient(loss, seen)
+    seen.assign_sub(0.1 * gradient / tf.reduce_max(tf.abs(gradient)))
+    assert sum(float(tf.reduce_mean(s)) for s in model.D(seen)) > before
+
+
+def test_fed_losses_equal_the_equations():
+    model = build("dgnet", primary_weight=3.0, fine_share=0.5, ramp=100.0, teacher_style="both")
+    model.step.assign(5)
+    swapped, persons = images(), tf.constant([0, 1, 2, 3])
+    pooled = model.E_a(images(8), training=True)[1]
+    found = model.fed_losses(swapped, persons, pooled)
+    seen = model.E_a(swapped, training=True)[1]
+
+    def log_softmax(head, classifier, rows):
+        logits = classifier(head(rows, training=True)).numpy()
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    q = 0.5 * np.eye(PERSONS)[[0, 1, 2, 3]] + 0.5 * np.eye(PERSONS)[[2, 3, 0, 1]]
+    log_p = log_softmax(model.primary, model.primary_classifier, seen)
+    divergence = (q * (np.log(np.maximum(q, 1e-30)) - log_p)).sum(axis=1).mean()
+    np.testing.assert_allclose(found["primary"], 3 * 2 * divergence, rtol=1e-4)
+    fine = log_softmax(model.fine, model.fine_classifier, seen)
+    np.testing.assert_allclose(found["fine"], -3 * 0.5 * 2 * fine[range(4), [2, 3, 0, 1]].mean(), rtol=1e-4)
+    real = log_softmax(model.fine, model.fine_classifier, pooled[:4])
+    np.testing.assert_allclose(found["fine_of_real"], -3 * 0.5 * 2 * real[range(4), [0, 1, 2, 3]].mean(), rtol=1e-4)
+
+
+def test_teachers_labels():
+    swapped, persons = images(), tf.constant([0, 1, 2, 3])
+    soft = build("dgnet").teachers_labels(swapped, persons).numpy()
+    model = build("dgnet")
+    backbone, head = model.teacher.backbone, model.teacher.identity_head
+    by_hand = sum(tf.nn.softmax(head(backbone(v, training=True))).numpy() for v in (swapped, swapped[:, :, ::-1])) / 2
+    np.testing.assert_allclose(soft, by_hand, atol=1e-5)
+    np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-5)
+    styles = {style: build("dgnet", teacher_style=style) for style in ("hard", "appearance", "uniform", "both")}
+    found = {style: model.teachers_labels(swapped, persons).numpy() for style, model in styles.items()}
+    one_hot = np.eye(PERSONS)
+    np.testing.assert_array_equal(found["hard"], one_hot[soft.argmax(axis=1)])
+    np.testing.assert_array_equal(found["appearance"], one_hot[[0, 1, 2, 3]])
+    np.testing.assert_allclose(found["uniform"], np.full((4, PERSONS), 1 / PERSONS), atol=1e-7)
+    np.testing.assert_allclose(found["both"], (one_hot[[0, 1, 2, 3]] + one_hot[[2, 3, 0, 1]]) / 2)
+
+
+def test_the_teacher_is_moved_in_its_stage_alone():
+    model = build("dgnet")
+    before = [v.numpy() for v in model.teacher.weights]
+    moved(model, "joint", rows_of_four(), step=5)
+    assert all((a == b.numpy()).all() for a, b in zip(before, model.teacher.weights, strict=True))
+
+
+# ----------------------------------------------------------------- what is scored
+
+
+def test_the_representation_is_both_features_of_image_and_mirror_image():
+    model = build("dgnet", fine_at_test=0.25)
+    pixels = images()
+
+    def unit(rows):
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    def feature(head):
+        return unit(sum(unit(head(model.E_a(view)[1]).numpy()) for view in (pixels, pixels[:, :, ::-1])))
+
+    expected = np.concatenate([feature(model.primary), 0.5 * feature(model.fine)], axis=1)
+    found = model.encoders()["image"](pixels).numpy()
+    assert found.shape == (4, 1024)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # A product of two such rows is cos of the primary ones and a quarter of that of the fine-grained ones.
+    np.testing.assert_allclose(
+        found @ found.T,
+        feature(model.primary) @ feature(model.primary).T + 0.25 * feature(model.fine) @ feature(model.fine).T,
+        atol=1e-5,
+    )
+
+
+def test_without_fed_images_only_the_primary_feature_is_scored():
+    assert set(build("dgnet").representations()) == {"raw", "primary", "fine"}
+    baseline = build("dgnet", primary_weight=0.0)
+    assert set(baseline.representations()) == {"raw"}
+    assert baseline.encoders()["image"].output_shape == (None, 512)
+
+
+def test_training_overfits_one_batch():
+    model = build("dgnet", optimizer="adam", learning_rate=0.002, warm_up=1000)
+    model.begin("joint")
+    batch = rows_of_four()
+    plain = tf.image.resize(tf.reshape(batch["source"], (-1, *SIZE, 3))[:, :4, :2], SIZE, "nearest")  # no noise
+    batch["source"] = tf.reshape(plain, batch["source"].shape)
+    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    first = model.train_function(batches)
+    for _ in range(60):
+        last = model.train_function(batches)
+    assert float(last["generator/image"]) < 0.7 * float(first["generator/image"])
+    assert float(last["appearance/identity"]) < 0.3 * float(first["appearance/identity"])
+
+
+# ----------------------------------------------------------------- pages
+
+
+def test_the_page_of_swaps_has_a_row_an_appearance_and_a_column_a_structure():
+    model = build("dgnet")
+    first, second = (Shown(images(2), [f"person {i}, camera 1" for i in who]) for who in ((1, 2), (3, 4)))
+    page = model.pages()["swaps"](first, second)
+    for row in range(2):
+        np.testing.assert_allclose(page.rows[row + 1][0], first.images[row])
+        for column in range(2):
+            np.testing.assert_allclose(page.rows[0][column + 1], second.images[column])
+            one = model.composed(first.images[row : row + 1], second.images[column : column + 1])[0]
+            np.testing.assert_allclose(page.rows[row + 1][column + 1], one, atol=1e-4)
+    assert "person 2" in page.row_titles[2] and "person 3" in page.column_titles[1]
+
+
+def test_the_page_of_interpolations_goes_from_one_appearance_to_the_other():
+    model = build("dgnet")
+    first, second = (Shown(images(2), ["", ""]) for _ in range(2))
+    page = model.pages()["interpolation"](first, second)
+    np.testing.assert_allclose(page.rows[0][1], model.composed(first.images, first.images)[0], atol=1e-4)
+    np.testing.assert_allclose(page.rows[0][-2], model.composed(second.images, first.images)[0], atol=1e-4)
+    assert len(page.column_titles) == len(page.rows[0])
