@@ -1,10 +1,12 @@
-"""Milliseconds of a SimPGAN step at full width, and images a second of the input pipeline.
+"""Milliseconds of a training step at full width, and images a second of the input pipeline.
 
-python -m benchmarks.training [--steps 5] [--skip-xla]
+python -m benchmarks.training [--only simpgan dgnet crossgan pipeline] [--rows 2 4] [--steps 5] [--xla]
 
-The step: 2 source + 2 target images of 128x64, generators of 64 filters and 6 blocks, ResNet-50 classifier, all
-losses, both updates. Its reference is the time that the same multiply-adds (counted from the networks) take at the
-rate of a large float32 matrix product measured in the same run: no implementation can be faster than that.
+SimPGAN: 2 source + 2 target images of 128x64, generators of 64 filters and 6 blocks, ResNet-50 classifier. DG-Net:
+`rows` of 4 images of 256x128 (2 rows are 2 + 2 images and 2 + 2 positives), ResNet-50 encoder and teacher, before and
+after the warm-up. Cross-GAN: 128 + 128 images of 128x64, the joint stage. All losses and all updates. The reference of
+a step is the time that the same multiply-adds (counted from the networks) take at the rate of a large float32 matrix
+product measured in the same run: no implementation can be faster than that.
 
 The pipeline: JPEG of 128x64 -> flip, pad 10, crop -> batches of 64, as with many images, where each is decoded whenever
 it is drawn, and as with few, which are decoded once. The reference is a plain OpenCV loop that decodes.
@@ -13,6 +15,7 @@ it is drawn, and as with few, which are decoded once. The reference is a plain O
 import argparse
 import os
 import time
+from functools import partial
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -30,17 +33,24 @@ SIZE = (128, 64)
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
+    known = ["simpgan", "dgnet", "crossgan", "pipeline"]
+    parser.add_argument("--only", nargs="+", choices=known, default=known)
+    parser.add_argument("--rows", type=int, nargs="+", default=[2], help="of DG-Net's batch")
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--skip-xla", action="store_true")
+    parser.add_argument("--xla", action="store_true", help="also compile the steps by XLA, which takes minutes")
     args = parser.parse_args()
     rate = matrix_rate()
-    print(f"{os.cpu_count()} cores, TensorFlow {tf.__version__}, matrix product {rate / 1e9:.0f} GFLOP/s")
-    for xla in (False,) if args.skip_xla else (False, True):
-        seconds, operations = simpgan_step(args.steps, xla)
-        print(
-            f"SimPGAN step{' with XLA' if xla else '':9}: {1000 * seconds:6.0f} ms, {operations / 1e9:.0f} GFLOP; "
-            f"{seconds / (operations / rate):.2f} x the time at the matrix product's rate"
-        )
+    print(f"{os.cpu_count()} cores, TensorFlow {tf.__version__}, matrix product {rate / 1e9:.0f} GFLOP/s", flush=True)
+    for xla in (False, True) if args.xla else (False,):
+        for name, step in steps_of(args, xla):
+            seconds, operations = step()
+            print(
+                f"{name + (' with XLA' if xla else ''):36} {1000 * seconds:6.0f} ms, {operations / 1e9:.0f} GFLOP; "
+                f"{seconds / (operations / rate):.2f} x the time at the matrix product's rate",
+                flush=True,
+            )
+    if "pipeline" not in args.only:
+        return
     reference = reference_images_a_second()
     for kept, when in ((0, "when drawn"), (data.DECODED_BYTES, "once")):
         data.DECODED_BYTES = kept
@@ -49,6 +59,18 @@ def main():
             f"input pipeline, decoded {when}: {ours:.0f} images/s; {ours / reference:.2f} x a plain OpenCV loop "
             f"({reference:.0f} images/s)"
         )
+
+
+def steps_of(args, xla):
+    """Name, and a function that times it, of each step that is asked for."""
+    if "simpgan" in args.only:
+        yield "SimPGAN", partial(simpgan_step, args.steps, xla)
+    if "dgnet" in args.only:
+        for rows in args.rows:
+            for fed, when in ((False, "before"), (True, "after")):
+                yield f"DG-Net, {rows} rows, {when} the warm-up", partial(dgnet_step, args.steps, xla, rows, fed)
+    if "crossgan" in args.only:
+        yield "Cross-GAN", partial(crossgan_step, args.steps, xla)
 
 
 def matrix_rate(n=2048) -> float:
@@ -60,29 +82,72 @@ def matrix_rate(n=2048) -> float:
 
 def simpgan_step(steps, xla) -> tuple[float, float]:
     """-> seconds and floating-point operations of a step."""
-    keras.utils.set_random_seed(0)
-    model = METHODS["simpgan"](SIZE, 751, 0, backbone="resnet50", weights=None)
-    adam = Optimizer(learning_rate=2.0e-4, beta_1=0.5)
-    stages = {
-        name: Stage(steps=100, batch_size=2, optimizers=dict.fromkeys(about.players, adam))
-        for name, about in model.STAGES.items()
-    }
-    model.compile(stages, jit_compile=xla)
-    model.begin("translation")
-    rng = np.random.default_rng(0)
-    images = {d: rng.uniform(-1, 1, (1, 2, *SIZE, 3)).astype(np.float32) for d in ("source", "target")}
-    batches = iter(tf.data.Dataset.from_tensors(images | {"source_person": np.array([[3, 3]])}).repeat())
-    seconds = fastest(lambda: [float(loss) for loss in model.train_function(batches).values()], steps)
+    model = ready("simpgan", SIZE, "translation", xla, weights=None)
+    seconds = fastest_step(model, {"source": (1, 2, *SIZE, 3), "target": (1, 2, *SIZE, 3)}, steps)
     # A backward pass costs twice its forward pass where weights learn, once where only the image does.
     generator, critic = multiply_adds(model.G), multiply_adds(model.D_S)
     classifier = multiply_adds(model.classifier.backbone)
-    images_seen = 4 * (2 * generator * 3) + 4 * critic * 2 + 2 * classifier * 2 + 8 * critic * 3
-    return seconds, 2.0 * images_seen
+    return seconds, 2.0 * (4 * (2 * generator * 3) + 4 * critic * 2 + 2 * classifier * 2 + 8 * critic * 3)
+
+
+def dgnet_step(steps, xla, rows, fed) -> tuple[float, float]:
+    """-> seconds and floating-point operations of a step with so many rows of four images."""
+    size = (256, 128)
+    warm_up = 0 if fed else 10**6
+    model = ready("dgnet", size, "joint", xla, weights=None, teacher_weights=None, warm_up=warm_up, erasing=0.5)
+    seconds = fastest_step(model, {"source": (rows, 4, *size, 3)}, steps)
+    encoder, teacher = multiply_adds(model.E_a), multiply_adds(model.teacher.backbone)
+    structure, decoder, critic = (multiply_adds(network) for network in (model.E_s, model.G, model.D))
+    pair, images = 2 * rows, 4 * rows
+    done = images * encoder * (1 + 3) + pair * encoder * 2  # codes, persons, and what swaps show a frozen encoder
+    done += pair * structure * 3 + 3 * pair * decoder * 3
+    done += pair * critic * (2 * 3 + 3 + 2)  # D: real ones twice for the penalty, swaps; G: swaps
+    if fed:
+        done += pair * encoder * 3 + 2 * pair * teacher  # persons of swaps, as the teacher says
+        done += pair * structure * 2 + pair * decoder * 3  # the structure found again, the cycle
+    return seconds, 2.0 * done
+
+
+def crossgan_step(steps, xla) -> tuple[float, float]:
+    """-> seconds and floating-point operations of a joint step; the perceptrons' are left out."""
+    model = ready("crossgan", SIZE, "joint", xla)
+    seconds = fastest_step(model, {"source": (128, 2, *SIZE, 3)}, steps)
+    generators = multiply_adds(model.g1) + multiply_adds(model.g2)
+    critics = multiply_adds(model.f1) + multiply_adds(model.f2)
+    return seconds, 2.0 * 128 * (generators * 3 + critics * (2 * 3 + 1 + 2))
+
+
+def ready(name, size, stage, xla, **settings):
+    """A method with Adam everywhere, at the beginning of a stage."""
+    keras.utils.set_random_seed(0)
+    model = METHODS[name](size, 751, 0, **settings)
+    adam = Optimizer(learning_rate=1.0e-4, beta_1=0.5)
+    stages = {
+        name: Stage(steps=100, batch_size=8, optimizers=dict.fromkeys(about.players, adam))
+        for name, about in model.STAGES.items()
+    }
+    model.compile(stages, jit_compile=xla)
+    model.begin(stage)
+    return model
+
+
+def fastest_step(model, shapes, steps) -> float:
+    """Seconds of a training step on random images of these shapes, [rows, images of a row, height, width, 3]."""
+    rng = np.random.default_rng(0)
+    batch = {domain: rng.uniform(-1, 1, shape).astype(np.float32) for domain, shape in shapes.items()}
+    batch["source_person"] = np.broadcast_to(np.arange(shapes["source"][1]) % 2 + 3, shapes["source"][:2]).copy()
+    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    return fastest(lambda: [float(loss) for loss in model.train_function(batches).values()], steps)
 
 
 def multiply_adds(network) -> int:
     """Of the convolutions of one image's forward pass, read from its graph."""
-    graph = tf.function(network).get_concrete_function(tf.TensorSpec((1, *SIZE, 3))).graph
+    inputs = [tf.TensorSpec((1, *tensor.shape[1:])) for tensor in network.inputs]
+    graph = (
+        tf.function(lambda *parts: network(list(parts) if len(parts) > 1 else parts[0]))
+        .get_concrete_function(*inputs)
+        .graph
+    )
     total = 0
     for op in graph.get_operations():
         if op.type in ("Conv2D", "Conv2DBackpropInput"):  # the latter is what a transposed convolution is made of

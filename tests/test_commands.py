@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from conftest import SMALL
 
 import tf_reid.evaluate
 import tf_reid.train
+import tf_reid.visualize
 from tf_reid import config as configuration
 from tf_reid import training
 from tf_reid.methods import METHODS
@@ -78,6 +80,10 @@ def test_every_configuration_trains_and_is_scored(name, tmp_path, data_dir, caps
             tags |= {value.tag for value in event.summary.value}
     last = list(LOADED[name].stages)[-1]
     assert {f"{last}/evaluation/{representation}/rank1" for representation in written} <= tags
+
+    pages = tf_reid.visualize.main(["--run", str(tmp_path / "run"), "--count", "2", "--plane", "pca"])
+    assert {path.stem for path in pages} >= {"map", *(f"ranks_{representation}" for representation in written)}
+    assert all(cv2.imread(str(path)).std() > 0 for path in pages)
 
 
 def test_every_method_can_be_tried_without_a_download():
@@ -172,6 +178,7 @@ def test_a_mistake_is_one_sentence_and_no_traceback():
     ("module", "arguments", "sentence"),
     [
         ("evaluate", ["--run", "nowhere"], r"Error: There is no run in nowhere \(no config\.yaml\)"),
+        ("visualize", ["--run", "nowhere"], r"Error: There is no run in nowhere \(no config\.yaml\)"),
         ("train", ["--config", "none.yaml"], r"Error: There is no configuration file 'none\.yaml'"),
         ("train", ["--config", "IDENTITY", "--set", "data.source=vyper"], r"Error: .*'vyper' is not known.*viper"),
         ("train", ["--config", "IDENTITY", "--set", "source=folder"], r"Error: folder: "),

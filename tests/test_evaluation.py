@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, make_records, stage_configs
 
-from tf_reid import evaluation, scoring, splits
+from tf_reid import evaluation, pages, scoring, splits
 from tf_reid.config import Config, ConfigError, Data
 from tf_reid.methods import METHODS
 from tf_reid.pictures import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
@@ -110,7 +110,7 @@ def test_every_representation_has_a_rank_list_and_a_projector_log(tmp_path, conf
 def test_the_rank_list_leaves_out_what_the_score_leaves_out(tmp_path, config, domains, monkeypatch):
     shown = {}
     monkeypatch.setattr(
-        evaluation.pictures,
+        pages.pictures,
         "rank_list",
         lambda query, gallery, order, correct, captions, found: (
             shown.update(correct=correct, captions=captions, found=found) or np.zeros((8, 8, 3), np.uint8)

@@ -40,6 +40,35 @@ def roc(curves: dict) -> np.ndarray:
     return canvas
 
 
+def scatter(points, groups, title, axis) -> np.ndarray:
+    """Points in the plane, coloured by group; a group called "others" is grey and lies below.
+
+    Args:
+        points: float [N, 2]. groups: N strings. axis: what the two axes are called, before their number.
+
+    Returns:
+        uint8 [480, 640, 3].
+    """
+    canvas = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    legend, side = WIDTH - 150, HEIGHT - 2 * MARGIN
+    low, span = points.min(axis=0), np.maximum(np.ptp(points, axis=0), 1e-12)
+    where = np.round((points - low) / span * side).astype(int)
+    cv2.rectangle(canvas, (MARGIN, MARGIN), (MARGIN + side, MARGIN + side), GRID)
+    names = sorted(set(groups), key=lambda name: (name != "others", len(name), name))
+    hues = np.linspace(0, 180, len(names), endpoint=False).astype(np.uint8)
+    vivid = cv2.cvtColor(np.array([[[hue, 230, 200] for hue in hues]], np.uint8), cv2.COLOR_HSV2RGB)[0].tolist()
+    for number, name in enumerate(names):
+        colour = GRID if name == "others" else vivid[number]
+        for x, y in where[np.asarray(groups) == name]:
+            cv2.circle(canvas, (MARGIN + int(x), MARGIN + side - int(y)), 3, colour, -1, cv2.LINE_AA)
+        cv2.circle(canvas, (legend - 10, MARGIN + 10 + 18 * number), 4, colour, -1, cv2.LINE_AA)
+        _write(canvas, name, legend, MARGIN + 14 + 18 * number)
+    _write(canvas, title, MARGIN, MARGIN - 15)
+    _write(canvas, f"{axis} 1", MARGIN + side // 2 - 30, HEIGHT - MARGIN + 20)
+    _write(canvas, f"{axis} 2", 4, MARGIN + side // 2)
+    return canvas
+
+
 def _place(false, true):
     """Pixel (x, y) of two rates in per cent."""
     across = np.log10(max(false, LEAST) / LEAST) / np.log10(100 / LEAST)

@@ -1,8 +1,7 @@
-"""Score a run: python -m tf_reid.evaluate --run DIR [--baselines] [--threshold] [--set evaluate.key=value ...]"""
+"""Score a run: python -m tf_reid.evaluate --run DIR [--baselines] [--threshold] [--images] [--across] [--set ...]"""
 
 import argparse
 import os
-import re
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,41 +26,37 @@ def arguments(argv=None):
         metavar="RATE",
         help="also set thresholds of 'the same person' at these rates of false matches (default: 0.001 0.01)",
     )
+    parser.add_argument(
+        "--images",
+        nargs="?",
+        const="",
+        metavar="FEATURES",
+        help="also judge the images that the run generates: by its own encoder, by that of another run (its folder), "
+        "or by InceptionV3 (imagenet, or the path of Keras's weights file without top)",
+    )
+    parser.add_argument(
+        "--across", action="store_true", help="also compare queries, put in the gallery's view, with the gallery"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> dict:
     """Returns the metrics by representation, as in the run's metrics.json."""
     args = arguments(argv)
-    from tf_reid import evaluation, runs, splits, verification
-    from tf_reid.config import ConfigError
+    from tf_reid import evaluation, generation, splits, verification
 
-    allowed = re.compile(r"evaluate\..*|data\.(data|manual)_dir=.*")
-    refused = [setting for setting in args.set if not allowed.match(setting)]
-    if refused:
-        raise ConfigError(
-            f"--set {refused[0]}: a trained run can only change evaluate.*, data.data_dir, data.manual_dir."
-        )
     folder = Path(args.run)
-    trained, config = runs.load_run(folder), runs.load_run(folder, args.set)
-    runs.make_deterministic(config)
-    domains = splits.load_data(config)
-    seen = splits.training_records(trained, domains)
-    runs.check_data(folder, seen)
-    model = runs.build_model(config, seen["source"])
-    progress = runs.Progress(folder, model)
-    if not progress.restore(partially=True):
-        raise ConfigError(f"{folder} has no checkpoint yet; train it with --run {folder}.")
+    model, config, domains, seen, averaged = evaluation.open_trained(folder, args.set)
     rates = args.threshold or verification.RATES if args.threshold is not None else None
     options = {"baselines": args.baselines, "rates": rates}
-    finished = int(progress.stage)
-    if finished < len(config.stages):
-        name = list(config.stages)[finished]
-        print(f"The run is not finished: stage {name} is at step {int(model.step)} of {config.stages[name].steps}.")
-        model.begin(name)
-        with model.averaged():
-            return evaluation.evaluate(model, config, domains, seen, folder, **options)
-    return evaluation.evaluate(model, config, domains, seen, folder, **options)
+    with averaged():
+        if args.images is not None:
+            generation.judge(model, config, seen, folder, args.images)
+        if args.across:
+            scored = domains[splits.scored_domain(config)]
+            trial = splits.fair_trials(config, scored, seen)[0]
+            generation.across_views(model, config, scored, trial, folder)
+        return evaluation.evaluate(model, config, domains, seen, folder, **options)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,62 @@
 """A trained model -> its scores, a rank list to look at and an Embedding Projector log, in the run's folder."""
 
+import contextlib
 import json
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from tf_reid import curves, data, metrics, pictures, scoring, verification
+from tf_reid import curves, data, pages, pictures, runs, scoring, verification
 from tf_reid.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram
 from tf_reid.config import Config, ConfigError
 from tf_reid.feature_store import Store, can_keep
 from tf_reid.runs import write_text
-from tf_reid.splits import fair_trials, protocol_of, scored_domain
+from tf_reid.splits import fair_trials, load_data, protocol_of, scored_domain, training_records
 
 SHOWN = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
+
+
+class Trained(NamedTuple):
+    """A run as its last checkpoint has it.
+
+    Attributes:
+        domains: every record. seen: what the run was trained on.
+        averaged: makes the context in which an unfinished stage's players carry their mean weights.
+    """
+
+    model: object
+    config: Config
+    domains: dict[str, data.Records]
+    seen: dict[str, data.Records]
+    averaged: object
+
+
+def open_trained(folder: Path, overrides=()) -> Trained:
+    """Open a run; of one that is not finished, say how far it is.
+
+    Raises:
+        ConfigError: there is no run, it has no checkpoint yet, its images changed, or a setting cannot be overridden.
+    """
+    if refused := [setting for setting in overrides if not re.match(r"evaluate\.|data\.(data|manual)_dir=", setting)]:
+        raise ConfigError(
+            f"--set {refused[0]}: a trained run can only change evaluate.*, data.data_dir, data.manual_dir."
+        )
+    trained, config = runs.load_run(folder), runs.load_run(folder, overrides)
+    runs.make_deterministic(config)
+    domains = load_data(config)
+    seen = training_records(trained, domains)
+    runs.check_data(folder, seen)
+    model, progress = runs.restored(folder, config)
+    finished = int(progress.stage)
+    averaged = contextlib.nullcontext
+    if finished < len(config.stages):
+        name = list(config.stages)[finished]
+        print(f"The run is not finished: stage {name} is at step {int(model.step)} of {config.stages[name].steps}.")
+        model.begin(name)
+        averaged = model.averaged
+    return Trained(model, config, domains, seen, averaged)
 
 
 def scores(model, config: Config, domains: dict[str, data.Records], seen: dict[str, data.Records]) -> dict:
@@ -24,7 +68,7 @@ def scores(model, config: Config, domains: dict[str, data.Records], seen: dict[s
     scored = domains[scored_domain(config)]
     trials = fair_trials(config, scored, seen)
     return {
-        name: _score(_comparison(encoders, scored, trials, config), scored, trials, config)
+        name: _score(comparison_of(encoders, scored, trials, config), scored, trials, config)
         for name, encoders in representations(model, config, scored).items()
     }
 
@@ -65,12 +109,15 @@ def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False
     store = Store(folder / "evaluation" / "features")
     for name, encoders in representations(model, config, scored).items():
         keeping = store if can_keep(encoders) else None
-        comparison = _comparison(encoders, scored, [*trials, *calibrating.values()], config, keeping)
+        comparison = comparison_of(encoders, scored, [*trials, *calibrating.values()], config, keeping)
         results[name] = _score(comparison, scored, trials, config)
         if rates is not None:
             found = [_verify(comparison, scored, trial, calibrating.get(trial.name), rates, config) for trial in trials]
             results[name]["verification"] = verification.average(found)
-        _look_at(name, comparison, scored, trials[0], config, folder)
+        seed = config.run.seed
+        picture = pages.rank_list(comparison, scored, trials[0], config.data.image_size, seed)
+        pictures.write_png(folder / "evaluation" / f"rank_list_{name}.png", picture)
+        pages.write_projector(folder, name, comparison, scored, trials[0], config.data.image_size, seed)
     store.remove_the_rest()
     if rates is not None:
         found = {name: result["verification"]["curve"] for name, result in results.items()}
@@ -121,7 +168,8 @@ def _verified(representation, found):
         )
 
 
-def _comparison(encoders, scored, trials, config, store=None):
+def comparison_of(encoders, scored, trials, config, store=None) -> scoring.Comparison:
+    """The features that the trials need, from the encoders or the store, as configured to be compared."""
     settings = config.evaluate
     options = {"batch_size": settings.batch_size, "flip": settings.flip, "store": store}
     features = scoring.extract_roles(encoders, scored, trials, config.data.image_size, **options)
@@ -194,57 +242,9 @@ def _baselines(model, config, domains, seen):
         }
         trials = fair_trials(config, scored, seen, adapted=True)  # not scored where they are fitted
         for name, encoder in fitted.items():
-            comparison = _comparison({"image": encoder}, scored, trials, config)
+            comparison = comparison_of({"image": encoder}, scored, trials, config)
             found[name] = _score(comparison, scored, trials, config)
     return found
-
-
-def _look_at(name, comparison, scored, trial, config, folder, queries=8, ranks=10, points=2000):
-    """The rank lists of some queries of a trial, and the projector's log of its gallery and queries."""
-    rng = np.random.default_rng(config.run.seed)
-    places = np.sort(rng.choice(len(trial.query), min(queries, len(trial.query)), replace=False))
-    chosen = trial.query[places]
-    found = comparison.distances(trial)
-    distances = np.concatenate([found(slice(place, place + 1)) for place in places.tolist()])
-    labels = scoring.labels(scored, chosen, trial.gallery)
-    matches, hidden, _ = metrics.sorted_out(*labels, trial.same_camera_ignored, trial.ignored_cameras)
-    for row, left_out in zip(distances, hidden, strict=True):
-        row[np.concatenate(left_out)] = np.inf
-    ranks = min(ranks, int(np.isfinite(distances).sum(axis=1).min()))
-    order = np.argsort(distances, axis=1, kind="stable")[:, :ranks]
-    right = np.array([np.isin(found, own) for found, own in zip(order, matches, strict=True)])
-
-    def pixels(indices):
-        batches = data.image_batches(scored.take(indices), config.data.image_size, 64)
-        return np.concatenate([data.to_uint8(batch) for batch in batches])
-
-    def caption(index):
-        return f"person {scored.person[index]}\ncamera {scored.camera[index]}"
-
-    shown = np.unique(order)
-    picture = pictures.rank_list(
-        pixels(chosen),
-        pixels(trial.gallery[shown]),
-        np.searchsorted(shown, order),
-        right,
-        [caption(i) for i in chosen],
-        [
-            [f"{caption(trial.gallery[g])}\n{row[g]:.3f}" for g in found]
-            for row, found in zip(distances, order, strict=True)
-        ],
-    )
-    pictures.write_png(folder / "evaluation" / f"rank_list_{name}.png", picture)
-    query, gallery = (part[: points // 2] for part in (rng.permutation(trial.query), rng.permutation(trial.gallery)))
-    both = np.concatenate([query, gallery])
-    roles = np.repeat(["query", "gallery"], [len(query), len(gallery)])
-    embedded = np.concatenate([comparison.query[query], comparison.gallery[gallery]])
-    labels = {
-        "person": scored.person[both],
-        "camera": scored.camera[both],
-        "role": roles,
-        "file": scored.file[both],
-    }
-    pictures.write_projector(folder / "tensorboard" / "embeddings" / name, embedded, labels, pixels(both))
 
 
 def _plain(value):

@@ -19,7 +19,7 @@ def grid(rows, column_titles=(), row_titles=(), scale=None):
 
     Args:
         rows: uint8 [R, C, H, W, 3], or a list of [n, H, W, 3] whose n may differ.
-        column_titles, row_titles: strings, one a column and one a row, or none at all.
+        column_titles, row_titles: strings, one a column and one a row, or none at all. Line breaks in a row's are kept.
         scale: size of a tile over the size of an image; None enlarges small images by a whole number.
 
     Returns:
@@ -40,7 +40,7 @@ def grid(rows, column_titles=(), row_titles=(), scale=None):
     height, width = sizes.pop()
     scale = scale or int(np.ceil(TILE_HEIGHT / height))
     height, width = round(height * scale), round(width * scale)
-    left = GAP + max((_text_width(title) + GAP for title in row_titles), default=0)
+    left = GAP + max((_text_width(line) + GAP for title in row_titles for line in title.split("\n")), default=0)
     words = [word for title in column_titles for word in title.split()]
     pitch = max(width, max((_text_width(word) for word in words), default=0)) + GAP
     wrapped = [_wrap(title, pitch - GAP) for title in column_titles]
@@ -51,7 +51,8 @@ def grid(rows, column_titles=(), row_titles=(), scale=None):
     for row, images in enumerate(rows):
         y = top + row * (height + GAP)
         if len(row_titles):
-            _write_lines(canvas, [row_titles[row]], GAP, y + (height - LINE) // 2)
+            lines = row_titles[row].split("\n")
+            _write_lines(canvas, lines, GAP, y + (height - LINE * len(lines)) // 2)
         for column, image in enumerate(images):
             x = left + column * pitch
             canvas[y : y + height, x : x + width] = _resize(image, height, width)

@@ -1,0 +1,146 @@
+"""The images that a run generates, judged: distances to the real ones, likeness within an identity."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from tf_reid import data, image_quality, runs, samplers
+from tf_reid.config import Config, ConfigError
+
+MOST = 5000  # images of a kind that are judged
+
+
+def judge(model, config: Config, seen: dict[str, data.Records], folder: Path, extractor="", subsets=100) -> dict:
+    """Write images.json in the run's folder and print it: title -> distances and likeness.
+
+    The real images are those of the run's last stage in one pass over the training images, unaugmented, and the
+    generated ones are made of them: as many of either, `MOST` at most.
+
+    Args:
+        extractor: whose features: "" the run's own encoder, another run's folder, or InceptionV3 ("imagenet" or the
+            path of its weights).
+
+    Raises:
+        ConfigError: the method generates no images.
+    """
+    found = {}
+    name, features = _features(model, folder, extractor)
+    for title, (made, real, persons) in _made(model, config, seen).items():
+        of_real, of_made = (_all(features, images) for images in (real, made))
+        mean, spread = image_quality.kernel_distance(of_real, of_made, subsets)
+        found[title] = {
+            f"FID ({name})": image_quality.frechet_distance(of_real, of_made),
+            f"KID x 1000 ({name})": 1000.0 * mean,
+            "KID spread": 1000.0 * spread,
+        }
+        if persons is not None:
+            found[title]["SSIM within an identity"] = image_quality.likeness_within(made, persons)
+        found[title]["images"] = len(made)
+    runs.write_text(folder / "images.json", json.dumps(found, indent=2) + "\n")
+    for title, values in found.items():
+        print(f"{title}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
+    return found
+
+
+def across_views(model, config: Config, records: data.Records, trial, folder: Path) -> dict:
+    """Write across.json in the run's folder and print it: how near the truth queries come, put in the gallery's view.
+
+    The truth is a gallery image of the query's person. Beside what the method makes of a query stand the query as it
+    is, the mean of those gallery images, and the gallery image of the next person. (Cross-GAN, Fig. 5 and 6.)
+
+    Returns:
+        name -> distance (Euclidean, of pixels in [0, 1], mean over queries), and in per cent the pixels all of whose
+        colours agree: exactly, as printed, and within 8 of 255.
+
+    Raises:
+        ConfigError: the method makes no such images.
+    """
+    if not model.across():
+        raise ConfigError(f"--across: {config.method['name']} puts no image in another view.")
+    size, person = config.data.image_size, records.person
+    of_person = {person[image]: image for image in trial.gallery}
+    queries = np.array([image for image in trial.query if person[image] in of_person])
+    query = data.all_images(records.take(queries), size)
+    truth = data.all_images(records.take(np.array([of_person[person[image]] for image in queries])), size)
+    made = {
+        "the query itself": query,
+        "mean of the gallery": np.broadcast_to(truth.mean(axis=0), truth.shape),
+        "another person of the gallery": np.roll(truth, 1, axis=0),
+    }
+    made |= {name: _all(network, data.to_uint8(query)) for name, network in model.across().items()}
+    found = {name: _nearness(images, truth) for name, images in made.items()}
+    runs.write_text(folder / "across.json", json.dumps(found, indent=2) + "\n")
+    print(f"{len(queries)} queries in the gallery's view, beside a gallery image of their person:")
+    for name, values in found.items():
+        print(f"{name:32}" + "   ".join(f"{key} {value:.2f}" for key, value in values.items()))
+    return found
+
+
+def _nearness(images, truth):
+    apart = np.linalg.norm((images - truth).reshape(len(truth), -1) / 2.0, axis=1)
+    levels = np.abs(data.to_uint8(images).astype(int) - data.to_uint8(truth)).max(axis=-1)
+    return {
+        "distance": float(apart.mean()),
+        "agree exactly, %": 100.0 * float((levels == 0).mean()),
+        "agree within 8, %": 100.0 * float((levels <= 8).mean()),
+    }
+
+
+def _features(model, folder, extractor):
+    """What the features are called, and a function from images in [-1, 1] to them."""
+    if not extractor or Path(extractor).is_dir():
+        if extractor:
+            model, _ = runs.restored(Path(extractor), runs.load_run(Path(extractor)))
+        encoders = model.representations()["raw"]
+        if "image" not in encoders:
+            raise ConfigError(
+                f"--images: {extractor or folder} has an encoder a view or modality; name the folder of a run of "
+                "`identity`, or InceptionV3's weights."
+            )
+        return f"encoder of {Path(extractor or folder).name}", encoders["image"]
+    return "Keras InceptionV3", image_quality.inception(extractor)
+
+
+def _made(model, config, seen):
+    """Title -> generated images and real ones, uint8 [N, H, W, 3], and whom the generated ones show, or None."""
+    name = list(config.stages)[-1]
+    kind, stage = model.STAGES[name], config.stages[name]
+    sampler = samplers.of_stage(kind, stage, seen)
+    steps = len(next(iter(sampler(np.random.default_rng(0)).values())))
+    still = {"flip": False, "pad": 0, "grey": 0.0}
+    batches = data.training_batches(
+        seen,
+        sampler,
+        seed=config.run.seed,
+        stage=len(config.stages),
+        start=0,
+        steps=steps,
+        image_size=config.data.image_size,
+        **still,
+    )
+    model.stage = name
+    generated = tf.function(model.generated)
+    collected = {}
+    for batch in batches:
+        for title, parts in generated(batch).items():
+            collected.setdefault(title, []).append(parts)
+        if not collected:
+            raise ConfigError(f"--images: {config.method['name']} generates no images.")
+        first = next(iter(collected.values()))
+        if sum(len(made) for made, _, _ in first) >= MOST:
+            break
+    return {title: [_joined(parts) for parts in zip(*found, strict=True)] for title, found in collected.items()}
+
+
+def _joined(parts):
+    if parts[0] is None:
+        return None
+    whole = np.concatenate([np.asarray(part) for part in parts])
+    return data.to_uint8(whole) if whole.ndim == 4 else whole
+
+
+def _all(features, images):
+    batches = (images[start : start + 64] for start in range(0, len(images), 64))
+    return np.concatenate([features(batch.astype(np.float32) / 127.5 - 1.0) for batch in batches])
