@@ -106,8 +106,8 @@ def rows_of_four(images=8, seed=0):
 
 def batch_for(name, stage, images=8):
     """A random batch of the form that a method's stage takes."""
-    # With seed 0, two places of a map are so alike that rounding decides which one a maximum's gradient goes to.
-    return rows_of_four(images, seed=2) if METHODS[name].STAGES[stage].sampler == "swaps" else random_batch(images)
+    # With other seeds two places of a map may be so alike that rounding decides where a maximum's gradient goes.
+    return rows_of_four(images, seed=5) if METHODS[name].STAGES[stage].sampler == "swaps" else random_batch(images)
 
 
 def random_batch(images=8, seed=0):

@@ -94,9 +94,11 @@ def test_queries_in_the_gallerys_view_are_compared_with_their_persons(tmp_path, 
         for query, gallery in zip(images[::2], images[1::2], strict=True)
     }
 
+    def looked_up(queries):
+        return np.stack([truth[round((float(query[0, 0, 0]) + 1) * 127.5)] for query in queries])
+
     def knows(queries):
-        found = [truth[round((float(query[0, 0, 0]) + 1) * 127.5)] for query in np.asarray(queries)]
-        return tf.constant(np.stack(found))
+        return tf.numpy_function(looked_up, [queries], tf.float32)
 
     model = Darkening(0.0)
     model.across = lambda: {"known": knows, "nearly": lambda queries: knows(queries) - 4.0 / 127.5}

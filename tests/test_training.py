@@ -58,7 +58,7 @@ def domains():
 
 def built(config):
     runs.make_deterministic(config)
-    return runs.build_model(config, len(np.unique(splits.training_records(config, domains())["source"].person)))
+    return runs.build_model(config, splits.training_records(config, domains())["source"].identities)
 
 
 def train(folder, config, model=None, evaluate=dict):

@@ -14,7 +14,6 @@ from conftest import build
 
 WORKER = """
 import pathlib, sys, tempfile
-import numpy as np
 sys.path.insert(0, "tests")
 import test_training
 from tf_reid import runs, splits, training
@@ -25,7 +24,7 @@ config = test_training.settings(own_files, *test_training.ONE_STAGE, name="ident
 runs.make_deterministic(config)
 seen = splits.training_records(config, test_training.domains())
 with strategy.scope():
-    model = runs.build_model(config, len(np.unique(seen["source"].person)))
+    model = runs.build_model(config, seen["source"].identities)
 own = runs.own_folder(strategy, folder / "shared")
 training.train(model, config, seen, folder / "shared", dict, own)
 print("REPLICAS", strategy.num_replicas_in_sync)

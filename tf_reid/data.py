@@ -48,6 +48,11 @@ class Records:
     def __len__(self):
         return len(self.images)
 
+    @property
+    def identities(self) -> int:
+        """How many persons there are."""
+        return len(np.unique(self.person))
+
     def take(self, chosen) -> "Records":
         """The records at these indices, or where this mask is true."""
         columns = ("images", "person", "camera", "modality", "file", "split")

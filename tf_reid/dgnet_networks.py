@@ -3,6 +3,8 @@
 Sizes are those of 256x128 images with ResNet-50 (`width` 32); with other images and backbones they scale.
 """
 
+from functools import partial
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -10,6 +12,7 @@ from keras import layers
 from tf_reid.layers import InstanceNorm, ReflectPad, gan_init
 
 HEAD_WIDTH = 512  # of the primary feature and of the fine-grained one
+plain_norm = partial(InstanceNorm, affine=False)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's images in [0, 1]
 
 
@@ -71,9 +74,9 @@ def structure_encoder(image_size, width) -> keras.Model:
     images = keras.Input((*image_size, 3))
     x = keras.ops.mean(images, axis=-1, keepdims=True)
     for channels, stride in ((width // 2, 2), (width, 1), (width, 1), (2 * width, 2)):
-        x = _conv(x, channels, 3, stride, norm=InstanceNorm)
+        x = _conv(x, channels, 3, stride, norm=plain_norm)
     for _ in range(4):
-        x = _residual(x, norm=InstanceNorm)
+        x = _residual(x, norm=plain_norm)
     # Atrous spatial pyramid: the same maps seen through fields of four sizes; 3, 6 and 9 of 32 columns.
     fields = [_conv(x, width, 1)]
     for part in (3, 6, 9):
@@ -97,7 +100,7 @@ def decoder(structure_shape, code_width) -> keras.Model:
         y = x
         for first, activation in ((0, True), (channels, False)):
             y = layers.Conv2D(channels, 3, kernel_initializer="he_normal")(ReflectPad(1)(y))
-            y = InstanceNorm(affine=False)(y)
+            y = plain_norm()(y)
             scale, shift = (layers.Reshape((1, 1, channels))(v[:, first : first + channels]) for v in (scales, shifts))
             y = y * scale + shift
             y = layers.LeakyReLU(0.2)(y) if activation else y
@@ -171,7 +174,7 @@ def _conv(x, channels, kernel, stride=1, dilation=1, norm=None, activation=True,
     make = init() if init else "he_normal"
     x = layers.Conv2D(channels, kernel, stride, dilation_rate=dilation, kernel_initializer=make)(x)
     if norm:
-        x = norm(affine=False)(x) if norm is InstanceNorm else norm()(x)
+        x = norm()(x)
     return layers.LeakyReLU(0.2)(x) if activation else x
 
 

@@ -12,7 +12,6 @@ from tf_reid import curves, data, pages, pictures, runs, scoring, verification
 from tf_reid.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram
 from tf_reid.config import Config, ConfigError
 from tf_reid.feature_store import Store, can_keep
-from tf_reid.runs import write_text
 from tf_reid.splits import fair_trials, load_data, protocol_of, scored_domain, training_records
 
 SHOWN = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
@@ -114,17 +113,16 @@ def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False
         if rates is not None:
             found = [_verify(comparison, scored, trial, calibrating.get(trial.name), rates, config) for trial in trials]
             results[name]["verification"] = verification.average(found)
-        seed = config.run.seed
-        picture = pages.rank_list(comparison, scored, trials[0], config.data.image_size, seed)
-        pictures.write_png(folder / "evaluation" / f"rank_list_{name}.png", picture)
-        pages.write_projector(folder, name, comparison, scored, trials[0], config.data.image_size, seed)
+        looks = comparison, scored, trials[0], config.data.image_size, config.run.seed
+        pictures.write_png(folder / "evaluation" / f"rank_list_{name}.png", pages.rank_list(*looks))
+        pages.write_projector(folder, name, *looks)
     store.remove_the_rest()
     if rates is not None:
         found = {name: result["verification"]["curve"] for name, result in results.items()}
         pictures.write_png(folder / "evaluation" / "roc.png", curves.roc(found))
     if baselines:
         results |= _baselines(model, config, domains, seen)
-    write_text(folder / "metrics.json", json.dumps(results, indent=2, default=_plain) + "\n")
+    runs.write_text(folder / "metrics.json", json.dumps(results, indent=2, default=_plain) + "\n")
     print(table(results, scored.name))
     print(f"Written: {folder / 'metrics.json'}, {folder / 'evaluation'}; to look at: tensorboard --logdir {folder}")
     return results

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_reid import data, image_quality, runs, samplers
+from tf_reid import data, image_quality, runs, samplers, scoring
 from tf_reid.config import Config, ConfigError
 
 MOST = 5000  # images of a kind that are judged
@@ -57,7 +57,8 @@ def across_views(model, config: Config, records: data.Records, trial, folder: Pa
     Raises:
         ConfigError: the method makes no such images.
     """
-    if not model.across():
+    across = model.across()
+    if not across:
         raise ConfigError(f"--across: {config.method['name']} puts no image in another view.")
     size, person = config.data.image_size, records.person
     of_person = {person[image]: image for image in trial.gallery}
@@ -69,7 +70,7 @@ def across_views(model, config: Config, records: data.Records, trial, folder: Pa
         "mean of the gallery": np.broadcast_to(truth.mean(axis=0), truth.shape),
         "another person of the gallery": np.roll(truth, 1, axis=0),
     }
-    made |= {name: _all(network, data.to_uint8(query)) for name, network in model.across().items()}
+    made |= {name: scoring.extract(network, records.take(queries), size) for name, network in across.items()}
     found = {name: _nearness(images, truth) for name, images in made.items()}
     runs.write_text(folder / "across.json", json.dumps(found, indent=2) + "\n")
     print(f"{len(queries)} queries in the gallery's view, beside a gallery image of their person:")
@@ -109,17 +110,8 @@ def _made(model, config, seen):
     kind, stage = model.STAGES[name], config.stages[name]
     sampler = samplers.of_stage(kind, stage, seen)
     steps = len(next(iter(sampler(np.random.default_rng(0)).values())))
-    still = {"flip": False, "pad": 0, "grey": 0.0}
-    batches = data.training_batches(
-        seen,
-        sampler,
-        seed=config.run.seed,
-        stage=len(config.stages),
-        start=0,
-        steps=steps,
-        image_size=config.data.image_size,
-        **still,
-    )
+    place = {"seed": config.run.seed, "stage": len(config.stages), "image_size": config.data.image_size}
+    batches = data.training_batches(seen, sampler, start=0, steps=steps, flip=False, pad=0, grey=0.0, **place)
     model.stage = name
     generated = tf.function(model.generated)
     collected = {}

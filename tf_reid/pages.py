@@ -80,7 +80,7 @@ def shown(records: data.Records, trial, image_size, seed, persons=(), count=6, m
         second = np.array([found[0] for found in theirs])
     else:
         gallery = gallery[~np.isin(records.person[gallery], whom) & (records.person[gallery] > 0)]
-        second = gallery[np.sort(np.unique(records.person[gallery], return_index=True)[1])][: len(first)]
+        second = _one_of_each(records.person, gallery)[: len(first)]
         if len(second) < len(first):
             raise ValueError(f"The gallery shows {len(second)} other persons; name fewer by --count.")
     return _shown(records, first, image_size), _shown(records, second, image_size)
@@ -89,8 +89,7 @@ def shown(records: data.Records, trial, image_size, seed, persons=(), count=6, m
 def random_images(records: data.Records, image_size, seed, count) -> Shown:
     """Images of training records, of different persons as far as there are."""
     order = np.random.default_rng(seed).permutation(len(records))
-    of_each = order[np.sort(np.unique(records.person[order], return_index=True)[1])]
-    return _shown(records, np.resize(of_each, count), image_size)
+    return _shown(records, np.resize(_one_of_each(records.person, order), count), image_size)
 
 
 def drawn(page: Page) -> np.ndarray:
@@ -185,9 +184,12 @@ def _queries(records, trial, persons, count, seed):
         if missing := set(persons) - set(asked.tolist()):
             raise ValueError(f"--persons: {min(missing)} is no query of this protocol's first trial.")
         return np.array([rng.choice(np.flatnonzero(asked == person)) for person in persons])
-    order = rng.permutation(len(asked))
-    of_each = order[np.sort(np.unique(asked[order], return_index=True)[1])]
-    return np.sort(of_each[:count])
+    return np.sort(_one_of_each(asked, rng.permutation(len(asked)))[:count])
+
+
+def _one_of_each(person, order):
+    """The first of each person's places in `order`, in that order."""
+    return order[np.sort(np.unique(person[order], return_index=True)[1])]
 
 
 def _shown(records, indices, image_size):

@@ -216,12 +216,12 @@ def restored(folder: Path, config: Config):
     Raises:
         ConfigError: there is no checkpoint yet.
     """
-    trained_on = _trained_on(folder)
-    model = build_model(config, trained_on["source"]["persons"]) if trained_on else None
-    progress = Progress(folder, model) if trained_on else None
-    if not trained_on or not progress.restore(partially=True):
-        raise ConfigError(f"{folder} has no checkpoint yet; train it with --run {folder}.")
-    return model, progress
+    if trained_on := _trained_on(folder):
+        model = build_model(config, trained_on["source"]["persons"])
+        progress = Progress(folder, model)
+        if progress.restore(partially=True):
+            return model, progress
+    raise ConfigError(f"{folder} has no checkpoint yet; train it with --run {folder}.")
 
 
 class Progress:

@@ -119,6 +119,6 @@ def fingerprint(records: data.Records) -> dict:
     return {
         "name": records.name,
         "images": len(records),
-        "persons": len(np.unique(records.person)),
+        "persons": records.identities,
         "sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
     }

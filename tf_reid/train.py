@@ -30,8 +30,6 @@ def main(argv=None) -> dict:
         print(configuration.dump(config), end="")
         return {}
 
-    import numpy as np
-
     from tf_reid import evaluation, runs, scoring, splits, training
 
     folder = Path(args.run or Path("runs") / Path(args.config).stem)
@@ -48,7 +46,7 @@ def main(argv=None) -> dict:
     scoring.check_matches(scored, splits.fair_trials(config, scored, seen))
     runs.check_classifier(config, seen["source"])
     with strategy.scope():
-        model = runs.build_model(config, len(np.unique(seen["source"].person)))
+        model = runs.build_model(config, seen["source"].identities)
     evaluation.representations(model, config, scored)  # likewise
     if own == folder:
         runs.open_run(folder, config, seen)  # not before: a setting that the method refuses leaves no run behind

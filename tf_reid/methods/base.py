@@ -41,6 +41,11 @@ class Page(NamedTuple):
     column_titles: list[str]
     row_titles: list[str]
 
+    @classmethod
+    def of_columns(cls, titles, columns, row_titles):
+        """Of columns of images [n, H, W, 3], with their titles, and n titles of rows."""
+        return cls(tf.unstack(tf.stack(columns, axis=1)), titles, row_titles)
+
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate by the stage's step, so that a player that rests at some steps stays in time with the others.

@@ -3,7 +3,6 @@
 "Cross-View Person Re-identification: Crossing Generative Adversarial Networks", 2018, https://arxiv.org/abs/1801.01760.
 """
 
-from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import keras
@@ -12,13 +11,21 @@ from keras import layers
 from pydantic import Field
 
 from tf_reid import losses
-from tf_reid.backbones import BACKBONES, Backbone
+from tf_reid.backbones import Backbone
 from tf_reid.config import Count, NotNegative, Positive, Weights, Whole
-from tf_reid.layers import gan_init
+from tf_reid.crossgan_networks import (
+    DISCRIMINATOR_UNITS,
+    GENERATOR_UNITS,
+    build_encoder,
+    chained,
+    coupled,
+    discriminator_units,
+    distinct,
+    generator_units,
+    what_is_seen,
+)
 from tf_reid.methods.base import Page, ReIDModel, Stage
 
-GENERATOR_UNITS = 5  # m of Eq. 8
-DISCRIMINATOR_UNITS = 5  # n of Eq. 9
 PARTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way between two latents, on the page of interpolations
 
 
@@ -88,7 +95,7 @@ class CrossGAN(ReIDModel):
             raise ValueError(
                 f"data.image_size is {list(image_size)}, but a generator doubles four times: use multiples of 16."
             )
-        see = _seen(image_size, encoder, encoder_weights)
+        see = what_is_seen(image_size, encoder, encoder_weights)
         self.E1, self.E2 = (build_encoder(see, encoder_width, latent_width, name) for name in ("E1", "E2"))
         g_units = coupled(generator_units(image_size, width, latent_width), range(generator_shared))
         last = range(DISCRIMINATOR_UNITS - discriminator_shared, DISCRIMINATOR_UNITS)
@@ -100,9 +107,9 @@ class CrossGAN(ReIDModel):
         )
         self.moved = {
             "encoders": [self.E1, self.E2],
-            "generators": _distinct(g_units),
+            "generators": distinct(g_units),
             "alignment": [self.align],
-            "discriminators": _distinct(f_units),
+            "discriminators": distinct(f_units),
         }
         self.latent_width = latent_width
         self.reconstruction_weight, self.alignment_weight = reconstruction_weight, alignment_weight
@@ -243,7 +250,7 @@ class CrossGAN(ReIDModel):
 
     def generated(self, batch):
         first, second = _views(batch)
-        free = self.drawn(tf.random.stateless_normal, first.shape[0], (self.latent_width,), 2)
+        free = self._of_prior(first)
         return {
             "g1(z)": (self.g1(free), first, None),
             "g2(z)": (self.g2(free), second, None),
@@ -252,16 +259,22 @@ class CrossGAN(ReIDModel):
 
     def pictures(self, batch):
         first, second = _views(batch)
-        z, other = self.E1(first)[0], self.E2(second)[0]
-        met = self.align(other) if self.alignment_weight else other
-        free = self.drawn(tf.random.stateless_normal, first.shape[0], (self.latent_width,), 2)
+        free = self._of_prior(first)
         return {
-            "views": (
-                ["view 1", "again", "in view 2", "view 2", "again", "in view 1"],
-                [first, self.g1(z), self.g2(z), second, self.g2(other), self.g1(met)],
-            ),
+            "views": self.in_both_views(first, second),
             "of the prior": (["g1(z)", "g2(z)"], [self.g1(free), self.g2(free)]),
         }
+
+    def _of_prior(self, images):
+        """As many z of the prior as there are images."""
+        return self.drawn(tf.random.stateless_normal, images.shape[0], (self.latent_width,), 2)
+
+    def in_both_views(self, first, second):
+        """Images of either view as they are, made again, and made in the other view: titles, columns."""
+        z, other = self.E1(first)[0], self.E2(second)[0]
+        met = self.align(other) if self.alignment_weight else other
+        titles = ["view 1", "again", "in view 2", "view 2", "again", "in view 1"]
+        return titles, [first, self.g1(z), self.g2(z), second, self.g2(other), self.g1(met)]
 
     def pages(self):
         return {
@@ -272,15 +285,12 @@ class CrossGAN(ReIDModel):
 
     def cross_view_page(self, first, second):
         """Images of either view, made again, and made in the other view."""
-        z, other = self.E1(first.images)[0], self.E2(second.images)[0]
-        met = self.align(other) if self.alignment_weight else other
-        there = [first.images, self.g1(z), self.g2(z), second.images, self.g2(other), self.g1(met)]
-        titles = ["view 1", "again", "in view 2", "view 2", "again", "in view 1"]
+        titles, columns = self.in_both_views(first.images, second.images)
         if self.search_steps:
-            there.insert(3, self.across()["searched"](first.images))
             titles.insert(3, "in view 2, searched")
+            columns.insert(3, self.across()["searched"](first.images))
         rows = [f"{a}\n{b}" for a, b in zip(first.captions, second.captions, strict=True)]
-        return Page(tf.unstack(tf.stack(there, axis=1)), titles, rows)
+        return Page.of_columns(titles, columns, rows)
 
     def interpolation_page(self, first, _second):
         """From one image's latent to the next one's, in either view."""
@@ -339,87 +349,6 @@ class Transform(layers.Layer):
         """All that its images depend on but weights: features of them are kept by this."""
         networks = {network.name: network.get_config() for network in (self.E1, self.g1, self.g2)}
         return super().get_config() | {"steps": self.steps, "rate": self.rate, "networks": networks}
-
-
-def _seen(image_size, encoder, weights) -> keras.Model:
-    """What the perceptrons are given of an image: its pixels in a row, or a backbone's features, which stay."""
-    if encoder == "pixels":
-        return keras.Sequential([keras.Input((*image_size, 3)), layers.Flatten()])
-    backbone = BACKBONES[encoder](image_size, weights)
-    backbone.trainable = False
-    return backbone
-
-
-def build_encoder(see, hidden, latent_width, name) -> keras.Model:
-    """Images [B, H, W, 3] -> mean and log variance of q(z|x), [B, latent_width] each."""
-    images = keras.Input(see.input_shape[1:])
-    x = layers.Dense(hidden, activation="relu")(see(images, training=False))
-    return keras.Model(images, [layers.Dense(latent_width)(x), layers.Dense(latent_width)(x)], name=name)
-
-
-def generator_units(image_size, width, latent_width) -> list:
-    """Makers of the five units of Eq. 8, from z to an image in [-1, 1]."""
-    height, columns = image_size[0] // 16, image_size[1] // 16
-
-    def first():
-        dense = layers.Dense(height * columns * width, use_bias=False, kernel_initializer=gan_init())
-        return keras.Sequential(
-            [keras.Input((latent_width,)), dense, layers.Reshape((height, columns, width)), *_norm_relu()]
-        )
-
-    def doubling(level):
-        shape = (height << level, columns << level, width >> level)
-        if level == GENERATOR_UNITS - 2:
-            return keras.Sequential([keras.Input(shape), _deconvolution(3, use_bias=True, activation="tanh")])
-        return keras.Sequential([keras.Input(shape), _deconvolution(shape[-1] // 2, use_bias=False), *_norm_relu()])
-
-    return [first, *(partial(doubling, level) for level in range(GENERATOR_UNITS - 1))]
-
-
-def discriminator_units(image_size) -> list:
-    """Makers of the five units of Eq. 9, from an image to what the last hidden layer sees and a logit."""
-
-    def convolution(level):
-        shape = (image_size[0] >> level, image_size[1] >> level, 3 if level == 0 else 20)
-        conv = layers.Conv2D(20, 5, padding="same", kernel_initializer=gan_init())
-        return keras.Sequential([keras.Input(shape), conv, layers.MaxPooling2D(2), layers.LeakyReLU(0.2)])
-
-    def dense():
-        maps = keras.Input((image_size[0] >> 3, image_size[1] >> 3, 20))
-        return keras.Sequential([maps, layers.Flatten(), layers.Dense(1024, "relu", kernel_initializer=gan_init())])
-
-    def last():
-        inputs = keras.Input((1024,))
-        features = layers.Dense(1024, "relu", kernel_initializer=gan_init())(inputs)
-        return keras.Model(inputs, [features, layers.Dense(1, kernel_initializer=gan_init())(features)])
-
-    return [*(partial(convolution, level) for level in range(3)), dense, last]
-
-
-def coupled(makers, shared) -> tuple[list, list]:
-    """Units of two networks, of which those numbered in `shared` are the very same."""
-    first = [make() for make in makers]
-    return first, [unit if i in shared else make() for i, (unit, make) in enumerate(zip(first, makers, strict=True))]
-
-
-def chained(units, name) -> keras.Model:
-    """One network of units in a row."""
-    inputs = x = keras.Input(units[0].input_shape[1:])
-    for unit in units:
-        x = unit(x)
-    return keras.Model(inputs, x, name=name)
-
-
-def _distinct(pair_of_units):
-    return list({id(unit): unit for units in pair_of_units for unit in units}.values())
-
-
-def _deconvolution(channels, **settings):
-    return layers.Conv2DTranspose(channels, 4, 2, padding="same", kernel_initializer=gan_init(), **settings)
-
-
-def _norm_relu():
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True), layers.ReLU()
 
 
 def _views(batch):

@@ -391,7 +391,7 @@ class DGNet(ReIDModel):
         columns = [first.images, *between, second.images]
         rows = [f"from {a}\nto {b}" for a, b in zip(first.captions, second.captions, strict=True)]
         titles = ["pose, and clothes", *(f"{part:.0%}" for part in PARTS), "clothes"]
-        return Page(tf.unstack(tf.stack(columns, axis=1)), titles, rows)
+        return Page.of_columns(titles, columns, rows)
 
 
 def scores_and_penalty(discriminator, real):

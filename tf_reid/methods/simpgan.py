@@ -202,11 +202,14 @@ class SimPGAN(ReIDModel):
         return {} if self.steps_of_stage.get("translation") == 0 else {"translation": self.translation_page}
 
     def translation_page(self, source, target):
-        titles = ["source", "G(source)", "F(G(source))", "target", "F(target)", "G(F(target))"]
-        to_target, to_source = self.G(source.images), self.F(target.images)
-        columns = [source.images, to_target, self.F(to_target), target.images, to_source, self.G(to_source)]
         pairs = zip(source.captions, target.captions, strict=True)
-        return Page(tf.unstack(tf.stack(columns, axis=1)), titles, [f"{a}\n{b}" for a, b in pairs])
+        return Page.of_columns(*self.translations(source.images, target.images), [f"{a}\n{b}" for a, b in pairs])
+
+    def translations(self, source, target):
+        """Images of either domain as they are, translated, and brought back: titles, columns."""
+        titles = ["source", "G(source)", "F(G(source))", "target", "F(target)", "G(F(target))"]
+        to_target, to_source = self.G(source), self.F(target)
+        return titles, [source, to_target, self.F(to_target), target, to_source, self.G(to_source)]
 
     def generated(self, batch):
         source, target = _images(batch["source"]), _images(batch["target"])
@@ -216,18 +219,8 @@ class SimPGAN(ReIDModel):
     def pictures(self, batch):
         if self.stage == "classifier":
             return {}
-        source, target = _images(batch["source"]), _images(batch["target"])
-        to_target, to_source = self.G(source), self.F(target)
-        return {
-            "source to target": (
-                ["source", "G(source)", "F(G(source))"],
-                [source, to_target, self.F(to_target)],
-            ),
-            "target to source": (
-                ["target", "F(target)", "G(F(target))"],
-                [target, to_source, self.G(to_source)],
-            ),
-        }
+        titles, columns = self.translations(_images(batch["source"]), _images(batch["target"]))
+        return {"source to target": (titles[:3], columns[:3]), "target to source": (titles[3:], columns[3:])}
 
 
 def build_generator(image_size, width, blocks, residual, name) -> keras.Model:
