@@ -20,8 +20,8 @@ from tf_reid import config as configuration
 from tf_reid import runs
 from tf_reid.methods import METHODS
 
-WITHOUT_FEEDING = [f"method.{key}=0" for key in ("primary_weight", "appearance_code_weight")]
-WITHOUT_FEEDING += ["method.generated_identity_weight=0"]
+NO_TEACHER = ["stages.teacher.steps=0"]
+NOT_FED = [f"method.{key}=0" for key in ("primary_weight", "appearance_code_weight", "generated_identity_weight")]
 VARIANTS = {
     "cmgan": {
         "full": [],
@@ -32,18 +32,27 @@ VARIANTS = {
     },
     "dgnet": {
         "both": [],
-        "baseline": ["stages.joint.steps=0"],
-        "without_feeding": WITHOUT_FEEDING,
-        "without_identity": [*WITHOUT_FEEDING, "method.identity_weight=0", "method.detach_appearance=false"],
+        # Eq. 3 alone moves E_a here, in as many steps as the others have: the generator, detached, does not reach it.
+        "baseline": [*NO_TEACHER, *NOT_FED],
+        "without_feeding": [*NO_TEACHER, *NOT_FED, "method.detach_appearance=false"],
+        "without_identity": [
+            *[*NO_TEACHER, *NOT_FED, "method.detach_appearance=false"],
+            *["method.identity_weight=0", "stages.pretrain.steps=0"],
+        ],
+        "without_cycle": ["method.cycle_weight=0"],
+        "released_eq_4": ["method.code_gradient=released"],
+        "not_detached": ["method.detach_appearance=false"],
+        "stripes": ["method.stripes=true"],
         **{f"alpha_{share}": [f"method.fine_share={share}"] for share in (0.05, 0.1, 0.4, 0.8)},
         **{f"beta_{weight}": [f"method.fine_at_test={weight}"] for weight in (0.0, 0.25, 1.0, 2.0)},
         **{
-            f"teacher_{style}": [f"method.teacher_style={style}"] for style in ("hard", "appearance", "uniform", "both")
+            f"teacher_{style}": [f"method.teacher_style={style}", *steps]
+            for style, steps in {"hard": [], "both": [], "appearance": NO_TEACHER, "uniform": NO_TEACHER}.items()
         },
     },
     "crossgan": {
         "full": [],
-        "without_alignment": ["method.alignment_weight=0"],
+        "without_alignment": ["method.alignment_weight=0", "stages.alignment.steps=0"],
         "without_gan": ["method.adversarial_weight=0", "method.matching_weight=0"],
         "without_matching": ["method.matching_weight=0"],
         **{

@@ -66,15 +66,17 @@ SMALL = {
 }
 
 
-def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_momentum=None, l2=0.0):
-    """Every stage of a method with plain optimizers; `ema_momentum` is by player."""
+def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_momentum=None, l2=0.0, skipped=()):
+    """Every stage of a method with plain optimizers; `ema_momentum` is by player, stages in `skipped` have 0 steps."""
 
     def settings(player):
         momentum = (ema_momentum or {}).get(player, 0.0)
         return Optimizer(name=optimizer, learning_rate=learning_rate, ema_momentum=momentum, l2=l2)
 
     return {
-        name: StageConfig(steps=steps, batch_size=8, optimizers={p: settings(p) for p in stage.players})
+        name: StageConfig(
+            steps=0 if name in skipped else steps, batch_size=8, optimizers={p: settings(p) for p in stage.players}
+        )
         for name, stage in method.STAGES.items()
     }
 
@@ -84,12 +86,12 @@ def stage_of(batch_size, **settings):
     return StageConfig(steps=1, batch_size=batch_size, optimizers={}, **settings)
 
 
-def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, l2=0.0, **changes):
+def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, l2=0.0, skipped=(), **changes):
     """A small method, compiled."""
     keras.utils.set_random_seed(seed)
     model = METHODS[name](SIZE, PERSONS, seed, **{**SMALL[name], **changes})
     settings = {"optimizer": optimizer, "learning_rate": learning_rate, "ema_momentum": ema_momentum, "l2": l2}
-    model.compile(stage_configs(METHODS[name], **settings))
+    model.compile(stage_configs(METHODS[name], skipped=skipped, **settings))
     return model
 
 

@@ -19,7 +19,7 @@ import tf_reid.evaluate
 import tf_reid.train
 import tf_reid.visualize
 from tf_reid import config as configuration
-from tf_reid import training
+from tf_reid import evaluation, training
 from tf_reid.methods import METHODS
 from tf_reid.train import run_command
 from tfds_builders.__main__ import parse
@@ -80,6 +80,8 @@ def test_every_configuration_trains_and_is_scored(name, tmp_path, data_dir, caps
             tags |= {value.tag for value in event.summary.value}
     last = list(LOADED[name].stages)[-1]
     assert {f"{last}/evaluation/{representation}/rank1" for representation in written} <= tags
+    networks = evaluation.open_trained(tmp_path / "run", []).model.networks()
+    assert {path.name for path in (tmp_path / "run" / "networks").iterdir()} == {f"{n}.weights.h5" for n in networks}
 
     pages = tf_reid.visualize.main(["--run", str(tmp_path / "run"), "--count", "2", "--plane", "pca"])
     assert {path.stem for path in pages} >= {"map", *(f"ranks_{representation}" for representation in written)}
@@ -178,6 +180,7 @@ def test_a_mistake_is_one_sentence_and_no_traceback():
     ("module", "arguments", "sentence"),
     [
         ("evaluate", ["--run", "nowhere"], r"Error: There is no run in nowhere \(no config\.yaml\)"),
+        ("visualize", ["--run", "nowhere", "--count", "0"], r"Error: --count 0: a page is made of one image or more"),
         ("visualize", ["--run", "nowhere"], r"Error: There is no run in nowhere \(no config\.yaml\)"),
         ("train", ["--config", "none.yaml"], r"Error: There is no configuration file 'none\.yaml'"),
         ("train", ["--config", "IDENTITY", "--set", "data.source=vyper"], r"Error: .*'vyper' is not known.*viper"),

@@ -107,6 +107,14 @@ def test_every_representation_has_a_rank_list_and_a_projector_log(tmp_path, conf
     np.testing.assert_array_equal(persons, [int(row[0]) for row in rows])
 
 
+def test_the_projector_shows_components_of_features_that_are_too_wide(tmp_path, config, domains, monkeypatch):
+    monkeypatch.setattr(evaluation.pages, "WIDEST", 2)
+    evaluation.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path)
+    found = np.loadtxt(tmp_path / "tensorboard" / "embeddings" / "raw" / "features.tsv")
+    assert found.shape[0] == 12 and found.shape[1] <= 12 and np.isfinite(found).all()
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
+
+
 def test_the_rank_list_leaves_out_what_the_score_leaves_out(tmp_path, config, domains, monkeypatch):
     shown = {}
     monkeypatch.setattr(

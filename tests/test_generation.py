@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SIZE, make_records
+from conftest import SIZE, build, make_records
 
 from tf_reid import config as configuration
 from tf_reid import data, generation
@@ -84,14 +84,29 @@ def test_features_of_two_views_judge_no_image(tmp_path, config):
         generation.judge(model, config, {"source": RECORDS}, tmp_path)
 
 
+def test_every_image_of_the_prior_is_another(config):
+    found = generation._made(build("crossgan"), config, {"source": RECORDS})
+    for title in ("g1(z)", "g2(z)"):
+        assert len(np.unique(found[title][0].reshape(8, -1), axis=0)) == 8
+
+
+def test_features_of_another_size_judge_no_image(tmp_path, config, monkeypatch):
+    other = build("identity")
+    other.image_size = (64, 32)
+    monkeypatch.setattr(generation.runs, "load_run", lambda folder: None)
+    monkeypatch.setattr(generation.runs, "restored", lambda folder, settings: (other, None))
+    with pytest.raises(ConfigError, match=r"sees images of \(64, 32\).*makes images of \(32, 16\)"):
+        generation.judge(Darkening(0.0), config, {"source": RECORDS}, tmp_path, extractor=str(tmp_path))
+
+
 def test_queries_in_the_gallerys_view_are_compared_with_their_persons(tmp_path, config, capsys):
     """A method that knows each query's truth agrees with it, the query itself and others do not."""
-    records = make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3, ["query", "gallery"] * 3)
+    records = make_records([1, 1, 2, 2, 3, 3, 1], [1, 2] * 3 + [1], ["query", "gallery"] * 3 + ["gallery"])
     (trial,) = trials(records.person, records.camera, records.split, {"kind": "market"}, file=records.file)
     images = data.all_images(records, SIZE)
     truth = {
         round((float(query[0, 0, 0]) + 1) * 127.5): gallery
-        for query, gallery in zip(images[::2], images[1::2], strict=True)
+        for query, gallery in zip(images[:6:2], images[1::2], strict=True)  # the last is of its query's own camera
     }
 
     def looked_up(queries):
@@ -108,7 +123,7 @@ def test_queries_in_the_gallerys_view_are_compared_with_their_persons(tmp_path, 
     assert nearly["agree exactly, %"] == 0.0 and nearly["agree within 8, %"] == 100.0
     pixels = np.prod((*SIZE, 3))
     assert nearly["distance"] == pytest.approx(4.0 / 255 * pixels**0.5, rel=1e-3)
-    expected = np.linalg.norm((images[::2] - images[1::2]).reshape(3, -1) / 2.0, axis=1).mean()
+    expected = np.linalg.norm((images[:6:2] - images[1::2]).reshape(3, -1) / 2.0, axis=1).mean()
     assert found["the query itself"]["distance"] == pytest.approx(expected, rel=1e-4)
     assert found["another person of the gallery"]["agree within 8, %"] < 1.0
     assert json.loads((tmp_path / "across.json").read_text()) == found

@@ -70,7 +70,10 @@ def classifier_head(identities, dropout, name) -> keras.Model:
 
 
 def structure_encoder(image_size, width) -> keras.Model:
-    """E_s: normalised images [B, H, W, 3], without their colour -> structure code [B, H/4, W/4, 4·width]."""
+    """E_s: normalised images [B, H, W, 3], without their colour -> structure code [B, H/4, W/4, 4·width].
+
+    Each of the code's channels has zero mean and unit variance over an image's places.
+    """
     images = keras.Input((*image_size, 3))
     x = keras.ops.mean(images, axis=-1, keepdims=True)
     for channels, stride in ((width // 2, 2), (width, 1), (width, 1), (2 * width, 2)):
@@ -78,12 +81,12 @@ def structure_encoder(image_size, width) -> keras.Model:
     for _ in range(4):
         x = _residual(x, norm=plain_norm)
     # Atrous spatial pyramid: the same maps seen through fields of four sizes; 3, 6 and 9 of 32 columns.
-    fields = [_conv(x, width, 1)]
+    linear = partial(_conv, norm=plain_norm, activation=False)
+    fields = [linear(x, width, 1)]
     for part in (3, 6, 9):
-        fields.append(_conv(_conv(x, width, 1), width, 3, dilation=max(1, round(part * x.shape[2] / 32))))
-    return keras.Model(
-        images, _conv(keras.ops.concatenate(fields, axis=-1), 4 * width, 1, activation=False), name="E_s"
-    )
+        near = _conv(x, width, 1, norm=plain_norm)
+        fields.append(linear(near, width, 3, dilation=max(1, round(part * x.shape[2] / 32))))
+    return keras.Model(images, linear(keras.ops.concatenate(fields, axis=-1), 4 * width, 1), name="E_s")
 
 
 def decoder(structure_shape, code_width) -> keras.Model:

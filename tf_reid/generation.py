@@ -15,8 +15,8 @@ MOST = 5000  # images of a kind that are judged
 def judge(model, config: Config, seen: dict[str, data.Records], folder: Path, extractor="", subsets=100) -> dict:
     """Write images.json in the run's folder and print it: title -> distances and likeness.
 
-    The real images are those of the run's last stage in one pass over the training images, unaugmented, and the
-    generated ones are made of them: as many of either, `MOST` at most.
+    The real images are those that an epoch of the run's last stage draws of the training images, unaugmented, and the
+    generated ones are made of them, or of as many draws of the prior: as many of either, `MOST` at most.
 
     Args:
         extractor: whose features: "" the run's own encoder, another run's folder, or InceptionV3 ("imagenet" or the
@@ -29,11 +29,13 @@ def judge(model, config: Config, seen: dict[str, data.Records], folder: Path, ex
     name, features = _features(model, folder, extractor)
     for title, (made, real, persons) in _made(model, config, seen).items():
         of_real, of_made = (_all(features, images) for images in (real, made))
-        mean, spread = image_quality.kernel_distance(of_real, of_made, subsets)
+        # Subsets of all images would be one and the same: where they are few, half of them, so that the spread is one.
+        half = max(2, min(1000, len(of_made) // 2, len(of_real) // 2))
+        mean, spread = image_quality.kernel_distance(of_real, of_made, subsets, half)
         found[title] = {
             f"FID ({name})": image_quality.frechet_distance(of_real, of_made),
             f"KID x 1000 ({name})": 1000.0 * mean,
-            "KID spread": 1000.0 * spread,
+            "KID spread x 1000": 1000.0 * spread,
         }
         if persons is not None:
             found[title]["SSIM within an identity"] = image_quality.likeness_within(made, persons)
@@ -47,8 +49,9 @@ def judge(model, config: Config, seen: dict[str, data.Records], folder: Path, ex
 def across_views(model, config: Config, records: data.Records, trial, folder: Path) -> dict:
     """Write across.json in the run's folder and print it: how near the truth queries come, put in the gallery's view.
 
-    The truth is a gallery image of the query's person. Beside what the method makes of a query stand the query as it
-    is, the mean of those gallery images, and the gallery image of the next person. (Cross-GAN, Fig. 5 and 6.)
+    The truth is a gallery image of the query's person by another camera. Beside what the method makes of a query stand
+    the query as it is, the mean of those gallery images, and the gallery image of the next person. (Cross-GAN, Fig. 5,
+    of whose two descriptions this is the one that asks for "the corresponding image", and Fig. 6.)
 
     Returns:
         name -> distance (Euclidean, of pixels in [0, 1], mean over queries), and in per cent the pixels all of whose
@@ -60,11 +63,14 @@ def across_views(model, config: Config, records: data.Records, trial, folder: Pa
     across = model.across()
     if not across:
         raise ConfigError(f"--across: {config.method['name']} puts no image in another view.")
-    size, person = config.data.image_size, records.person
-    of_person = {person[image]: image for image in trial.gallery}
-    queries = np.array([image for image in trial.query if person[image] in of_person])
-    query = data.all_images(records.take(queries), size)
-    truth = data.all_images(records.take(np.array([of_person[person[image]] for image in queries])), size)
+    size, person, camera = config.data.image_size, records.person, records.camera
+    of_query = {}
+    for image in trial.query:
+        theirs = trial.gallery[(person[trial.gallery] == person[image]) & (camera[trial.gallery] != camera[image])]
+        if len(theirs):
+            of_query[image] = theirs[0]
+    queries, gallery = np.array(list(of_query.items())).T
+    query, truth = (data.all_images(records.take(images), size) for images in (queries, gallery))
     made = {
         "the query itself": query,
         "mean of the gallery": np.broadcast_to(truth.mean(axis=0), truth.shape),
@@ -93,7 +99,12 @@ def _features(model, folder, extractor):
     """What the features are called, and a function from images in [-1, 1] to them."""
     if not extractor or Path(extractor).is_dir():
         if extractor:
-            model, _ = runs.restored(Path(extractor), runs.load_run(Path(extractor)))
+            own_size, model = model.image_size, runs.restored(Path(extractor), runs.load_run(Path(extractor)))[0]
+            if model.image_size != own_size:
+                raise ConfigError(
+                    f"--images: {extractor} sees images of {model.image_size}, {folder} makes images of {own_size}; "
+                    "name a run at the same data.image_size."
+                )
         encoders = model.representations()["raw"]
         if "image" not in encoders:
             raise ConfigError(
@@ -115,7 +126,8 @@ def _made(model, config, seen):
     model.stage = name
     generated = tf.function(model.generated)
     collected = {}
-    for batch in batches:
+    for number, batch in enumerate(batches):
+        model.step.assign(number)  # of which draws of the prior are a function
         for title, parts in generated(batch).items():
             collected.setdefault(title, []).append(parts)
         if not collected:

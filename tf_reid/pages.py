@@ -8,6 +8,7 @@ from tf_reid import curves, data, metrics, pictures, scoring
 from tf_reid.methods.base import Page, Shown
 
 POINTS = 2000  # of the projector and of maps of features, at most
+WIDEST = 1024  # of the projector's features
 PERSONS_COLOURED = 10
 
 
@@ -47,9 +48,16 @@ def rank_list(comparison, records: data.Records, trial, image_size, seed, person
 
 
 def write_projector(folder, name, comparison, records: data.Records, trial, image_size, seed):
-    """The log of TensorBoard's Embedding Projector: queries and gallery images of a trial, in the run's folder."""
+    """The log of TensorBoard's Embedding Projector: queries and gallery images of a trial, in the run's folder.
+
+    Features wider than `WIDEST`, such as images compared pixel by pixel, are shown by 100 principal components.
+    """
     images, of_query = some_images(trial, seed)
     embedded = features_of(comparison, images, of_query)
+    if embedded.shape[1] > WIDEST:
+        from sklearn.decomposition import PCA
+
+        embedded = PCA(min(100, *embedded.shape), svd_solver="randomized", random_state=seed).fit_transform(embedded)
     labels = {
         "person": records.person[images],
         "camera": records.camera[images],

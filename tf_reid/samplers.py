@@ -99,7 +99,8 @@ def swaps(source: Records, stage) -> Sampler:
 def unpaired_views(source: Records, stage) -> Sampler:
     """`batch_size // 2` images of a view beside as many of the other, drawn apart: who is on them is not read.
 
-    The cameras with the lower numbers, half of them, are the first view. An epoch is a pass over the larger view.
+    Two cameras are the two views, the one with the lower number the first. The images of more cameras are halved at
+    random, always in the same way, so that either view has seen them all. An epoch is a pass over the larger view.
 
     Raises:
         ValueError: all images are of one camera.
@@ -107,7 +108,9 @@ def unpaired_views(source: Records, stage) -> Sampler:
     cameras = np.unique(source.camera)
     if len(cameras) < 2:
         raise ValueError(f"{source.name}: all training images are of camera {cameras[0]}; two views take two cameras.")
-    first = np.isin(source.camera, cameras[: len(cameras) // 2])
+    first = source.camera == cameras[0]
+    if len(cameras) > 2:
+        first = np.random.default_rng(0).permutation(len(source)) < len(source) // 2
     sides, count = [np.flatnonzero(first), np.flatnonzero(~first)], stage.batch_size // 2
 
     def epoch(rng):

@@ -68,9 +68,9 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
             model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
         check_weights(model, stage.steps)
         model.finish()
-        trained = [id(network) for player in kind.players for network in model.players()[player]]
+        trained = {id(variable) for player in kind.players for variable in model.variables_of(player)}
         for network, weights in model.networks().items():
-            if id(weights) not in trained:
+            if trained.isdisjoint(map(id, weights.trainable_variables)):
                 continue
             path = folder / "networks" / f"{network}.weights.h5"
             path.parent.mkdir(exist_ok=True)

@@ -36,6 +36,8 @@ def arguments(argv=None):
 def main(argv=None) -> list[Path]:
     """Returns the pages written."""
     args = arguments(argv)
+    if args.count < 1:
+        raise ValueError(f"--count {args.count}: a page is made of one image or more.")
     import tensorflow as tf
     from tqdm import tqdm
 

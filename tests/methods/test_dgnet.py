@@ -9,6 +9,7 @@ from conftest import PERSONS, SIZE, build, rows_of_four
 from tf_reid import dgnet_networks as networks
 from tf_reid import losses
 from tf_reid.backbones import maps_of, small
+from tf_reid.layers import frozen
 from tf_reid.methods.base import Shown
 from tf_reid.methods.dgnet import fools, scores_and_penalty, tells_apart
 
@@ -21,11 +22,17 @@ def images(count=4):
 
 
 def codes_of(model, pair):
-    """What `code_losses` is given: normalised images, their codes and the swaps, which carry gradients of the codes."""
+    """Normalised images, their codes and the swaps, which carry gradients of the codes."""
     real = networks.to_imagenet(pair)
     appearance, structure = model.E_a(pair, training=True)[0], model.E_s(real)
     other = tf.concat([structure[len(pair) // 2 :], structure[: len(pair) // 2]], axis=0)
     return real, appearance, structure, model.G([appearance, other])
+
+
+def code_losses(model, real, appearance, structure, swapped):
+    """Of four images of four persons."""
+    seen = model.seen_in(swapped)[0]
+    return model.code_losses(real, appearance, structure, swapped, seen, tf.constant([0, 1, 2, 3]))
 
 
 def one_eager_step(model, stage, batch, step=0):
@@ -113,14 +120,22 @@ def test_the_structure_encoder_does_not_see_colour():
     assert encoder.output_shape[1:] == (8, 4, 16)
 
 
+def test_a_structure_code_is_standardised_in_each_channel():
+    code = networks.structure_encoder(SIZE, 4)(images(2)).numpy()
+    np.testing.assert_allclose(code.mean(axis=(1, 2)), 0, atol=1e-4)
+    np.testing.assert_allclose(code.std(axis=(1, 2)), 1, atol=1e-2)
+
+
 def test_full_size_shapes_are_the_papers():
     """Without ResNet-50, whose 2048 channels the code's width stands for."""
     structure = networks.structure_encoder((256, 128), 32)
     assert structure.output_shape[1:] == (64, 32, 128)
     decoder = networks.decoder((64, 32, 128), 8192)
     assert decoder.output_shape[1:] == (256, 128, 3)
-    shapes = [shape[1:] for shape in networks.discriminator((256, 128), 32, 3).output_shape]
-    assert shapes == [(64, 32, 1), (32, 16, 1), (16, 8, 1)]
+    discriminator = networks.discriminator((256, 128), 32, 3)
+    assert [shape[1:] for shape in discriminator.output_shape] == [(64, 32, 1), (32, 16, 1), (16, 8, 1)]
+    counts = [network.count_params() for network in (structure, decoder, discriminator)]
+    assert counts == [380_544, 13_000_131, 1_025_571]
 
 
 def test_half_size_is_the_mean_of_the_pixels_that_there_are():
@@ -154,14 +169,18 @@ def test_too_many_scales_are_refused():
 ALL = {"appearance", "heads", "generator", "discriminator"}
 
 
+NO_PERSONS = {"identity_weight": 0.0, "primary_weight": 0.0, "skipped": ("pretrain",)}
+
+
 @pytest.mark.parametrize(
     ("stage", "changes", "expected"),
     [
+        ("teacher", {}, {"teacher", "teacher_head"}),
         ("pretrain", {}, {"appearance", "heads"}),
         ("joint", {}, ALL),
         # Detached, E_a learns from persons alone: without Eq. 3, 8 and 9 nothing reaches it.
-        ("joint", {"identity_weight": 0.0, "primary_weight": 0.0}, {"generator", "discriminator"}),
-        ("joint", {"identity_weight": 0.0, "primary_weight": 0.0, "detach_appearance": False}, ALL - {"heads"}),
+        ("joint", NO_PERSONS, {"generator", "discriminator"}),
+        ("joint", {**NO_PERSONS, "detach_appearance": False}, ALL - {"heads"}),
     ],
 )
 def test_what_a_step_moves(stage, changes, expected):
@@ -194,7 +213,7 @@ def test_the_generator_is_moved_by_no_feature_learning():
         moved(model, "joint", rows_of_four(), step=5)
         return [v.numpy() for v in model.variables_of(player)]
 
-    for a, b in zip(after("generator"), after("generator", identity_weight=0.0, primary_weight=0.0), strict=True):
+    for a, b in zip(after("generator"), after("generator", **NO_PERSONS), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-7)
     images_off = {
         "cycle_weight": 0.0,
@@ -203,18 +222,129 @@ def test_the_generator_is_moved_by_no_feature_learning():
         "image_weight": 1e-9,
     }
     images_off |= {"appearance_code_weight": 0.0, "structure_code_weight": 0.0}
-    for a, b in zip(after("appearance"), after("appearance", **images_off), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-7)
+    for player in ("appearance", "heads"):
+        for a, b in zip(after(player), after(player, **images_off), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-7)
 
 
-def test_running_statistics_do_not_see_what_is_judged_by_a_frozen_encoder():
+@pytest.mark.parametrize("phase", [FED, UNFED])
+def test_running_statistics_see_swaps_where_features_learn_of_them(phase):
     model = build("dgnet")
-    model.phase, before = FED, [v.numpy() for v in model.E_a.non_trainable_variables]
+    model.phase, before = phase, [v.numpy() for v in model.E_a.non_trainable_variables]
     given = codes_of(model, images())
     settled = [v.numpy() for v in model.E_a.non_trainable_variables]
     assert any((a != b).any() for a, b in zip(before, settled, strict=True))  # a call in training mode does see them
-    model.code_losses(*given, tf.constant([0, 1, 2, 3]))
-    assert all((a == b.numpy()).all() for a, b in zip(settled, model.E_a.non_trainable_variables, strict=True))
+    code_losses(model, *given)
+    same = [(a == b.numpy()).all() for a, b in zip(settled, model.E_a.non_trainable_variables, strict=True)]
+    assert all(same) != phase["fed"]
+
+
+def test_running_statistics_of_the_heads_see_images_as_they_are():
+    model = build("dgnet")
+    mean = model.fine.layers[-1].moving_mean
+    before = mean.numpy()
+    with tf.GradientTape() as tape:
+        model.appearance_codes(images(), tape)
+    assert (mean.numpy() != before).any()
+
+
+def test_swaps_looked_at_once_teach_as_if_looked_at_twice(monkeypatch):
+    """Detached codes leave features' losses no way through a swap into E_a: one call serves G and the heads."""
+
+    def after(twice):
+        model = build("dgnet")
+        if twice:
+            monkeypatch.setattr(
+                model,
+                "seen_in",
+                lambda swapped: (
+                    frozen(model.E_a, networks.from_imagenet(swapped), training=True),
+                    model.E_a(networks.from_imagenet(tf.stop_gradient(swapped)), training=True)[1],
+                ),
+            )
+        one_eager_step(model, "joint", rows_of_four(), step=5)
+        return [v.numpy() for v in model.weights]
+
+    for once, twice in zip(after(False), after(True), strict=True):
+        np.testing.assert_allclose(once, twice, atol=1e-6)
+
+
+def test_pretraining_without_identities_is_refused():
+    with pytest.raises(ValueError, match=r"stages\.pretrain\.steps=0"):
+        build("dgnet", identity_weight=0.0)
+
+
+def test_every_loss_of_a_fed_step_is_of_the_right_images_and_persons():
+    """All that a step reports, by hand: which codes meet in a swap, whose labels count, in what order players move."""
+    changes = {"erasing": 0.0, "learning_rate": 0.05, "teacher_style": "appearance"}
+    model, twin = (build("dgnet", **changes) for _ in range(2))
+    for each in (model, twin):
+        for variable in each.D.trainable_variables:
+            if variable.path.endswith("kernel"):  # as it is drawn, D's scores hardly depend on images
+                variable.assign(8.0 * variable)
+        each.begin("joint")
+        each.step.assign(5)
+    batch = rows_of_four()
+    x_a, x_b, x_pa, x_pb = (batch["source"][:, i] for i in range(4))
+    y_a, y_b = batch["source_person"][:, 0], batch["source_person"][:, 1]
+    twin.phase = FED
+    codes = twin.E_a(tf.concat([x_a, x_b, x_pa, x_pb], axis=0), training=True)[0]
+    a_a, a_b, a_pa, a_pb = tf.split(codes, 4)
+    real_a, real_b = networks.to_imagenet(x_a), networks.to_imagenet(x_b)
+    s_a, s_b = twin.E_s(real_a), twin.E_s(real_b)
+    x_ba, x_ab = twin.G([a_a, s_b]), twin.G([a_b, s_a])
+
+    def l1(a, b):
+        return np.abs(np.asarray(a) - np.asarray(b)).mean()
+
+    def cross_entropy(logits, persons):
+        return float(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(persons, logits)))
+
+    def told(head, classifier, pooled):
+        return classifier(head(pooled, training=True), training=True)
+
+    swaps = tf.concat([x_ba, x_ab], axis=0)
+    codes_found, pooled = twin.E_a(networks.from_imagenet(swaps), training=True)
+    of_ba, of_ab = tf.split(codes_found, 2)
+    _, real_pooled = twin.E_a(tf.concat([x_a, x_b, x_pa, x_pb], axis=0), training=True)
+    wearers, shapes = tf.concat([y_a, y_b], axis=0), tf.concat([y_b, y_a], axis=0)
+    primary = told(twin.primary, twin.primary_classifier, pooled)
+    fine = told(twin.fine, twin.fine_classifier, pooled)
+    of_real = told(twin.primary, twin.primary_classifier, real_pooled)
+    fine_of_real = told(twin.fine, twin.fine_classifier, real_pooled[: 2 * len(x_a)])
+    real = tf.concat([real_a, real_b], axis=0)
+    scores, made_scores = twin.D(real), twin.D(swaps)
+    expected = {
+        "generator/image": 5 * (l1(twin.G([a_a, s_a]), real_a) + l1(twin.G([a_b, s_b]), real_b)),
+        "generator/image_by_positive": 5 * (l1(twin.G([a_pa, s_a]), real_a) + l1(twin.G([a_pb, s_b]), real_b)),
+        "generator/swapped_identity": 0.5 * 2 * cross_entropy(primary, wearers),
+        "generator/appearance_code": l1(of_ba, a_a) + l1(of_ab, a_b),
+        "generator/structure_code": l1(twin.E_s(x_ba), s_b) + l1(twin.E_s(x_ab), s_a),
+        "generator/cycle": 2
+        * (l1(twin.G([of_ba, twin.E_s(x_ab)]), real_a) + l1(twin.G([of_ab, twin.E_s(x_ba)]), real_b)),
+        "appearance/identity": 4 * cross_entropy(of_real, tf.concat([wearers, wearers], axis=0)),
+        "appearance/primary": 2 * 2 * cross_entropy(primary, wearers),  # one-hot labels have no entropy
+        "appearance/fine": 2 * 0.2 * 2 * cross_entropy(fine, shapes),
+        "appearance/fine_of_real": 2 * 0.2 * 2 * cross_entropy(fine_of_real, wearers),
+        "discriminator/tells_apart": tells_apart(scores, made_scores),
+        "discriminator/penalty": 0.01 * scores_and_penalty(twin.D, real)[1],
+    }
+    for_heads = {name.replace("appearance/", "heads/"): v for name, v in expected.items() if name.startswith("app")}
+    twin._minimize_discriminator(real, tf.stop_gradient(swaps))
+    before, expected["generator/fools"] = float(fools(made_scores)), float(fools(twin.D(swaps)))
+    assert abs(before - expected["generator/fools"]) > 1e-2 * before  # else the order of the players would not show
+    found = one_eager_step(model, "joint", batch, step=5)
+    assert set(found) == set(expected | for_heads)
+    for name, value in (expected | for_heads).items():
+        np.testing.assert_allclose(found[name], value, rtol=2e-3, err_msg=name)
+
+
+def test_persons_are_learned_of_erased_images_and_codes_of_whole_ones():
+    whole, erased = (
+        one_eager_step(build("dgnet", erasing=share), "joint", rows_of_four(), step=5) for share in (0.0, 1.0)
+    )
+    np.testing.assert_allclose(whole["generator/image"], erased["generator/image"], rtol=1e-5)
+    assert abs(float(whole["appearance/identity"] - erased["appearance/identity"])) > 1e-4
 
 
 @pytest.mark.parametrize(("code_gradient", "reaches"), [("paper", True), ("released", False)])
@@ -223,7 +353,7 @@ def test_eq_4_teaches_the_generator_as_the_paper_has_it_and_nobody_as_released(c
     model.phase = FED
     model.step.assign(5)
     with tf.GradientTape(persistent=True) as tape:
-        found = model.code_losses(*codes_of(model, images()), tf.constant([0, 1, 2, 3]))["appearance_code"]
+        found = code_losses(model, *codes_of(model, images()))["appearance_code"]
     gradients = tape.gradient(found, model.G.trainable_variables)
     assert float(found) > 0
     assert any(g is not None and np.abs(g.numpy()).max() > 0 for g in gradients) == reaches
@@ -235,7 +365,7 @@ def test_eq_6_teaches_the_generator_through_a_frozen_encoder():
     real, appearance, structure, swapped = codes_of(model, images())
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(swapped)
-        found = model.code_losses(real, appearance, structure, swapped, tf.constant([0, 1, 2, 3]))["swapped_identity"]
+        found = code_losses(model, real, appearance, structure, swapped)["swapped_identity"]
     assert np.abs(tape.gradient(found, swapped).numpy()).max() > 0
     assert all(g is None for g in tape.gradient(found, model.variables_of("appearance")))
     # The persons are those of the appearance: the loss is that of these labels and no others.
@@ -255,7 +385,7 @@ def test_eq_5_teaches_either_the_encoder_or_the_image(coin, monkeypatch):
     real, appearance, structure, swapped = codes_of(model, images())
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(swapped)
-        found = model.code_losses(real, appearance, structure, swapped, tf.constant([0, 1, 2, 3]))["structure_code"]
+        found = code_losses(model, real, appearance, structure, swapped)["structure_code"]
     to_image = np.abs(tape.gradient(found, swapped).numpy()).max()
     to_encoder = max(
         np.abs(g.numpy()).max() for g in tape.gradient(found, model.E_s.trainable_variables) if g is not None
@@ -271,7 +401,7 @@ def test_code_losses_equal_the_equations():
     model.phase = FED
     model.step.assign(5)
     real, appearance, structure, swapped = codes_of(model, images())
-    found = model.code_losses(real, appearance, structure, swapped, tf.constant([0, 1, 2, 3]))
+    found = code_losses(model, real, appearance, structure, swapped)
     again = model.E_a(networks.from_imagenet(swapped), training=True)[0].numpy()
     np.testing.assert_allclose(found["appearance_code"], 3 * 2 * np.abs(again - appearance).mean(), rtol=1e-4)
     order = [2, 3, 0, 1]  # x_ba has the structure of x_b
@@ -324,12 +454,18 @@ def test_the_penalty_reaches_the_discriminators_weights():
     gradients = tape.gradient(penalty, model.D.trainable_variables)
     kernels = [g for g, v in zip(gradients, model.D.trainable_variables, strict=True) if v.path.endswith("kernel")]
     assert all(g is not None and np.isfinite(g.numpy()).all() for g in kernels)
-    step = 1e-3 * sum(float(tf.reduce_sum(g * g)) for g in kernels) ** -0.5
-    before = float(penalty)
-    for g, v in zip(gradients, model.D.trainable_variables, strict=True):
-        if g is not None:
-            v.assign_sub(step * g)
-    assert float(scores_and_penalty(model.D, networks.to_imagenet(images()))[1]) != before
+
+
+def test_a_step_of_the_discriminator_lowers_its_penalty():
+    model = build("dgnet", adversarial_weight=0.0, penalty_weight=1.0, learning_rate=1e-4)
+    for variable in model.D.trainable_variables:
+        if variable.path.endswith("kernel"):
+            variable.assign(8.0 * variable)
+    model.begin("joint")
+    real = networks.to_imagenet(images())
+    before = float(scores_and_penalty(model.D, real)[1])
+    model._minimize_discriminator(real, real)
+    assert float(scores_and_penalty(model.D, real)[1]) < before
 
 
 def test_players_of_the_adversary_pull_apart():
@@ -359,18 +495,18 @@ def test_players_of_the_adversary_pull_apart():
 
 
 def test_fed_losses_equal_the_equations():
-    model = build("dgnet", primary_weight=3.0, fine_share=0.5, ramp=100.0, teacher_style="both")
+    model = build("dgnet", primary_weight=3.0, fine_share=0.5, ramp=100.0)
     model.step.assign(5)
     swapped, persons = images(), tf.constant([0, 1, 2, 3])
     pooled = model.E_a(images(8), training=True)[1]
-    found = model.fed_losses(swapped, persons, pooled)
     seen = model.E_a(swapped, training=True)[1]
+    found = model.fed_losses(swapped, seen, persons, pooled)
 
     def log_softmax(head, classifier, rows):
         logits = classifier(head(rows, training=True)).numpy()
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
-    q = 0.5 * np.eye(PERSONS)[[0, 1, 2, 3]] + 0.5 * np.eye(PERSONS)[[2, 3, 0, 1]]
+    q = model.teachers_labels(swapped, persons).numpy()
     log_p = log_softmax(model.primary, model.primary_classifier, seen)
     divergence = (q * (np.log(np.maximum(q, 1e-30)) - log_p)).sum(axis=1).mean()
     np.testing.assert_allclose(found["primary"], 3 * 2 * divergence, rtol=1e-4)
@@ -394,7 +530,8 @@ def test_teachers_labels():
     np.testing.assert_array_equal(found["hard"], one_hot[soft.argmax(axis=1)])
     np.testing.assert_array_equal(found["appearance"], one_hot[[0, 1, 2, 3]])
     np.testing.assert_allclose(found["uniform"], np.full((4, PERSONS), 1 / PERSONS), atol=1e-7)
-    np.testing.assert_allclose(found["both"], (one_hot[[0, 1, 2, 3]] + one_hot[[2, 3, 0, 1]]) / 2)
+    between = soft * (one_hot[[0, 1, 2, 3]] + one_hot[[2, 3, 0, 1]])
+    np.testing.assert_allclose(found["both"], between / between.sum(axis=1, keepdims=True), atol=1e-5)
 
 
 def test_the_teacher_is_moved_in_its_stage_alone():
@@ -430,10 +567,11 @@ def test_the_representation_is_both_features_of_image_and_mirror_image():
 
 
 def test_without_fed_images_only_the_primary_feature_is_scored():
-    assert set(build("dgnet").representations()) == {"raw", "primary", "fine"}
-    baseline = build("dgnet", primary_weight=0.0)
-    assert set(baseline.representations()) == {"raw"}
-    assert baseline.encoders()["image"].output_shape == (None, 512)
+    assert set(build("dgnet").representations()) == {"raw", "primary", "fine", "teacher"}
+    for changes in ({"primary_weight": 0.0}, {"warm_up": 10}, {"skipped": ("teacher", "joint")}):
+        model = build("dgnet", **changes)
+        assert set(model.representations()) == {"raw", "teacher"} - set(changes.get("skipped", ()))
+        assert model.encoders()["image"].output_shape == (None, 512)
 
 
 def test_training_overfits_one_batch():

@@ -222,21 +222,22 @@ class ReIDModel(keras.Model):
             if key.startswith(prefix)
         }
 
-    def minimize(self, tape, losses: dict, player: str):
-        """Descend the sum of `losses` with this player's variables and no others, those that the losses reach.
+    def minimize(self, tape, losses: dict, *players: str):
+        """Descend the sum of `losses` with these players' variables and no others, those that the losses reach.
 
         Keras optimizers sum gradients over replicas while every loss is a mean over its replica's images: dividing
         by the number of replicas here, once, makes the step that of the whole batch.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        variables = self.variables_of(player)
+        variables = [self.variables_of(player) for player in players]
         targets = list(losses.values())
         shares = [tf.fill(tf.shape(loss), tf.cast(1.0 / replicas, loss.dtype)) for loss in targets]
         gradients = tape.gradient(targets, variables, output_gradients=shares)
-        reached = [(g, v) for g, v in zip(gradients, variables, strict=True) if g is not None]
-        if decay := self.l2_of[f"{self.stage}_{player}"] / replicas:
-            reached = [(g + decay * tf.convert_to_tensor(v), v) for g, v in reached]
-        self.player_optimizers[f"{self.stage}_{player}"].apply(*zip(*reached, strict=True))
+        for player, found, moved in zip(players, gradients, variables, strict=True):
+            reached = [(g, v) for g, v in zip(found, moved, strict=True) if g is not None]
+            if decay := self.l2_of[f"{self.stage}_{player}"] / replicas:
+                reached = [(g + decay * tf.convert_to_tensor(v), v) for g, v in reached]
+            self.player_optimizers[f"{self.stage}_{player}"].apply(*zip(*reached, strict=True))
 
     def whole_batch(self, rows):
         """This replica's rows [b, ...] -> those of all replicas [B, ...], through which gradients flow.

@@ -3,6 +3,7 @@
 "Cross-View Person Re-identification: Crossing Generative Adversarial Networks", 2018, https://arxiv.org/abs/1801.01760.
 """
 
+import warnings
 from typing import Annotated, ClassVar, Literal
 
 import keras
@@ -37,8 +38,8 @@ class CrossGAN(ReIDModel):
                                   │ (Eq. 7)  │  (first k of 5 units shared)  (last l of 5 units shared)
     x̄ ── E2 ── z̄ ── Align ── as z ┘          └── g2 ── x̄ again ── f2: real?
     ```
-    x and x̄ are images of two views, of whoever: no person is read. Where more than two cameras are seen, the half with
-    the lower numbers is the first view.
+    x and x̄ are images of two views, of whoever: no person is read. The images of more than two cameras are halved at
+    random instead, as section 5.1 has it, and queries then count as of the first view.
 
     The paper prints the divergence of Eq. 5 and, for all players but f, the adversary of Eq. 12 with the wrong sign.
     Its Table 1 cannot be built (a generator of stride 1 that ends in 20 channels). Here a generator is a dense unit,
@@ -95,6 +96,12 @@ class CrossGAN(ReIDModel):
             raise ValueError(
                 f"data.image_size is {list(image_size)}, but a generator doubles four times: use multiples of 16."
             )
+        if encoder != "pixels" and encoder_weights not in (None, "imagenet"):
+            warnings.warn(
+                f"method.encoder_weights={encoder_weights}: if these were learned from persons, so was this run, and "
+                "it is no longer unsupervised.",
+                stacklevel=2,
+            )
         see = what_is_seen(image_size, encoder, encoder_weights)
         self.E1, self.E2 = (build_encoder(see, encoder_width, latent_width, name) for name in ("E1", "E2"))
         g_units = coupled(generator_units(image_size, width, latent_width), range(generator_shared))
@@ -124,13 +131,20 @@ class CrossGAN(ReIDModel):
         coupled_networks = (self.g1, self.g2, self.f1, self.f2)
         return {network.name: network for network in (self.E1, self.E2, self.align, *coupled_networks)}
 
+    def compile(self, stages, jit_compile=False):
+        if stages["alignment"].steps and not self.alignment_weight:
+            raise ValueError(
+                "method.alignment_weight is 0, which leaves stage alignment nothing to learn; set "
+                "stages.alignment.steps=0."
+            )
+        super().compile(stages, jit_compile)
+
     def vae_step(self, batch):
         views = _views(batch)
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape() as tape:
             codes = self.codes(views)
             elbo = self.vae_losses(views, codes, self.again(codes))
-        self.minimize(tape, elbo, "encoders")
-        self.minimize(tape, elbo, "generators")
+        self.minimize(tape, elbo, "encoders", "generators")
         return self.report(encoders=elbo, generators=elbo)
 
     def alignment_step(self, batch):
@@ -142,7 +156,7 @@ class CrossGAN(ReIDModel):
 
     def joint_step(self, batch):
         views = _views(batch)
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape() as tape:
             codes = self.codes(views)
             again = self.again(codes)
             # 1. f1 and f2 tell a view's images from what its generator makes of their latents (Eq. 10, ascending).
@@ -152,11 +166,10 @@ class CrossGAN(ReIDModel):
             elbo = self.vae_losses(views, codes, again)
             aligned = self.alignment_losses(codes)
             adversarial = self.adversarial_losses(views, again)
+        # The alignment reaches no generator, and nothing else reaches Align: each descends its own losses' sum.
         of_generators = elbo | adversarial
-        self.minimize(tape, of_generators | aligned, "encoders")
-        self.minimize(tape, of_generators, "generators")
-        if aligned:
-            self.minimize(tape, aligned, "alignment")
+        moved = ("encoders", "generators", "alignment") if aligned else ("encoders", "generators")
+        self.minimize(tape, of_generators | aligned, *moved)
         return self.report(
             encoders=of_generators | aligned, generators=of_generators, alignment=aligned, discriminators=tells_apart
         )
@@ -273,7 +286,7 @@ class CrossGAN(ReIDModel):
         """Images of either view as they are, made again, and made in the other view: titles, columns."""
         z, other = self.E1(first)[0], self.E2(second)[0]
         met = self.align(other) if self.alignment_weight else other
-        titles = ["view 1", "again", "in view 2", "view 2", "again", "in view 1"]
+        titles = ["view 1", "view 1 again", "in view 2", "view 2", "view 2 again", "in view 1"]
         return titles, [first, self.g1(z), self.g2(z), second, self.g2(other), self.g1(met)]
 
     def pages(self):

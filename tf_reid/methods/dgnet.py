@@ -42,11 +42,12 @@ class DGNet(ReIDModel):
     x_b ── E_s ── structure s, of the grey image
     ```
     x_ba = G(a_a, s_b) and x_ab = G(a_b, s_a) are the swaps of two persons. Both directions are summed. Where the paper
-    and the authors' code differ, the code is followed: it is what gave the figures.
+    and the authors' code differ, the code is followed, as it is what gave the figures, but for Eq. 4, whose gradient
+    the code loses; and the persons of a row always differ, as the paper asks.
 
-    Stage `teacher` trains the network whose answers are Eq. 8's labels, unless a finished run is named; stage
-    `pretrain` is Eq. 3 alone, for an encoder from random weights. With ImageNet weights, as in the paper, that has 0
-    steps.
+    Stage `teacher` trains the network whose answers are Eq. 8's labels, by identification alone; give it 0 steps where
+    `teacher` names a finished run. Stage `pretrain` is Eq. 3 alone, for an encoder from random weights; with ImageNet
+    weights, as in the paper, that has 0 steps.
 
     Args:
         backbone, weights: of E_a, which has D features a position of its last maps.
@@ -55,7 +56,8 @@ class DGNet(ReIDModel):
         teacher: a finished run of `identity` on the same images, whose `networks/classifier.weights.h5` is the teacher.
         teacher_backbone, teacher_weights, teacher_dropout: of that network.
         teacher_style: "soft": the teacher's answer to the image and its mirror image; "hard": the likeliest of it;
-            "appearance": whose appearance it has; "uniform": everyone alike; "both": half appearance, half structure.
+            "appearance": whose appearance it has; "uniform": everyone alike; "both": the soft answer between those two
+            persons whose appearance and structure it has.
         teacher_batch_statistics: the teacher's batch norm takes the statistics of the generated batch.
         width: channels of the discriminator's first layers; E_s and G scale with it.
         scales: sizes at which the discriminator looks, each half of the one before.
@@ -76,7 +78,7 @@ class DGNet(ReIDModel):
     """
 
     STAGES: ClassVar = {
-        "teacher": Stage(players=("teacher",), sampler="pairs"),
+        "teacher": Stage(players=("teacher", "teacher_head"), sampler="pairs"),
         "pretrain": Stage(players=("appearance", "heads"), sampler="swaps"),
         "joint": Stage(players=("appearance", "heads", "generator", "discriminator"), sampler="swaps"),
     }
@@ -150,7 +152,8 @@ class DGNet(ReIDModel):
 
     def players(self):
         return {
-            "teacher": [self.teacher],
+            "teacher": [self.teacher.backbone],
+            "teacher_head": [self.teacher.identity_head],
             "appearance": [self.E_a],
             "heads": [self.primary, self.fine, self.primary_classifier, self.fine_classifier],
             "generator": [self.E_s, self.G],
@@ -161,6 +164,14 @@ class DGNet(ReIDModel):
         heads = {network.name: network for network in self.players()["heads"]}
         return {"teacher": self.teacher, "E_a": self.E_a, "E_s": self.E_s, "G": self.G, "D": self.D} | heads
 
+    def compile(self, stages, jit_compile=False):
+        if stages["pretrain"].steps and not self.identity_weight:
+            raise ValueError(
+                "method.identity_weight is 0, which leaves stage pretrain nothing to learn; set "
+                "stages.pretrain.steps=0."
+            )
+        super().compile(stages, jit_compile)
+
     def phase_of(self, step):
         if self.stage != "joint":
             return None
@@ -168,16 +179,15 @@ class DGNet(ReIDModel):
 
     def teacher_step(self, batch):
         with tf.GradientTape() as tape:
-            identity = self.teacher.pair_losses(batch["source"], batch["source_person"])
-        self.minimize(tape, identity, "teacher")
+            identity = {"identity": self.teacher.pair_losses(batch["source"], batch["source_person"])["identity"]}
+        self.minimize(tape, identity, "teacher", "teacher_head")
         return self.report(teacher=identity)
 
     def pretrain_step(self, batch):
         images, persons = _columns(batch)
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape() as tape:
             identity, _ = self.real_losses(images, persons)
-        self.minimize(tape, identity, "appearance")
-        self.minimize(tape, identity, "heads")
+        self.minimize(tape, identity, "appearance", "heads")
         return self.report(appearance=identity, heads=identity)
 
     def joint_step(self, batch):
@@ -203,19 +213,20 @@ class DGNet(ReIDModel):
             }
             if self.adversarial_weight:
                 images_losses["fools"] = self.adversarial_weight * fools(self.D(swapped))
-            generator_losses = images_losses | self.code_losses(real, appearance, structure, swapped, of_pair)
+            seen, to_learn_of = self.seen_in(swapped)
+            generator_losses = images_losses | self.code_losses(real, appearance, structure, swapped, seen, of_pair)
             # 4. E_a and its heads learn persons of real images, and of the swaps.
             appearance_losses, pooled = self.real_losses(images, persons)
-            if self.phase["fed"] and self.primary_weight:
-                fed = self.fed_losses(tf.stop_gradient(from_imagenet(swapped)), of_pair, pooled)
+            if self.feeds:
+                fed = self.fed_losses(from_imagenet(tf.stop_gradient(swapped)), to_learn_of, of_pair, pooled)
                 appearance_losses = appearance_losses | fed
 
         self.minimize(tape, generator_losses, "generator")
         taught = appearance_losses if self.detach_appearance else appearance_losses | images_losses
-        if taught:
-            self.minimize(tape, taught, "appearance")
         if appearance_losses:
-            self.minimize(tape, appearance_losses, "heads")
+            self.minimize(tape, taught, "appearance", "heads")
+        elif taught:
+            self.minimize(tape, taught, "appearance")
         return self.report(
             generator=generator_losses,
             appearance=taught,
@@ -226,18 +237,45 @@ class DGNet(ReIDModel):
     def appearance_codes(self, images, tape):
         """a of each image, in training mode; detached, but where image losses are to teach E_a."""
         if not self.detach_appearance:
-            return self.E_a(images, training=True)[0]
+            appearance, pooled = self.E_a(images, training=True)
+            self._show_heads(tf.stop_gradient(pooled))
+            return appearance
         with tape.stop_recording():
-            return tf.stop_gradient(self.E_a(images, training=True)[0])
+            appearance, pooled = self.E_a(images, training=True)
+            self._show_heads(pooled)
+            return tf.stop_gradient(appearance)
 
-    def code_losses(self, real, appearance, structure, swapped, persons) -> dict:
+    def _show_heads(self, pooled):
+        """The heads' batch norm keeps statistics of images as they are, too, not only of erased ones and swaps."""
+        for head in (self.primary, self.fine):
+            head(pooled, training=True)
+
+    @property
+    def feeds(self):
+        """Whether the heads learn from swaps at this step."""
+        return self.phase["fed"] and self.primary_weight
+
+    def seen_in(self, swapped):
+        """What E_a sees in swaps: its outputs through which G learns, and what the heads learn from, or None.
+
+        One look serves both where codes are detached: then no feature's loss finds a way through the swap into E_a.
+        """
+        look = from_imagenet(swapped)
+        if self.feeds and self.detach_appearance:
+            seen = self.E_a(look, training=True)
+            return seen, seen[1]
+        to_learn_of = self.E_a(tf.stop_gradient(look), training=True)[1] if self.feeds else None
+        return frozen(self.E_a, look, training=True), to_learn_of
+
+    def code_losses(self, real, appearance, structure, swapped, seen, persons) -> dict:
         """Eq. 6 and, once fed, Eq. 4, Eq. 5 and the cycle: swaps show the person and the codes they were made of.
 
         Args:
             real, swapped: [2P, H, W, 3], normalised. The first half of `swapped` is x_ba, the second x_ab.
-            appearance, structure: the codes of `real`. persons: int [2P], of `real`, so of the swaps' appearance.
+            appearance, structure: the codes of `real`. seen: E_a's outputs for `swapped`.
+            persons: int [2P], of `real`, so of the swaps' appearance.
         """
-        found, pooled = frozen(self.E_a, from_imagenet(swapped), training=True)
+        found, pooled = seen
         terms = {}
         if self.generated_identity_weight:
             logits = self.primary_classifier(frozen(self.primary, pooled, training=True), training=False)
@@ -272,14 +310,14 @@ class DGNet(ReIDModel):
         logits = self.primary_classifier(self.primary(pooled, training=True), training=True)
         return {"identity": self.identity_weight * 4.0 * losses.identification(logits, persons)}, pooled
 
-    def fed_losses(self, swapped, persons, pooled) -> dict:
+    def fed_losses(self, swapped, seen, persons, pooled) -> dict:
         """Eq. 8 and Eq. 9 of the swaps, and the fine-grained head's answer to real images.
 
         Args:
-            swapped: float32 [2P, H, W, 3], in pixels' scale, without gradient. persons: int [2P], of their appearance.
-            pooled: what the heads see of the real images [4P, C].
+            swapped: float32 [2P, H, W, 3], in pixels' scale, without gradient.
+            seen: what the heads see of them [2P, C].
+            persons: int [2P], of their appearance. pooled: what the heads see of the real images [4P, C].
         """
-        _, seen = self.E_a(swapped, training=True)
         primary = self.primary_classifier(self.primary(seen, training=True), training=True)
         fine = self.fine_classifier(self.fine(seen, training=True), training=True)
         of_real = self.fine_classifier(self.fine(pooled[: len(swapped)], training=True), training=True)
@@ -297,8 +335,6 @@ class DGNet(ReIDModel):
             return of_appearance
         if self.teacher_style == "uniform":
             return tf.ones_like(of_appearance) / self.identities
-        if self.teacher_style == "both":
-            return 0.5 * (of_appearance + _other(of_appearance))
         both = [
             frozen(self.teacher.backbone, view, training=self.teacher_batch_statistics)
             for view in (swapped, swapped[:, :, ::-1])
@@ -306,6 +342,9 @@ class DGNet(ReIDModel):
         answer = tf.add_n([tf.nn.softmax(self.teacher.identity_head(features)) for features in both]) / 2.0
         if self.teacher_style == "hard":
             answer = tf.one_hot(tf.argmax(answer, axis=1), self.identities)
+        if self.teacher_style == "both":
+            answer *= of_appearance + _other(of_appearance)
+            answer = tf.math.divide_no_nan(answer, tf.reduce_sum(answer, axis=1, keepdims=True))
         return tf.stop_gradient(answer)
 
     def _minimize_discriminator(self, real, swapped):
@@ -335,14 +374,16 @@ class DGNet(ReIDModel):
         return keras.Model(images, features, name="_".join(weights))
 
     def encoders(self):
-        untrained = self.steps_of_stage.get("joint") == 0 or not self.primary_weight or not self.fine_share
-        return {"image": self.representation["primary" if untrained else "both"]}
+        never_fed = self.steps_of_stage["joint"] <= self.warm_up or not self.primary_weight
+        return {"image": self.representation["primary" if never_fed or not self.fine_share else "both"]}
 
     def representations(self):
-        encoders = self.encoders()
-        if encoders["image"] is self.representation["primary"]:
-            return {"raw": encoders}
-        return {"raw": encoders} | {name: {"image": self.representation[name]} for name in ("primary", "fine")}
+        found = {"raw": self.encoders()}
+        if found["raw"]["image"] is self.representation["both"]:
+            found |= {name: {"image": self.representation[name]} for name in ("primary", "fine")}
+        if self.steps_of_stage["teacher"]:
+            found["teacher"] = {"image": self.teacher.backbone}
+        return found
 
     def maps(self):
         return {"image": self.last_maps}

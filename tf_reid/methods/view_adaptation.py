@@ -105,8 +105,7 @@ class ViewAdaptation(ReIDModel):
                 "identity_probe": losses.identification(logits[0], persons),
                 "identity_gallery": losses.identification(logits[1], persons),
             }
-        self.minimize(tape, identity, "mappings")
-        self.minimize(tape, identity, "heads")
+        self.minimize(tape, identity, "mappings", "heads")
         return self.report(mappings=identity, heads=identity)
 
     def similarity_step(self, batch):
