@@ -46,7 +46,9 @@ def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas):
         for player in alone.STAGES[stage].players:
             variables = [m.variables_of(player) for m in (alone, shared, start)]
             for a, b, before in zip(*variables, strict=True):
-                np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6, err_msg=f"step {step}, {player}: {a.path}")
+                # Rounding alone may amount to a ten-thousandth of what a step changes, where norms divide by little.
+                bound = max(1e-6, 1e-4 * np.abs(a.numpy() - before.numpy()).max())
+                np.testing.assert_allclose(a.numpy(), b.numpy(), atol=bound, err_msg=f"step {step}, {player}: {a.path}")
                 if np.any(a.numpy() != before.numpy()):
                     moved.add(player)
         for key, value in expected.items():

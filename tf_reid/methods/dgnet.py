@@ -181,7 +181,7 @@ class DGNet(ReIDModel):
         with tf.GradientTape() as tape:
             identity = {"identity": self.teacher.pair_losses(batch["source"], batch["source_person"])["identity"]}
         self.minimize(tape, identity, "teacher", "teacher_head")
-        return self.report(teacher=identity)
+        return self.report(teacher=identity, teacher_head=identity)
 
     def pretrain_step(self, batch):
         images, persons = _columns(batch)
