@@ -103,7 +103,9 @@ def dgnet_step(steps, xla, rows, fed) -> tuple[float, float]:
     done += pair * structure * 3 + 3 * pair * decoder * 3
     done += pair * critic * (2 * 3 + 3 + 2)  # D: real ones twice for the penalty, swaps; G: swaps
     if fed:
-        done += pair * encoder * 3 + 2 * pair * teacher  # persons of swaps, as the teacher says
+        done += (
+            pair * encoder * 2 + 2 * pair * teacher
+        )  # one look at swaps serves both; persons of them, as the teacher says
         done += pair * structure * 2 + pair * decoder * 3  # the structure found again, the cycle
     return seconds, 2.0 * done
 

@@ -110,7 +110,9 @@ def training_batches(
     Returns:
         tf.data.Dataset of {"source": float32 [P, 2, H, W, 3] in [-1, 1], "source_person": int64 [P, 2], "target": …}.
     """
-    layout = {name: drawn.shape[1:] for name, drawn in sampler(np.random.default_rng(0)).items()}
+    an_epoch = sampler(np.random.default_rng(0))
+    length = len(next(iter(an_epoch.values())))  # steps an epoch
+    layout = {name: drawn.shape[1:] for name, drawn in an_epoch.items()}
     sizes = [int(np.prod(shape)) for shape in layout.values()]
     encoded = np.concatenate([domains[name].images for name in layout])
     offsets = dict(zip(layout, np.cumsum([0] + [len(domains[name]) for name in layout])[:-1], strict=True))
@@ -120,7 +122,7 @@ def training_batches(
     draws_an_image = 4 if grey else 3
 
     def batches() -> Iterator:
-        for indices, draws in _drawn(sampler, seed, stage, start, steps, draws_an_image):
+        for indices, draws in _drawn(sampler, length, seed, stage, start, steps, draws_an_image):
             yield np.concatenate([indices[name].ravel() + offsets[name] for name in layout]), draws
 
     def shaped(indices, draws):
@@ -136,9 +138,8 @@ def training_batches(
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def _drawn(sampler, seed, stage, start, steps, draws_an_image):
+def _drawn(sampler, length, seed, stage, start, steps, draws_an_image):
     """Yield (domain -> indices, float32 [images, draws_an_image] draws in [0, 1)) of the steps start..steps - 1."""
-    length = len(next(iter(sampler(np.random.default_rng(0)).values())))  # steps an epoch
     for epoch in range(start // length, -(-steps // length)):
         rng = np.random.default_rng([seed, stage, epoch])
         drawn = sampler(rng)
