@@ -85,12 +85,18 @@ def main():
     folder = args.runs or Path("runs/ablation") / Path(args.config).stem
     draws = [(seed, trial) for seed in args.seeds for trial in args.trials]
     first = next(iter(variants))
+    judged = {"across.json": ["--across"]} if args.across else {}
+    if args.images is not None:
+        judged["images.json"] = ["--images", *([args.images] if args.images else [])]
 
     def one_run(job):
         name, (seed, trial) = job
         settings = [f"run.seed={seed}", f"data.trial={trial}", *variants[name], *args.set]
         options = ["--baselines"] * (args.baselines and name == first)
-        train_and_score(args, folder / f"{name}_{seed}_{trial}", settings, *options)
+        run = folder / f"{name}_{seed}_{trial}"
+        train_and_score(args, run, settings, *options)
+        if not all((run / file).exists() for file in judged):
+            command(args, run, "evaluate", *[option for options in judged.values() for option in options])
 
     with ThreadPoolExecutor(args.parallel) as pool:
         list(pool.map(one_run, [(name, draw) for draw in draws for name in variants]))
@@ -104,8 +110,10 @@ def main():
         if len(args.trials) > 1:
             drawn += f", splits {' '.join(map(str, args.trials))}"
         print(f"{args.config}, {drawn}: {markdown(found, args.columns)}")
+    runs_of = {name: [folder / f"{name}_{seed}_{trial}" for seed, trial in draws] for name in variants}
+    for file in judged:
+        print(judgements(runs_of, file))
     if args.curve:
-        runs_of = {name: [folder / f"{name}_{seed}_{trial}" for seed, trial in draws] for name in variants}
         print(f"{args.curve}, mean over the runs at these steps:\n\n{curves(runs_of, args.curve)}")
 
 
@@ -117,6 +125,8 @@ def arguments():
         "--trials", type=int, nargs="+", default=[0], help="train and score on these splits (data.trial)"
     )
     parser.add_argument("--baselines", action="store_true", help="also score a colour histogram")
+    parser.add_argument("--across", action="store_true", help="also as `tf_reid.evaluate --across` does")
+    parser.add_argument("--images", nargs="?", const="", metavar="FEATURES", help="also as `tf_reid.evaluate --images`")
     parser.add_argument("--curve", metavar="TAG", help="also this curve, such as adversarial/view/accuracy")
     parser.add_argument("--columns", nargs="+", default=["rank1", "rank10", "rank20", "mAP"])
     common_arguments(parser)
@@ -185,6 +195,24 @@ def markdown(found: dict, columns) -> str:
         values = [[result[column] for result in results] for column in columns]
         cells = (f"{np.mean(v):.1f} ± {np.std(v):.1f}" for v in values)
         lines.append(f"| {title.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def judgements(runs_of: dict, file: str) -> str:
+    """Variant -> runs: a table of what their `file` says, title -> values; mean ± standard deviation over the runs."""
+    found = {}
+    for variant, folders in runs_of.items():
+        said = [json.loads((folder / file).read_text()) for folder in folders]
+        for title, values in said[0].items():
+            row = {column: [one[title][column] for one in said] for column in values}
+            found[f"{variant.replace('_', ' ')}, {title}"] = {
+                column: f"{np.mean(numbers):.4g} ± {np.std(numbers):.2g}" for column, numbers in row.items()
+            }
+    columns = list(dict.fromkeys(column for row in found.values() for column in row))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += [
+        f"| {title} | " + " | ".join(row.get(column, "") for column in columns) + " |" for title, row in found.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
