@@ -46,6 +46,7 @@ SMALL = {
     "dgnet": {
         "backbone": "small",
         "weights": None,
+        "last_stride": 1,
         "dropout": 0.0,
         "fine_dropout": 0.0,
         "teacher_backbone": "small",
