@@ -184,50 +184,56 @@ def command(args, run, name, *options):
 def markdown(found: dict, columns) -> str:
     """Title -> metrics of several runs: a table of mean ± standard deviation over the runs (of means over trials)."""
     first = next(iter(found.values()))[0]
-    lines = [
+    head = (
         f"protocol {first['protocol']} ({first['trials']} trial(s), {first['queries']:g} queries, "
-        f"{first['gallery']:g} gallery images). {first['description']}",
-        "",
-        "| | " + " | ".join(columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for title, results in found.items():
-        values = [[result[column] for result in results] for column in columns]
-        cells = (f"{np.mean(v):.1f} ± {np.std(v):.1f}" for v in values)
-        lines.append(f"| {title.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        f"{first['gallery']:g} gallery images). {first['description']}"
+    )
+    rows = {
+        title: {c: f"{mean(results, c):.1f} ± {spread(results, c):.1f}" for c in columns}
+        for title, results in found.items()
+    }
+    return f"{head}\n\n{table(rows)}"
 
 
 def judgements(runs_of: dict, file: str) -> str:
     """Variant -> runs: a table of what their `file` says, title -> values; mean ± standard deviation over the runs."""
-    found = {}
+    rows = {}
     for variant, folders in runs_of.items():
         said = [json.loads((folder / file).read_text()) for folder in folders]
-        for title, values in said[0].items():
-            row = {column: [one[title][column] for one in said] for column in values}
-            found[f"{variant.replace('_', ' ')}, {title}"] = {
-                column: f"{np.mean(numbers):.4g} ± {np.std(numbers):.2g}" for column, numbers in row.items()
-            }
-    columns = list(dict.fromkeys(column for row in found.values() for column in row))
-    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    lines += [
-        f"| {title} | " + " | ".join(row.get(column, "") for column in columns) + " |" for title, row in found.items()
-    ]
-    return "\n".join(lines) + "\n"
+        for title in said[0]:
+            results = [one[title] for one in said]
+            cells = {c: f"{mean(results, c):.4g} ± {spread(results, c):.2g}" for c in results[0]}
+            rows[f"{variant}, {title}"] = cells
+    return table(rows)
+
+
+def mean(results, column):
+    return np.mean([result[column] for result in results])
+
+
+def spread(results, column):
+    return np.std([result[column] for result in results])
 
 
 def curves(runs_of: dict, tag: str, points=10) -> str:
     """Variant -> runs: a table of what they logged under a tag, averaged over runs and over a tenth of the steps."""
-    lines = []
+    rows = {}
     for name, folders in runs_of.items():
         logged = [logged_values(folder, tag) for folder in folders]
         steps = np.array(sorted(set.intersection(*map(set, logged))))
         parts = np.array_split(steps, points)
-        if not lines:
-            lines = ["| | " + " | ".join(f"to {part[-1]}" for part in parts) + " |"]
-            lines.append("|---" * (points + 1) + "|")
-        means = [np.mean([values[step] for values in logged for step in part]) for part in parts]
-        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(f"{mean:.2f}" for mean in means) + " |")
+        rows[name] = {
+            f"to {part[-1]}": f"{np.mean([values[step] for values in logged for step in part]):.2f}" for part in parts
+        }
+    return table(rows)
+
+
+def table(rows: dict) -> str:
+    """Title -> column -> cell: in Markdown; a column that a row lacks is left empty."""
+    columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for title, cells in rows.items():
+        lines.append(f"| {title.replace('_', ' ')} | " + " | ".join(cells.get(column, "") for column in columns) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,7 @@
 """How good generated images are: Fréchet and kernel distance of features, likeness within an identity."""
 
 import hashlib
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -108,8 +109,7 @@ def inception(weights) -> keras.Model:
         OSError: it could not be fetched.
     """
     if weights != "imagenet":
-        with open(weights, "rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest() if hasattr(hashlib, "file_digest") else _md5(file)
+        found = hashlib.md5(Path(weights).read_bytes()).hexdigest()
         if found != INCEPTION_MD5:
             raise ValueError(
                 f"{weights} is not inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5 as Keras publishes it "
@@ -127,10 +127,3 @@ def inception(weights) -> keras.Model:
     images = keras.Input((None, None, 3))
     large = keras.layers.Resizing(299, 299, interpolation="bilinear")(images)
     return keras.Model(images, network(large, training=False), name="inception")
-
-
-def _md5(file):
-    digest = hashlib.md5()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

@@ -20,11 +20,16 @@ class Stage:
         players: names of the players it moves.
         sampler: name of the sampler in `tf_reid.samplers` that makes its batches.
         domains: 1 if a batch holds source images only, 2 if it holds target images too.
+        weight: the method's setting without which the stage has no loss, if there is one.
     """
 
     players: tuple[str, ...]
     sampler: str
     domains: int = 1
+    weight: str | None = None
+
+
+PARTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way between two codes, on pages of interpolations
 
 
 class Shown(NamedTuple):
@@ -154,7 +159,17 @@ class ReIDModel(keras.Model):
     # ----------------------------------------------------------------- training
 
     def compile(self, stages: dict[str, StageConfig], jit_compile: bool = False):
-        """Build every stage's optimizers now, inside the strategy's scope: a checkpoint restores only what is built."""
+        """Build every stage's optimizers now, inside the strategy's scope: a checkpoint restores only what is built.
+
+        Raises:
+            ValueError: a stage would learn nothing, or a player's weights cannot be averaged.
+        """
+        for name, settings in stages.items():
+            weight = self.STAGES[name].weight
+            if settings.steps and weight and not getattr(self, weight):
+                raise ValueError(
+                    f"method.{weight} is 0, which leaves stage {name} nothing to learn; set stages.{name}.steps=0."
+                )
         super().compile(optimizer=None, jit_compile=False)
         self.xla = jit_compile
         self.steps_of_stage = {name: settings.steps for name, settings in stages.items()}

@@ -25,9 +25,7 @@ from tf_reid.crossgan_networks import (
     generator_units,
     what_is_seen,
 )
-from tf_reid.methods.base import Page, ReIDModel, Stage
-
-PARTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way between two latents, on the page of interpolations
+from tf_reid.methods.base import PARTS, Page, ReIDModel, Stage
 
 
 class CrossGAN(ReIDModel):
@@ -65,7 +63,7 @@ class CrossGAN(ReIDModel):
 
     STAGES: ClassVar = {
         "vae": Stage(players=("encoders", "generators"), sampler="unpaired_views"),
-        "alignment": Stage(players=("alignment",), sampler="unpaired_views"),
+        "alignment": Stage(players=("alignment",), sampler="unpaired_views", weight="alignment_weight"),
         "joint": Stage(players=("encoders", "generators", "alignment", "discriminators"), sampler="unpaired_views"),
     }
 
@@ -130,14 +128,6 @@ class CrossGAN(ReIDModel):
     def networks(self):
         coupled_networks = (self.g1, self.g2, self.f1, self.f2)
         return {network.name: network for network in (self.E1, self.E2, self.align, *coupled_networks)}
-
-    def compile(self, stages, jit_compile=False):
-        if stages["alignment"].steps and not self.alignment_weight:
-            raise ValueError(
-                "method.alignment_weight is 0, which leaves stage alignment nothing to learn; set "
-                "stages.alignment.steps=0."
-            )
-        super().compile(stages, jit_compile)
 
     def vae_step(self, batch):
         views = _views(batch)

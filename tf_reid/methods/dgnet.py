@@ -4,6 +4,7 @@
 https://arxiv.org/abs/1904.07223.
 """
 
+from contextlib import nullcontext
 from typing import ClassVar, Literal
 
 import keras
@@ -25,9 +26,7 @@ from tf_reid.dgnet_networks import (
     to_imagenet,
 )
 from tf_reid.layers import frozen, scale_gradient
-from tf_reid.methods.base import Page, ReIDModel, Stage
-
-PARTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way between two appearances, on the page of interpolations
+from tf_reid.methods.base import PARTS, Page, ReIDModel, Stage
 
 
 class DGNet(ReIDModel):
@@ -79,7 +78,7 @@ class DGNet(ReIDModel):
 
     STAGES: ClassVar = {
         "teacher": Stage(players=("teacher", "teacher_head"), sampler="pairs"),
-        "pretrain": Stage(players=("appearance", "heads"), sampler="swaps"),
+        "pretrain": Stage(players=("appearance", "heads"), sampler="swaps", weight="identity_weight"),
         "joint": Stage(players=("appearance", "heads", "generator", "discriminator"), sampler="swaps"),
     }
 
@@ -164,14 +163,6 @@ class DGNet(ReIDModel):
         heads = {network.name: network for network in self.players()["heads"]}
         return {"teacher": self.teacher, "E_a": self.E_a, "E_s": self.E_s, "G": self.G, "D": self.D} | heads
 
-    def compile(self, stages, jit_compile=False):
-        if stages["pretrain"].steps and not self.identity_weight:
-            raise ValueError(
-                "method.identity_weight is 0, which leaves stage pretrain nothing to learn; set "
-                "stages.pretrain.steps=0."
-            )
-        super().compile(stages, jit_compile)
-
     def phase_of(self, step):
         if self.stage != "joint":
             return None
@@ -235,20 +226,15 @@ class DGNet(ReIDModel):
         )
 
     def appearance_codes(self, images, tape):
-        """a of each image, in training mode; detached, but where image losses are to teach E_a."""
-        if not self.detach_appearance:
-            appearance, pooled = self.E_a(images, training=True)
-            self._show_heads(tf.stop_gradient(pooled))
-            return appearance
-        with tape.stop_recording():
-            appearance, pooled = self.E_a(images, training=True)
-            self._show_heads(pooled)
-            return tf.stop_gradient(appearance)
+        """a of each image, in training mode; detached, but where image losses are to teach E_a.
 
-    def _show_heads(self, pooled):
-        """The heads' batch norm keeps statistics of images as they are, too, not only of erased ones and swaps."""
-        for head in (self.primary, self.fine):
-            head(pooled, training=True)
+        The heads see the images, too: their batch norm's statistics are to be not only of erased images and swaps.
+        """
+        with tape.stop_recording() if self.detach_appearance else nullcontext():
+            appearance, pooled = self.E_a(images, training=True)
+            for head in (self.primary, self.fine):
+                head(pooled, training=True)
+        return tf.stop_gradient(appearance) if self.detach_appearance else appearance
 
     @property
     def feeds(self):
