@@ -136,3 +136,12 @@ def test_colour_histogram_tells_colours_and_where_they_are():
     assert distance[2, 3] == pytest.approx(1)  # the same colours, worn the other way round
     with pytest.raises(ValueError, match="uint8"):
         baselines.colour_histogram(images.astype(np.float32))
+
+
+def test_small_pixels_forgive_a_shift_of_a_pixel():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (2, 8, 4, 3)).astype(np.uint8)
+    images = np.kron(coarse, np.ones((1, 16, 16, 1), np.uint8))
+    same, shifted, other = baselines.small_pixels(np.stack([images[0], np.roll(images[0], 1, 1), images[1]]))
+    assert same.shape == (32 * 16 * 3,) and same.dtype == np.float32 and 0.0 <= same.min() and same.max() <= 1.0
+    assert np.abs(same - shifted).mean() < np.abs(same - other).mean() / 4

@@ -151,7 +151,7 @@ def test_baselines_are_scored_beside(tmp_path, config, domains):
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(images))
     encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
     found = evaluation.evaluate(model(raw=encoder), config, domains, seen(config, domains), tmp_path, baselines=True)
-    assert list(found) == ["raw", "colour_histogram", "colour_covariance", "adaptive_batch_norm"]
+    assert list(found) == ["raw", "pixels", "colour_histogram", "colour_covariance", "adaptive_batch_norm"]
     assert all(set(result) == KEYS for result in json.loads((tmp_path / "metrics.json").read_text()).values())
 
     alone = config.model_copy(update={"data": Data(source="a", image_size=list(SIZE))})
@@ -159,7 +159,7 @@ def test_baselines_are_scored_beside(tmp_path, config, domains):
     found = evaluation.evaluate(
         model(raw=encoder), alone, source, splits.training_records(alone, source), tmp_path, baselines=True
     )
-    assert list(found) == ["raw", "colour_histogram"]  # the others bring two domains together
+    assert list(found) == ["raw", "pixels", "colour_histogram"]  # the others bring two domains together
 
 
 def test_scores_are_those_of_an_evaluation_without_files(tmp_path, config, domains):

@@ -51,6 +51,20 @@ def adaptive_batch_norm(encoder: keras.Model, target: data.Records, image_size, 
     return adapted
 
 
+def small_pixels(images, size=(32, 16)):
+    """A feature that learns nothing: the image itself, made small by averaging (which forgives small shifts).
+
+    Args:
+        images: uint8 [N, H, W, 3], RGB.
+        size: height, width.
+
+    Returns:
+        float32 [N, height × width × 3], 0 to 1.
+    """
+    small = [cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA) for image in images]
+    return np.stack(small).reshape(len(images), -1).astype(np.float32) / 255.0
+
+
 def colour_histogram(images, stripes=6):
     """A feature that learns nothing, to compare with: where on the body which colours are worn.
 

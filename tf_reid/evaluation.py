@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_reid import curves, data, pages, pictures, runs, scoring, verification
-from tf_reid.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram
+from tf_reid.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram, small_pixels
 from tf_reid.config import Config, ConfigError
 from tf_reid.feature_store import Store, can_keep
 from tf_reid.splits import fair_trials, load_data, protocol_of, scored_domain, training_records
@@ -222,16 +222,21 @@ def _pairs(distances, scored, trial):
 
 
 def _baselines(model, config, domains, seen):
-    """The raw encoder behind a colour map, the same with the target's batch statistics, and a colour histogram."""
+    """What learns nothing, pixels and colours, and, for a target, its colours or batch statistics alone."""
     size = config.data.image_size
     scored = domains[scored_domain(config)]
     trials = fair_trials(config, scored, seen)
     needed = np.unique(np.concatenate([part for trial in trials for part in (trial.query_images, trial.gallery)]))
-    images = data.image_batches(scored.take(needed), size, 64)
-    histograms = np.concatenate([colour_histogram(data.to_uint8(batch)) for batch in images])
-    features = scoring.filled([(needed, histograms)], len(scored))
-    comparison = scoring.Comparison(features, features, config.evaluate.distance, config.evaluate.rerank)
-    found = {"colour_histogram": _score(comparison, scored, trials, config)}
+    plain = {"pixels": small_pixels, "colour_histogram": colour_histogram}
+    parts = {name: [] for name in plain}
+    for batch in data.image_batches(scored.take(needed), size, 64):
+        for name, features_of in plain.items():
+            parts[name].append(features_of(data.to_uint8(batch)))
+    found = {}
+    for name in plain:
+        features = scoring.filled([(needed, np.concatenate(parts[name]))], len(scored))
+        comparison = scoring.Comparison(features, features, config.evaluate.distance, config.evaluate.rerank)
+        found[name] = _score(comparison, scored, trials, config)
     if "target" in seen:
         encoder = model.representations()["raw"]["image"]
         fitted = {
