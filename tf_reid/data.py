@@ -126,7 +126,7 @@ def training_batches(
             yield np.concatenate([indices[name].ravel() + offsets[name] for name in layout]), draws
 
     def shaped(indices, draws):
-        images = tf.cast(_augmented(read(indices), draws, flip, pad, grey), tf.float32) / 127.5 - 1.0
+        images = as_seen(_augmented(read(indices), draws, flip, pad, grey))
         parts = dict(zip(layout, tf.split(images, sizes), strict=True))
         batch = {name: tf.reshape(part, (*layout[name], *image_size, 3)) for name, part in parts.items()}
         return batch | {"source_person": tf.reshape(tf.gather(label, indices[: sizes[0]]), layout["source"])}
@@ -152,7 +152,7 @@ def _drawn(sampler, length, seed, stage, start, steps, draws_an_image):
 def image_batches(records: Records, image_size, batch_size) -> tf.data.Dataset:
     """All images in order, float32 [B, H, W, 3] in [-1, 1], unaugmented."""
     dataset = _decoded(records.images, image_size).batch(batch_size)
-    return dataset.map(lambda images: tf.cast(images, tf.float32) / 127.5 - 1.0).prefetch(tf.data.AUTOTUNE)
+    return dataset.map(as_seen).prefetch(tf.data.AUTOTUNE)
 
 
 def erased(images, draws, share, fill):
@@ -177,6 +177,11 @@ def erased(images, draws, share, fill):
     return tf.where(mask[..., None], fill, images)
 
 
+def as_seen(images):
+    """uint8 -> float32 in [-1, 1], as every network sees images."""
+    return tf.cast(images, tf.float32) / 127.5 - 1.0
+
+
 def to_uint8(images) -> np.ndarray:
     """float [-1, 1] -> uint8, for people's eyes."""
     return np.clip(np.round((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)
@@ -186,7 +191,7 @@ def _reader(encoded, image_size, reads):
     """-> int [B] -> uint8 [B, H, W, 3]. Few images that are read often are decoded (and resized) once for all."""
     if reads <= len(encoded) or len(encoded) * 3 * image_size[0] * image_size[1] > DECODED_BYTES:
         blobs = tf.constant(encoded.tolist())
-        decode, image = _decoder(image_size), tf.TensorSpec((*image_size, 3), tf.uint8)
+        decode, image = decoder(image_size), tf.TensorSpec((*image_size, 3), tf.uint8)
         return lambda indices: tf.map_fn(decode, tf.gather(blobs, indices), fn_output_signature=image)
     images = _decoded(encoded, image_size).batch(len(encoded)).get_single_element()
     return lambda indices: tf.gather(images, indices)
@@ -195,14 +200,14 @@ def _reader(encoded, image_size, reads):
 def _decoded(encoded, image_size) -> tf.data.Dataset:
     """All images in order, uint8 [H, W, 3]."""
     dataset = tf.data.Dataset.from_tensor_slices(encoded.tolist())
-    return dataset.map(_decoder(image_size), num_parallel_calls=tf.data.AUTOTUNE)
+    return dataset.map(decoder(image_size), num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _decoder(image_size):
+def decoder(image_size):
+    """A function of the graph: bytes of a JPEG, PNG, BMP, WebP or GIF image -> uint8 [H, W, 3]."""
     height, width = image_size
 
     def decode(encoded):
-        """bytes -> uint8 [H, W, 3]."""
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
         image.set_shape((None, None, 3))
 

@@ -41,7 +41,7 @@ class Store:
             settings: what else the features depend on; plain values.
             batches: parts -> iterable of (indices, features); called with what is not there yet.
         """
-        encoders = [{"weights": _weights(encoder), "computation": _computation(encoder)} for encoder, _ in parts]
+        encoders = [told_apart_by(encoder) for encoder, _ in parts]
         about = settings | {"format": FORMAT, "images": _images(records), "encoders": encoders}
         name = f"{role}_{_sha256(json.dumps(about, sort_keys=True))[:16]}"
         self.used.add(name)
@@ -99,6 +99,11 @@ class Store:
                     path.unlink()
             except FileNotFoundError:  # another process has removed it, or given it its name
                 continue
+
+
+def told_apart_by(encoder) -> dict:
+    """What tells one encoder from another: hashes of its weights and of what it computes."""
+    return {"weights": _weights(encoder), "computation": _computation(encoder)}
 
 
 def can_keep(encoders: dict) -> bool:

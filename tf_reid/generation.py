@@ -147,4 +147,4 @@ def _joined(parts):
 
 def _all(features, images):
     batches = (images[start : start + 64] for start in range(0, len(images), 64))
-    return np.concatenate([features(batch.astype(np.float32) / 127.5 - 1.0) for batch in batches])
+    return np.concatenate([features(data.as_seen(batch)) for batch in batches])

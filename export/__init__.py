@@ -1,0 +1,1 @@
+"""From a trained run to what serves it: versioned SavedModels, proved before they get their name."""

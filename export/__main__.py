@@ -1,0 +1,53 @@
+"""A run's encoders as SavedModels for TF Serving: python -m export --run runs/simpgan --to models"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def arguments(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m export", description="Export a run's encoders for serving.")
+    parser.add_argument("--run", required=True, type=Path, help="the folder of a trained run")
+    parser.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="where models are served from")
+    parser.add_argument("--name", help="of the model (default: the run's folder); with several encoders, NAME_ROLE")
+    parser.add_argument(
+        "--representation", help="one of metrics.json, such as raw (default: the method's own encoders)"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> dict[str, Path]:
+    """Returns model name -> the folder of its new version."""
+    args = arguments(argv)
+    from export import deployment, proof, saving
+    from tf_reid import evaluation
+
+    run = evaluation.open_trained(args.run)
+    chosen = saving.chosen(run, args.representation)
+    name = args.name or args.run.resolve().name
+    names = {role: name if len(chosen.servables) == 1 else f"{name}_{role}" for role in chosen.servables}
+    version = saving.next_version(args.to, names.values())
+    beside = {role: args.to / names[role] / f".{version}.{os.getpid()}" for role in names}
+    found = {names[role]: args.to / names[role] / str(version) for role in names}
+    try:
+        for role, folder in beside.items():
+            saving.write(folder, role, chosen, run, args.run)
+            proof.prove(folder, role, chosen, run)
+        for role, folder in beside.items():
+            os.replace(folder, found[names[role]])
+    finally:
+        for folder in beside.values():
+            shutil.rmtree(folder, ignore_errors=True)
+    deployment.write(args.to)
+    for folder in found.values():
+        print(f"Exported: {folder}")
+    return found
+
+
+if __name__ == "__main__":
+    from tf_reid.train import run_command
+
+    run_command(main)

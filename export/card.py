@@ -1,0 +1,68 @@
+"""A model card: what a served model is, what it was made of, how well it does, what it may be used for."""
+
+import json
+import re
+from pathlib import Path
+
+import tfds_builders
+from tf_reid import evaluation
+from tf_reid.splits import scored_domain
+
+
+def text(run, run_folder: Path, name: str, servable, representation: str, digest: str) -> str:
+    """Markdown."""
+    config, scored = run.config, run.domains[scored_domain(run.config)].name
+    metrics_file = run_folder / "metrics.json"
+    metrics = json.loads(metrics_file.read_text()) if metrics_file.exists() else {}
+    height, width = servable.image_size
+    distance = (
+        "the cosine (embeddings have unit length)" if config.evaluate.distance == "cosine" else "the Euclidean distance"
+    )
+    scores = "not evaluated"
+    if representation in metrics:
+        scores = "```\n" + evaluation.table({representation: metrics[representation]}, scored) + "\n```"
+    trained = "\n".join(
+        f"- {domain}: {records.name}, {len(records)} images; terms: {terms(records.name)}"
+        for domain, records in run.seen.items()
+    )
+    return f"""# {name}
+
+Embeds images of persons, so that images of one person lie near each other: {config.method["name"]}, representation
+`{representation}`, {servable.width} numbers, compared by {distance}.
+
+- Endpoints: `serving_default` (`image_bytes`: JPEG, PNG, BMP or WebP of any size, resized to {height}x{width}) and
+  `tensor` (`images`: uint8, {height}x{width}, RGB). Both answer `embedding`, float32.
+- Model digest: `{digest}`. Embeddings of models with other digests are not comparable.
+- {servable.folded} batch normalisations are folded into the layers before them.
+
+## Trained on
+
+{trained}
+
+Whoever uses the model is bound by those terms too, as far as they reach models.
+
+## Scores
+
+{scores}
+
+They hold for that data set and protocol alone. Other cameras, light, seasons and people will give others, mostly
+worse: measure on your own.
+
+## Use
+
+For research, and for finding a person again among images that one may lawfully process. Not for identifying anybody
+by name, not as the only ground of a decision about a person, not where those seen have not been informed as the law
+demands. A match is a likelihood of similar looks, mostly clothes. Errors are not evenly spread over groups of people;
+nobody has measured them here.
+
+Code: Apache-2.0. `config.yaml`, `data.json` and `environment.json` beside this file say exactly how it was made.
+"""
+
+
+def terms(data_set: str) -> str:
+    """Terms of use of a data set, by its records' name."""
+    name = re.match(r"\w+", data_set)[0]
+    cls = tfds_builders.builder_class(name) if name in tfds_builders.DATASETS else None
+    if cls is None:
+        return "unknown"
+    return cls.TERMS or cls.ARCHIVE.terms

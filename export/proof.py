@@ -1,0 +1,123 @@
+"""What a SavedModel has to pass before it gets its name."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from tensorflow.core.protobuf import saved_model_pb2
+
+from export import loading, saving
+from tf_reid import data, scoring
+from tf_reid.config import ConfigError
+from tf_reid.splits import scored_domain
+
+CROPS = 64  # real images that are compared
+LEAST_COSINE = 0.99999
+INVALID = re.compile("InvalidArgumentError|3:")  # as the loaders name INVALID_ARGUMENT
+BAD_IMAGE = b"\xff\xd8\xff\xe0 no image"
+# Operations that read or write files, run Python, or need a compiler: none belongs into a graph that is served.
+FORBIDDEN = ("File", "Save", "Restore", "Checkpoint", "PyFunc", "Xla", "Print", "RemoteCall", "Dataset", "VarHandle")
+
+
+def prove(folder: Path, role: str, chosen, run):
+    """Print what holds of a saved encoder, compared with the Keras model on images that the run is scored on.
+
+    Raises:
+        ConfigError: something does not hold.
+    """
+    servable, encoder = chosen.servables[role], chosen.encoders[role]
+    records, flip = run.domains[scored_domain(run.config)], run.config.evaluate.flip
+    endpoints, operations = read(folder)
+    if bad := sorted(name for name in operations if any(part in name for part in FORBIDDEN)):
+        raise _refused(folder, f"its graph has the operations {', '.join(bad)}")
+    encoded = records.images[:CROPS].tolist()
+    decode = data.decoder(servable.image_size)
+    pixels = np.stack([decode(image).numpy() for image in encoded])
+    cases = [
+        {"endpoint": "serving_default", "values": encoded},
+        {"endpoint": "serving_default", "values": encoded[:1]},
+        {"endpoint": "tensor", "values": pixels},
+        {"endpoint": "tensor", "values": pixels[:1]},
+        {"endpoint": "serving_default", "values": [encoded[0], BAD_IMAGE]},
+        {"endpoint": "serving_default", "values": encoded[:1]},  # the bad one harmed nothing
+    ]
+    cases += [{"endpoint": endpoint, "values": values} for endpoint, _, values in saving.warm_up_requests(servable)]
+    expected = scoring.extract(encoder, records.take(np.arange(len(encoded))), servable.image_size, flip=flip)
+    if run.config.evaluate.distance == "cosine":
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    for loader in loading.LOADERS:
+        answers = _answers(loader, folder, [endpoints[case["endpoint"]] | case for case in cases])
+        worst, cosine = 0.0, 1.0
+        for answer in answers[:4] + answers[5:6]:
+            if answer.dtype.kind == "U":
+                raise _refused(folder, f"loaded by {loader} it answers {answer}")
+            truth = expected[: len(answer)]
+            worst = max(worst, float(np.abs(answer - truth).max()))
+            lengths = np.linalg.norm(answer, axis=1) * np.linalg.norm(truth, axis=1)
+            cosine = min(cosine, float(((answer * truth).sum(axis=1) / np.maximum(lengths, 1e-12)).min()))
+        if cosine < LEAST_COSINE:
+            raise _refused(
+                folder, f"loaded by {loader}, its embeddings have a cosine of only {cosine:.6f} with Keras's"
+            )
+        if answers[4].dtype.kind != "U" or INVALID.match(str(answers[4])) is None:
+            raise _refused(folder, f"loaded by {loader}, it answers {answers[4]} to bytes that are no image")
+        if failed := [str(answer) for answer in answers[6:] if answer.dtype.kind == "U"]:
+            raise _refused(folder, f"loaded by {loader}, it fails its own warm-up: {failed[0]}")
+        print(
+            f"{folder.parent.name}, {loader:7} {len(encoded)} crops at batch 1 and {len(encoded)}: largest difference "
+            f"{worst:.1e}, least cosine {cosine:.7f}; bad image refused; {len(answers) - 6} warm-up requests answered"
+        )
+
+
+def read(folder: Path):
+    """-> endpoint -> names of its input and output tensor; names of all operations in the graph and its functions.
+
+    Those that every SavedModel has to restore its variables, of which there are none here, are left out.
+    """
+    model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    (graph,) = model.meta_graphs
+    endpoints = {}
+    for name, signature in graph.signature_def.items():
+        if not name.startswith("__"):
+            ((_, given),), ((_, made),) = signature.inputs.items(), list(signature.outputs.items())[:1]
+            endpoints[name] = {"input": given.name, "output": made.name}
+    functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
+    nodes = {node.name: node for node in graph.graph_def.node}
+    waiting = [end["output"].split(":")[0] for end in endpoints.values()]
+    seen, operations, called = set(), set(), []
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        waiting += [given.lstrip("^").split(":")[0] for given in nodes[name].input]
+        called.append(nodes[name])
+    looked_into = set()
+    while called:
+        node = called.pop()
+        operations.add(node.op)
+        for value in node.attr.values():
+            for function in (value.func.name, *(part.name for part in value.list.func)):
+                if function in functions and function not in looked_into:
+                    looked_into.add(function)
+                    called += functions[function]
+    return endpoints, operations
+
+
+def _answers(loader, folder, cases):
+    with tempfile.TemporaryDirectory() as beside:
+        given, made = Path(beside) / "cases.npz", Path(beside) / "answers.npz"
+        loading.write_cases(given, cases)
+        line = [sys.executable, "-m", "export.loading", loader, str(folder.resolve()), str(given), str(made)]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+        if done.returncode:
+            raise _refused(folder, f"a fresh process cannot load it by {loader}: {done.stderr.strip()[-2000:]}")
+        with np.load(made) as file:
+            return [file[str(number)] for number in range(len(cases))]
+
+
+def _refused(folder, why):
+    return ConfigError(f"{folder} is not fit to be served and gets no version number: {why}.")

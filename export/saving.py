@@ -1,0 +1,118 @@
+"""A SavedModel and what lies beside it: warm-up requests, the run's settings and scores, a model card.
+
+```
+FOLDER/NAME/<version>/saved_model.pb       endpoints serving_default (bytes), tensor (pixels), perhaps search
+                      assets.extra/        tf_serving_warmup_requests, README.md (the card), model.json,
+                                           config.yaml, metrics.json, data.json, environment.json of the run
+```
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from export import card
+from tf_reid.config import ConfigError
+from tf_reid.runs import write_text
+from tf_reid.servable import digest, servables
+
+OF_THE_RUN = ("config.yaml", "metrics.json", "data.json", "environment.json")
+WARM_UP_BATCHES = (1, 8)
+
+
+class Chosen(NamedTuple):
+    """A set of encoders of a run.
+
+    Attributes:
+        representation: its name in metrics.json. encoders: role -> Keras model. servables: role -> `Servable`.
+        digest: see `servable.digest`.
+    """
+
+    representation: str
+    encoders: dict
+    servables: dict
+    digest: str
+
+
+def chosen(run, representation: str | None) -> Chosen:
+    """The encoders of a representation, by default the method's own.
+
+    Raises:
+        ConfigError: the run has no such representation, or one that is compared by more than a distance.
+    """
+    known = run.model.representations()
+    if representation is None:
+        own = run.model.encoders()
+        representation = next(
+            name for name, found in known.items() if found.keys() == own.keys() and all(found[r] is own[r] for r in own)
+        )
+    elif representation not in known:
+        raise ConfigError(f"--representation {representation}: this run has {', '.join(known)}.")
+    encoders = known[representation]
+    if "similarity" in encoders:
+        raise ConfigError(
+            f"--representation {representation} is compared by a learned network, not by a distance; choose another."
+        )
+    return Chosen(representation, encoders, servables(encoders, run.config), digest(encoders, run.config))
+
+
+def next_version(to: Path, names) -> int:
+    """The least number above every version that any of these models has."""
+    versions = [int(path.name) for name in names for path in (to / name).glob("*") if path.name.isdigit()]
+    return max(versions, default=0) + 1
+
+
+def write(folder: Path, role: str, chosen: Chosen, run, run_folder: Path):
+    """Save the encoder of a role into a folder that is not there yet, whose parent has the model's name."""
+    extra, name, servable = folder / "assets.extra", folder.parent.name, chosen.servables[role]
+    tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
+    extra.mkdir()
+    write_warm_up(extra / "tf_serving_warmup_requests", name, servable)
+    for file in OF_THE_RUN:
+        if (run_folder / file).exists():
+            shutil.copy(run_folder / file, extra / file)
+    about = {
+        "digest": chosen.digest,
+        "role": role,
+        "method": run.config.method["name"],
+        "representation": chosen.representation,
+        "distance": run.config.evaluate.distance,
+        "image_size": list(servable.image_size),
+        "width": servable.width,
+    }
+    write_text(extra / "model.json", json.dumps(about, indent=2) + "\n")
+    write_text(extra / "README.md", card.text(run, run_folder, name, servable, chosen.representation, chosen.digest))
+
+
+def write_warm_up(path, name, servable):
+    """Requests that a server answers before it says that it is ready: each endpoint, an image and several.
+
+    The images are drawn, for nobody's picture belongs into a model.
+    """
+    from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+
+    with tf.io.TFRecordWriter(str(path)) as records:
+        for signature, name_of_input, values in warm_up_requests(servable):
+            spec = model_pb2.ModelSpec(name=name, signature_name=signature)
+            request = predict_pb2.PredictRequest(model_spec=spec)
+            request.inputs[name_of_input].CopyFrom(tf.make_tensor_proto(values))
+            log = prediction_log_pb2.PredictLog(request=request)
+            records.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
+
+
+def warm_up_requests(servable):
+    """Yield (endpoint, name of its input, values: uint8 [B, H, W, 3] or a list of bytes)."""
+    height, width = servable.image_size
+    drawn = [np.full((height, width, 3), 16 + 24 * shade, np.uint8) for shade in range(max(WARM_UP_BATCHES))]
+    for image in drawn:
+        image[: height // 2] = 255 - image[: height // 2]
+    encoded = [cv2.imencode(".jpg", image)[1].tobytes() for image in drawn]
+    for signature, function in servable.signatures().items():
+        (spec,) = function.input_signature
+        for count in WARM_UP_BATCHES:
+            yield signature, spec.name, encoded[:count] if spec.dtype == tf.string else np.stack(drawn[:count])

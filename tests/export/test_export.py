@@ -1,0 +1,150 @@
+"""From a run to a folder that TF Serving reads: what is written, proved, refused, and never half done."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+import yaml
+from conftest import METHODS, SIZE, build, make_records
+from google.protobuf import text_format
+from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+from export import __main__ as command
+from export import deployment, proof
+from tf_reid import config as configuration
+from tf_reid import evaluation
+from tf_reid.config import ConfigError
+
+RECORDS = make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3, size=(40, 30))
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """A run, as `evaluation.open_trained` gives it, of a method's small and untrained networks."""
+
+    def of(name, **changes):
+        config = configuration.load(f"configs/{name}.yaml", ["data.image_size=[32, 16]"], METHODS)
+        domains = {"source": RECORDS} | ({"target": RECORDS} if config.data.target else {})
+        run = evaluation.Trained(build(name, **changes), config, domains, domains, None)
+        monkeypatch.setattr(evaluation, "open_trained", lambda _folder: run)
+        folder = tmp_path / "my_run"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").write_text(configuration.dump(config))
+        return ["--run", str(folder), "--to", str(tmp_path / "models")]
+
+    return of
+
+
+def test_a_run_becomes_a_proved_version_and_the_next_one_the_next(opened, tmp_path, capsys):
+    line = opened("identity")
+    found = command.main(line)
+    assert found == {"my_run": tmp_path / "models" / "my_run" / "1"}
+    said = capsys.readouterr().out
+    assert "session 6 crops at batch 1 and 6" in said and "c       6 crops" in said and "bad image refused" in said
+    extra = found["my_run"] / "assets.extra"
+    about = json.loads((extra / "model.json").read_text())
+    assert about["width"] > 0 and about["image_size"] == list(SIZE) and about["distance"] == "cosine"
+    assert about["digest"] in (extra / "README.md").read_text()
+    records = list(tf.data.TFRecordDataset(str(extra / "tf_serving_warmup_requests")).as_numpy_iterator())
+    requests = [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]
+    assert [request.model_spec.signature_name for request in requests] == ["serving_default"] * 2 + ["tensor"] * 2
+    assert command.main(line)["my_run"].name == "2"
+    assert not [path for path in (tmp_path / "models" / "my_run").iterdir() if not path.name.isdigit()]
+
+
+def test_a_method_with_two_encoders_becomes_two_models_of_one_digest(opened, tmp_path):
+    found = command.main([*opened("view_adaptation"), "--name", "views"])
+    assert set(found) == {"views_probe", "views_gallery"}
+    about = [json.loads((folder / "assets.extra" / "model.json").read_text()) for folder in found.values()]
+    assert about[0]["digest"] == about[1]["digest"] and [one["role"] for one in about] == ["probe", "gallery"]
+
+
+def test_the_translation_in_front_is_the_default_and_can_be_left_out(opened):
+    line = opened("simpgan")
+    named = [line, [*line, "--representation", "raw"]]
+    about = [json.loads((command.main(one)["my_run"] / "assets.extra" / "model.json").read_text()) for one in named]
+    assert [one["representation"] for one in about] == ["translated", "raw"]
+    assert about[0]["digest"] != about[1]["digest"]
+
+
+@pytest.mark.parametrize(("name", "said"), [("learned", "learned network"), ("none", "has raw, learned")])
+def test_a_representation_that_is_not_there_or_not_a_distance_is_refused(opened, name, said):
+    with pytest.raises(ConfigError, match=said):
+        command.main([*opened("view_adaptation"), "--representation", name])
+
+
+def test_what_fails_its_proof_gets_no_version(opened, tmp_path, monkeypatch):
+    line = opened("identity")
+    monkeypatch.setattr(proof, "LEAST_COSINE", 1.1)
+    with pytest.raises(ConfigError, match=r"is not fit to be served and gets no version number: .* cosine of only"):
+        command.main(line)
+    assert not list((tmp_path / "models" / "my_run").iterdir())
+
+
+def test_a_wrong_embedding_is_seen(opened, monkeypatch):
+    line = opened("identity")
+    monkeypatch.setattr("tf_reid.folding._with_norm", lambda layer, norm: [layer.kernel * 0.9, norm.beta])
+    with pytest.raises(ConfigError, match="have a cosine of only"):
+        command.main(line)
+
+
+def test_an_operation_that_reads_files_is_seen(tmp_path):
+    class Reads(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
+        def read(self, names):
+            return {"embedding": tf.map_fn(lambda n: tf.strings.length(tf.io.read_file(n)), names, tf.int32)}
+
+    module = Reads()
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.read})
+    endpoints, operations = proof.read(tmp_path / "1")
+    assert set(endpoints) == {"serving_default"} and "ReadFile" in operations
+
+
+def test_a_second_export_keeps_which_version_is_stable(opened, tmp_path):
+    line = opened("identity")
+    command.main(line)
+    command.main(line)
+    path = tmp_path / "models" / "serving" / "models.config"
+    config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert model.base_path == "/models/my_run" and list(model.model_version_policy.specific.versions) == [1, 2]
+    assert dict(model.version_labels) == {"stable": 1, "canary": 2}
+    path.write_text("model_config_list {")
+    with pytest.raises(ConfigError, match=r"models.config cannot be read .*; mend it, or remove it"):
+        deployment.write(tmp_path / "models")
+
+
+def test_the_example_files_are_those_that_are_written():
+    for name, text in deployment.files({"reid": [1]}, {}).items():
+        assert (Path(deployment.__file__).parent / "serving" / name).read_text() == text, name
+
+
+def test_the_kubernetes_pod_is_ready_by_what_the_server_says(tmp_path):
+    deployed, service = yaml.safe_load_all(deployment.files({"a": [1], "b": [2]}, {})["kubernetes.yaml"])
+    (container,) = deployed["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["exec"]["command"][2] == deployment.ready(["a", "b"])
+    assert service["spec"]["selector"] == deployed["spec"]["template"]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(("state", "code"), [("AVAILABLE", 0), ("LOADING", 1)])
+def test_the_probe_reads_the_state(state, code):
+    server = (
+        "import http.server, sys\n"
+        "class Answer(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200); self.end_headers()\n"
+        f'        self.wfile.write(b\'{{"state": "{state}"}}\')\n'
+        "server = http.server.HTTPServer(('127.0.0.1', 0), Answer)\n"
+        "print(server.server_port, flush=True)\n"
+        "server.serve_forever()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        port = int(process.stdout.readline())
+        try:
+            assert subprocess.run(["bash", "-c", deployment.ready(["a"], port)]).returncode == code
+        finally:
+            process.kill()

@@ -1,0 +1,85 @@
+"""A trained encoder as it is served: from an image's bytes, or pixels, to its embedding, in one graph.
+
+The graph reads no file and holds no variable: batch normalisation is folded, weights are constants. So oneDNN can lay
+them out once, and any TensorFlow that reads a SavedModel can load it.
+"""
+
+import hashlib
+import json
+
+import keras
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # has no public name
+
+from tf_reid import data
+from tf_reid.config import Config
+from tf_reid.feature_store import told_apart_by
+from tf_reid.folding import folded
+
+
+class Servable(tf.Module):
+    """Images -> embeddings, as evaluation makes them.
+
+    Args:
+        encoder: a Keras model from float32 [B, H, W, 3] in [-1, 1] to features [B, D].
+        image_size: (H, W), to which images are resized.
+        flip: the mean of the features of an image and its mirror image is taken.
+        unit: embeddings are of unit length, so that their inner product is the cosine.
+
+    Attributes:
+        width: D. folded, left: batch normalisations that are gone, and that are left.
+    """
+
+    def __init__(self, encoder: keras.Model, image_size, flip: bool, unit: bool):
+        super().__init__(name="servable")
+        fast, self.folded, self.left = folded(encoder)
+        self.image_size = tuple(image_size)
+
+        def embedded(images):
+            seen = data.as_seen(images)
+            found = tf.cast(fast(seen, training=False), tf.float32)
+            if flip:
+                found = 0.5 * (found + tf.cast(fast(seen[:, :, ::-1], training=False), tf.float32))
+            return tf.math.l2_normalize(found, axis=-1) if unit else found
+
+        pixels = tf.TensorSpec((None, *self.image_size, 3), tf.uint8, name="images")
+        traced = tf.function(embedded, input_signature=[pixels]).get_concrete_function()
+        self.embedded = convert_variables_to_constants_v2(traced)
+        self.width = int(traced.structured_outputs.shape[-1])
+        self.from_pixels = tf.function(self._from_pixels, input_signature=[pixels])
+        encoded = tf.TensorSpec((None,), tf.string, name="image_bytes")
+        self.from_bytes = tf.function(self._from_bytes, input_signature=[encoded])
+
+    def _from_pixels(self, images):
+        found = tf.ensure_shape(self.embedded(images)[0], (None, self.width))
+        return {"embedding": found}
+
+    def _from_bytes(self, image_bytes):
+        image = tf.TensorSpec((*self.image_size, 3), tf.uint8)
+        return self._from_pixels(tf.map_fn(data.decoder(self.image_size), image_bytes, fn_output_signature=image))
+
+    def signatures(self) -> dict:
+        """Endpoint -> function, of a SavedModel."""
+        return {"serving_default": self.from_bytes, "tensor": self.from_pixels}
+
+
+def servables(encoders: dict, config: Config) -> dict[str, Servable]:
+    """Role -> servable, of a set of encoders (see `ReIDModel.encoders`) as a run's configuration evaluates them."""
+    unit = config.evaluate.distance == "cosine"
+    made, found = {}, {}
+    for role, encoder in encoders.items():
+        if role != "similarity":
+            if id(encoder) not in made:
+                made[id(encoder)] = Servable(encoder, config.data.image_size, config.evaluate.flip, unit)
+            found[role] = made[id(encoder)]
+    return found
+
+
+def digest(encoders: dict, config: Config) -> str:
+    """What tells the embeddings of one set of encoders from those of another: 16 hexadecimal digits."""
+    settings = {"image_size": list(config.data.image_size), "flip": config.evaluate.flip}
+    about = settings | {
+        "distance": config.evaluate.distance,
+        "encoders": {role: told_apart_by(encoder) for role, encoder in encoders.items() if role != "similarity"},
+    }
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
