@@ -38,7 +38,8 @@ def write(folder: Path):
         if model.is_dir() and any((model / path.name / "saved_model.pb").exists() for path in model.iterdir())
     }
     target = folder / "serving"
-    stable = stable_versions(target / "models.config")
+    before = read_models_config(target / "models.config")
+    stable = {name: labels["stable"] for name, (_, labels) in before.items() if "stable" in labels}
     for file, text in files({name: found for name, found in versions.items() if found}, stable).items():
         write_text(target / file, text)
 
@@ -61,8 +62,8 @@ def files(versions: dict[str, list[int]], stable: dict[str, int]) -> dict[str, s
     }
 
 
-def stable_versions(path: Path) -> dict[str, int]:
-    """Model -> the version that a models.config calls `stable`.
+def read_models_config(path: Path) -> dict[str, tuple[list[int], dict[str, int]]]:
+    """Model -> its versions that are served, and label -> version; nothing where there is no such file.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -75,8 +76,10 @@ def stable_versions(path: Path) -> dict[str, int]:
         config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
     except text_format.ParseError as error:
         raise ConfigError(f"{path} cannot be read ({error}); mend it, or remove it to have it written anew.") from None
-    models = config.model_config_list.config
-    return {model.name: model.version_labels["stable"] for model in models if "stable" in model.version_labels}
+    return {
+        model.name: (list(model.model_version_policy.specific.versions), dict(model.version_labels))
+        for model in config.model_config_list.config
+    }
 
 
 class _Plain(yaml.SafeDumper):

@@ -208,6 +208,8 @@ def decoder(image_size):
     height, width = image_size
 
     def decode(encoded):
+        is_bmp = tf.equal(tf.strings.substr(encoded, 0, 2), "BM")
+        encoded = tf.cond(is_bmp, lambda: _without_padding(encoded), lambda: encoded)
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
         image.set_shape((None, None, 3))
 
@@ -219,6 +221,14 @@ def decoder(image_size):
         return tf.ensure_shape(tf.cond(same, lambda: image, resized), (height, width, 3))
 
     return decode
+
+
+def _without_padding(bmp):
+    """A BMP image's bytes without what some writers add behind the last pixel, which TensorFlow refuses."""
+    # Where the pixels begin; width, height (negative: from the top) and bits a pixel. A row fills whole four bytes.
+    start, width, height = (tf.io.decode_raw(tf.strings.substr(bmp, place, 4), tf.int32)[0] for place in (10, 18, 22))
+    bits = tf.cast(tf.io.decode_raw(tf.strings.substr(bmp, 28, 2), tf.int16)[0], tf.int32)
+    return tf.strings.substr(bmp, 0, start + (width * bits + 31) // 32 * 4 * tf.abs(height))
 
 
 def _augmented(images, draws, flip, pad, grey):

@@ -35,10 +35,15 @@ from tf_reid.splits import fingerprint
 
 
 def write_text(path: Path, text: str):
+    """As `write_bytes`, of text."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes):
     """Write beside, then rename: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
+    beside.write_bytes(content)
     os.replace(beside, path)
 
 

@@ -1,0 +1,175 @@
+"""Embeddings from a server, TF Serving or `export.serve`, by gRPC or REST.
+
+python -m export.client localhost:8500 simpgan crops/ --to embeddings.npz
+
+As a library: `Client("localhost:8500", "simpgan").embed(files)`, or `.embed_frames(arrays)`.
+"""
+
+import argparse
+import base64
+import io
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from tf_reid.runs import write_bytes
+from tfds_builders.sources import IMAGE_SUFFIXES
+
+RETRIED = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 5,
+                "initialBackoff": "0.2s",
+                "maxBackoff": "5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            },
+        }
+    ]
+}
+MESSAGE_BYTES = 2**29
+
+
+class ServerError(RuntimeError):
+    """The server gave no embedding; the message is what it said."""
+
+
+class Client:
+    """Asks one model of one server. A server that is busy or restarting is asked again, five times in all.
+
+    Args:
+        server: "host:port" of gRPC, or "http://host:port" of REST.
+        model: its name. version, label: which of its versions; by default the newest.
+        batch: images a request. timeout: seconds a request.
+    """
+
+    def __init__(self, server: str, model: str, *, version=None, label=None, batch=32, timeout=60.0):
+        self.model, self.version, self.label, self.batch, self.timeout = model, version, label, batch, timeout
+        self._ask = self._by_rest(server) if server.startswith(("http://", "https://")) else self._by_grpc(server)
+
+    def embed_bytes(self, images: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """Encoded images -> the embedding of each, float32 [D], in order.
+
+        Raises:
+            ServerError: the server refused a request, or cannot be reached.
+        """
+        for together in _batched(images, self.batch):
+            yield from self._ask(list(together))
+
+    def embed(self, files: Iterable[Path]) -> Iterator[np.ndarray]:
+        """As `embed_bytes`, of files."""
+        return self.embed_bytes(Path(file).read_bytes() for file in files)
+
+    def embed_frames(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """As `embed_bytes`, of images uint8 [H, W, 3] in RGB, such as crops of a video's frames; sent without loss."""
+        return self.embed_bytes(cv2.imencode(".png", frame[..., ::-1])[1].tobytes() for frame in frames)
+
+    def _by_grpc(self, server):
+        import grpc
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+        options = [
+            ("grpc.service_config", json.dumps(RETRIED)),
+            ("grpc.max_send_message_length", MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ]
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(server, options))
+
+        def ask(images):
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = self.model
+            if self.version is not None:
+                request.model_spec.version.value = self.version
+            if self.label is not None:
+                request.model_spec.version_label = self.label
+            request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(images, shape=[len(images)]))
+            try:
+                return tf.make_ndarray(stub.Predict(request, timeout=self.timeout).outputs["embedding"])
+            except grpc.RpcError as error:
+                raise ServerError(f"{server}: {error.code().name}: {error.details()}") from None
+
+        return ask
+
+    def _by_rest(self, server):
+        import requests
+        from urllib3.util import Retry
+
+        retried = Retry(4, backoff_factor=0.2, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
+        session = requests.Session()
+        session.mount(server, requests.adapters.HTTPAdapter(max_retries=retried))
+        place = (
+            f"/versions/{self.version}" if self.version is not None else f"/labels/{self.label}" if self.label else ""
+        )
+        url = f"{server.rstrip('/')}/v1/models/{self.model}{place}:predict"
+
+        def ask(images):
+            rows = [{"b64": base64.b64encode(image).decode()} for image in images]
+            try:
+                answer = session.post(url, json={"instances": rows}, timeout=self.timeout)
+            except requests.RequestException as error:
+                raise ServerError(f"{server}: {error}") from None
+            if answer.status_code != 200:
+                raise ServerError(f"{url}: {answer.status_code}: {answer.text[:500]}")
+            return np.array(answer.json()["predictions"], np.float32)
+
+        return ask
+
+
+def _batched(values, size):  # itertools has it from Python 3.12 on
+    values = iter(values)
+    while together := list(itertools.islice(values, size)):
+        yield together
+
+
+def images_in(paths: Iterable[Path]) -> list[Path]:
+    """The files named, and all images in the folders named, in order.
+
+    Raises:
+        FileNotFoundError: one is neither, or there is no image.
+    """
+    found = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise FileNotFoundError(f"There is no {path}.")
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
+        found += inside
+    if not found:
+        raise FileNotFoundError(f"There is no image in {', '.join(map(str, paths))}.")
+    return found
+
+
+def arguments(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m export.client", description="Embed images by a server.")
+    parser.add_argument("server", help="host:port of gRPC, or http://host:port of REST")
+    parser.add_argument("model")
+    parser.add_argument("paths", nargs="+", type=Path, help="images, and folders of images")
+    parser.add_argument("--to", type=Path, required=True, help="an .npz file: embedding [N, D], path [N]")
+    parser.add_argument("--version", type=int)
+    parser.add_argument("--label")
+    parser.add_argument("--batch", type=int, default=32)
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = arguments(argv)
+    files = images_in(args.paths)
+    client = Client(args.server, args.model, version=args.version, label=args.label, batch=args.batch)
+    found = np.stack(list(tqdm(client.embed(files), total=len(files), unit="image")))
+    made = io.BytesIO()
+    np.savez(made, embedding=found, path=np.array(list(map(str, files))))
+    write_bytes(args.to, made.getvalue())
+    print(f"{len(found)} embeddings of {found.shape[1]} numbers: {args.to}")
+
+
+if __name__ == "__main__":
+    from tf_reid.train import run_command
+
+    run_command(main)

@@ -1,0 +1,177 @@
+"""Exported models in memory, and what is asked of them: found, checked, answered together. Knows no protocol."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+
+from export.deployment import read_models_config
+from tf_reid.config import ConfigError
+
+KINDS = ("JPEG", "PNG", "BMP", "WEBP")
+
+
+class Refused(Exception):
+    """A request that gets no answer. `code` is gRPC's name of the reason."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(code, message)  # both: it may have to reach another process
+        self.code = code
+
+    def __str__(self):
+        return self.args[1]
+
+
+class Limits(NamedTuple):
+    """What one request may ask for: bytes and pixels of an image, images."""
+
+    image_bytes: int = 8 * 2**20
+    pixels: int = 25_000_000
+    images: int = 64
+
+
+class Loaded(NamedTuple):
+    """One version of a model: its endpoints, and what model.json says of it."""
+
+    name: str
+    version: int
+    endpoints: dict
+    about: dict
+
+
+class Served:
+    """All models of a folder that `python -m export` wrote: the versions that its models.config names.
+
+    Raises:
+        ConfigError: the folder has no model, or one that is not there.
+    """
+
+    def __init__(self, folder: Path, limits: Limits | None = None):
+        self.limits = limits or Limits()
+        self.versions, self.labels = {}, {}
+        for name, (versions, labels) in read_models_config(folder / "serving" / "models.config").items():
+            self.labels[name] = labels
+            self.versions[name] = {version: _load(folder / name / str(version)) for version in versions}
+        if not self.versions:
+            raise ConfigError(f"{folder} has no exported model; make one with python -m export --to {folder}.")
+
+    def find(self, name: str, version: int | None = None, label: str | None = None) -> Loaded:
+        """A version by its number or label; by default the newest.
+
+        Raises:
+            Refused: NOT_FOUND.
+        """
+        if name not in self.versions:
+            raise Refused("NOT_FOUND", f"There is no model {name!r}, but {', '.join(self.versions)}.")
+        if label:
+            if label not in self.labels[name]:
+                raise Refused("NOT_FOUND", f"Model {name} has no label {label!r}, but {', '.join(self.labels[name])}.")
+            version = self.labels[name][label]
+        version = max(self.versions[name]) if version is None else version
+        if version not in self.versions[name]:
+            there = ", ".join(map(str, self.versions[name]))
+            raise Refused("NOT_FOUND", f"Model {name} has no version {version} here, but {there}.")
+        return self.versions[name][version]
+
+    def check(self, model: Loaded, endpoint: str, inputs: dict):
+        """The values of a request's one input: a list of bytes, or uint8 [B, H, W, 3].
+
+        Args:
+            inputs: name -> a list of bytes or an array, as the client sent them.
+
+        Raises:
+            Refused: NOT_FOUND or INVALID_ARGUMENT, by what is wrong.
+        """
+        endpoint = endpoint or "serving_default"
+        if endpoint not in model.endpoints:
+            raise Refused("NOT_FOUND", f"There is no endpoint {endpoint!r}, but {', '.join(model.endpoints)}.")
+        ((name, spec),) = model.endpoints[endpoint].structured_input_signature[1].items()
+        if set(inputs) != {name}:
+            raise Refused(
+                "INVALID_ARGUMENT", f"{endpoint} takes {name!r}, not {', '.join(map(repr, inputs)) or 'nothing'}."
+            )
+        values = inputs[name]
+        if not 1 <= len(values) <= self.limits.images:
+            raise Refused("INVALID_ARGUMENT", f"A request holds 1 to {self.limits.images} images, not {len(values)}.")
+        if spec.dtype == tf.string:
+            if isinstance(values, np.ndarray) or not all(isinstance(value, bytes) for value in values):
+                raise Refused("INVALID_ARGUMENT", f"{name} must be a list of bytes.")
+            for number, value in enumerate(values):
+                self._check_image(number, value)
+            return list(values)
+        shape = tuple(spec.shape[1:])
+        if not isinstance(values, np.ndarray) or values.dtype != np.uint8 or values.shape[1:] != shape:
+            raise Refused("INVALID_ARGUMENT", f"{name} must be uint8 of shape {[None, *shape]}.")
+        return values
+
+    def _check_image(self, number, value):
+        """By its header alone: decoding what is too large is what has to be avoided."""
+        if len(value) > self.limits.image_bytes:
+            said = f"has {len(value)} bytes; {self.limits.image_bytes} are allowed"
+            raise Refused("INVALID_ARGUMENT", f"Image {number} {said}.")
+        try:
+            with Image.open(io.BytesIO(value), formats=KINDS) as image:
+                width, height = image.size
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            raise Refused("INVALID_ARGUMENT", f"Image {number} is not a {', '.join(KINDS)} image.") from None
+        if width * height > self.limits.pixels:
+            said = f"has {width} x {height} pixels; {self.limits.pixels} are allowed"
+            raise Refused("INVALID_ARGUMENT", f"Image {number} {said}.")
+
+    def answer(self, asked: Sequence[tuple[Loaded, str, object]]) -> list:
+        """Answers to several checked requests, computed together where they ask the same endpoint.
+
+        Returns:
+            of each request a dict of arrays, or `Refused`: a bad image takes nobody's answer but its own request's.
+        """
+        together = {}
+        for number, (model, endpoint, _) in enumerate(asked):
+            together.setdefault((model.name, model.version, endpoint or "serving_default"), []).append(number)
+        found = [None] * len(asked)
+        for (_, _, endpoint), numbers in together.items():
+            function = asked[numbers[0]][0].endpoints[endpoint]
+            for number, answer in zip(numbers, _run(function, [asked[n][2] for n in numbers]), strict=True):
+                found[number] = answer
+        return found
+
+
+def _run(function, requests) -> list:
+    ((name, spec),) = function.structured_input_signature[1].items()
+    if spec.dtype == tf.string:
+        joined = tf.constant([value for values in requests for value in values])
+    else:
+        joined = tf.constant(np.concatenate(requests))
+    try:
+        made = {key: value.numpy() for key, value in function(**{name: joined}).items()}
+    except tf.errors.InvalidArgumentError as error:
+        if len(requests) > 1:
+            return [answer for values in requests for answer in _run(function, [values])]
+        return [Refused("INVALID_ARGUMENT", f"An image cannot be decoded: {_plain(error)}")]
+    ends = np.cumsum([len(values) for values in requests])[:-1]
+    parts = {key: np.split(value, ends) for key, value in made.items()}
+    return [{key: parts[key][number] for key in parts} for number in range(len(requests))]
+
+
+def _plain(error):
+    """What a TensorFlow error says, without where in the graph."""
+    about = ("[[", "Graph execution error", "Detected at", "<stack traces")
+    lines = [line.strip() for line in error.message.splitlines()]
+    return next((line for line in lines if line and not line.startswith(about)), "no reason given")
+
+
+def _load(folder: Path) -> Loaded:
+    if not (folder / "saved_model.pb").exists():
+        raise ConfigError(f"models.config names {folder}, which is not there; bring it back, or name another version.")
+    loaded = tf.saved_model.load(str(folder))
+    about = folder / "assets.extra" / "model.json"
+    endpoints = dict(loaded.signatures)
+    for function in endpoints.values():
+        function._reid_owner = loaded  # a signature alone does not keep its model alive
+    return Loaded(
+        folder.parent.name, int(folder.name), endpoints, json.loads(about.read_text()) if about.exists() else {}
+    )

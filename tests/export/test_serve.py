@@ -1,0 +1,182 @@
+"""The server as its clients see it: gRPC by the unmodified stub, REST, and export.client by either."""
+
+import base64
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SIZE, make_records
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from export import client, deployment
+from tf_reid.servable import Servable
+
+IMAGES = make_records([1, 1, 2, 2], [1, 2, 1, 2], size=(40, 30)).images.tolist()
+
+
+def free_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return held.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The ports of a running server, and the expected embeddings."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(0)
+    images = keras.Input((*SIZE, 3))
+    encoder = keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)))
+    servable = Servable(encoder, SIZE, False, unit=True)
+    tf.saved_model.save(servable, str(folder / "reid" / "1"), signatures=servable.signatures())
+    deployment.write(folder)
+    ports = free_port(), free_port()
+    line = [sys.executable, "-m", "export.serve", str(folder), "--max-images", "8", "--max-pixels", "100000"]
+    line += ["--grpc-port", str(ports[0]), "--rest-port", str(ports[1])]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        said = []
+        for text in process.stdout:
+            said.append(text)
+            if "Ctrl-C stops" in text:
+                break
+        assert process.poll() is None, "".join(said)
+        yield (*ports, servable.from_bytes(tf.constant(IMAGES))["embedding"].numpy())
+        process.send_signal(signal.SIGINT)
+        process.stdout.close()
+        assert process.wait(60) == 0
+
+
+def rest(port, path, body=None):
+    """-> status, answer."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/{path}", data, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def rows(images):
+    return [{"b64": base64.b64encode(image).decode()} for image in images]
+
+
+def test_the_stub_of_tensorflow_serving_is_answered(server):
+    channel = grpc.insecure_channel(f"127.0.0.1:{server[0]}")
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "reid"
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(IMAGES))
+    answer = stub.Predict(request, timeout=60)
+    np.testing.assert_allclose(tf.make_ndarray(answer.outputs["embedding"]), server[2], atol=1e-6)
+    assert answer.model_spec.version.value == 1
+
+    asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    asked.model_spec.name = "reid"
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    stub.GetModelMetadata(asked, timeout=60).metadata["signature_def"].Unpack(signatures)
+    assert set(signatures.signature_def) == {"serving_default", "tensor"}
+
+    status = get_model_status_pb2.GetModelStatusRequest()
+    status.model_spec.name = "reid"
+    (found,) = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status, timeout=60).model_version_status
+    assert found.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
+
+    for change, code in (("name", "NOT_FOUND"), ("image", "INVALID_ARGUMENT"), ("type", "INVALID_ARGUMENT")):
+        bad = predict_pb2.PredictRequest()
+        bad.CopyFrom(request)
+        if change == "name":
+            bad.model_spec.name = "other"
+        values = {"image": [IMAGES[0], b"no image"], "type": np.zeros(3, np.float32), "name": IMAGES}[change]
+        bad.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(values))
+        with pytest.raises(grpc.RpcError) as error:
+            stub.Predict(bad, timeout=60)
+        assert error.value.code().name == code, error.value.details()
+    assert stub.Predict(request, timeout=60).outputs  # none of it harmed the server
+
+
+def test_rest_answers_as_tensorflow_serving_does(server):
+    expected = server[2]
+    code, answer = rest(server[1], "reid:predict", {"instances": rows(IMAGES)})
+    assert code == 200
+    np.testing.assert_allclose(answer["predictions"], expected, atol=1e-6)
+    for inputs in (rows(IMAGES), {"image_bytes": rows(IMAGES)}):
+        code, answer = rest(server[1], "reid/versions/1:predict", {"inputs": inputs})
+        np.testing.assert_allclose(answer["outputs"], expected, atol=1e-6)
+    pixels = np.zeros((1, *SIZE, 3), int).tolist()
+    code, answer = rest(server[1], "reid/labels/stable:predict", {"signature_name": "tensor", "instances": pixels})
+    assert code == 200 and len(answer["predictions"][0]) == 5
+    assert rest(server[1], "reid")[1]["model_version_status"][0]["state"] == "AVAILABLE"
+    assert "serving_default" in json.dumps(rest(server[1], "reid/metadata")[1])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "said"),
+    [
+        ("other:predict", {"instances": []}, 404, "no model"),
+        ("reid/versions/9:predict", {"instances": []}, 404, "no version 9"),
+        ("reid/somewhere:predict", {"instances": []}, 404, "is not NAME"),
+        ("reid:predict", b"{", 400, "not JSON"),
+        ("reid:predict", [], 400, "must be an object"),
+        ("reid:predict", {"instances": 5}, 400, "must be a list"),
+        ("reid:predict", {"instances": [{"b64": "!"}]}, 400, "cannot be decoded"),
+        ("reid:predict", {"instances": [{"b64": "aaaa"}]}, 400, "Image 0 is not a"),
+        ("reid:predict", {"instances": [{"image": {"b64": "aaaa"}}]}, 400, "takes 'image_bytes'"),
+        ("reid:predict", {"instances": [{"b64": "aaaa"}] * 9}, 400, "1 to 8 images"),
+        ("reid:predict", {"signature_name": "search", "instances": []}, 404, "no endpoint 'search'"),
+        ("reid:predict", {"signature_name": "tensor", "instances": [[[[300, 0, 0]]]]}, 400, "from 0 to 255"),
+    ],
+)
+def test_what_is_wrong_gets_a_status_and_a_sentence(server, path, body, code, said):
+    found, answer = rest(server[1], path, body)
+    assert found == code and said in answer["error"]
+
+
+def test_the_pod_would_be_ready(server):
+    command = deployment.ready(["reid"], server[1])
+    assert subprocess.run(["bash", "-c", command]).returncode == 0
+    assert subprocess.run(["bash", "-c", deployment.ready(["other"], server[1])]).returncode != 0
+
+
+@pytest.mark.parametrize("kind", ["grpc", "rest"])
+def test_the_client_embeds_files_folders_and_frames(server, tmp_path, kind, capsys):
+    where = f"127.0.0.1:{server[0]}" if kind == "grpc" else f"http://127.0.0.1:{server[1]}"
+    (tmp_path / "crops").mkdir()
+    for number, image in enumerate(IMAGES):
+        (tmp_path / "crops" / f"{number}.png").write_bytes(image)
+    (tmp_path / "crops" / "notes.txt").write_text("no image")
+    client.main([where, "reid", str(tmp_path / "crops"), "--to", str(tmp_path / "found.npz"), "--batch", "3"])
+    with np.load(tmp_path / "found.npz") as found:
+        np.testing.assert_allclose(found["embedding"], server[2], atol=1e-6)
+        assert [name[-5:] for name in found["path"]] == ["0.png", "1.png", "2.png", "3.png"]
+    one = client.Client(where, "reid", label="stable")
+    frames = [tf.io.decode_image(image).numpy() for image in IMAGES]
+    np.testing.assert_allclose(list(one.embed_frames(frames)), server[2], atol=1e-6)
+    with pytest.raises(client.ServerError, match="no model 'none'"):
+        list(client.Client(where, "none").embed_bytes(IMAGES))
+    with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere"):
+        client.images_in([tmp_path / "nowhere"])
+
+
+def test_a_server_that_is_not_there_is_asked_again_and_then_named():
+    for where in (f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"):
+        start = time.monotonic()
+        with pytest.raises(client.ServerError, match=r"127\.0\.0\.1"):
+            list(client.Client(where, "reid", timeout=20).embed_bytes(IMAGES))
+        assert time.monotonic() - start > 0.3
