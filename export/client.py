@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from tf_reid.crops import images_in
 from tf_reid.runs import write_bytes
-from tfds_builders.sources import IMAGE_SUFFIXES
 
 RETRIED = {
     "methodConfig": [
@@ -127,23 +127,6 @@ def _batched(values, size):  # itertools has it from Python 3.12 on
     values = iter(values)
     while together := list(itertools.islice(values, size)):
         yield together
-
-
-def images_in(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and all images in the folders named, in order.
-
-    Raises:
-        FileNotFoundError: one is neither, or there is no image.
-    """
-    found = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"There is no {path}.")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
-        found += inside
-    if not found:
-        raise FileNotFoundError(f"There is no image in {', '.join(map(str, paths))}.")
-    return found
 
 
 def arguments(argv=None):

@@ -1,6 +1,5 @@
 """Exported models in memory, and what is asked of them: found, checked, answered together. Knows no protocol."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,12 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, UnidentifiedImageError
 
 from export.deployment import read_models_config
+from tf_reid import uploads
 from tf_reid.config import ConfigError
-
-KINDS = ("JPEG", "PNG", "BMP", "WEBP")
 
 
 class Refused(Exception):
@@ -30,8 +27,8 @@ class Refused(Exception):
 class Limits(NamedTuple):
     """What one request may ask for: bytes and pixels of an image, images."""
 
-    image_bytes: int = 8 * 2**20
-    pixels: int = 25_000_000
+    image_bytes: int = uploads.MOST_BYTES
+    pixels: int = uploads.MOST_PIXELS
     images: int = 64
 
 
@@ -102,26 +99,15 @@ class Served:
             if isinstance(values, np.ndarray) or not all(isinstance(value, bytes) for value in values):
                 raise Refused("INVALID_ARGUMENT", f"{name} must be a list of bytes.")
             for number, value in enumerate(values):
-                self._check_image(number, value)
+                try:
+                    uploads.check(value, self.limits.image_bytes, self.limits.pixels)
+                except ValueError as error:
+                    raise Refused("INVALID_ARGUMENT", f"Image {number} {error}.") from None
             return list(values)
         shape = tuple(spec.shape[1:])
         if not isinstance(values, np.ndarray) or values.dtype != np.uint8 or values.shape[1:] != shape:
             raise Refused("INVALID_ARGUMENT", f"{name} must be uint8 of shape {[None, *shape]}.")
         return values
-
-    def _check_image(self, number, value):
-        """By its header alone: decoding what is too large is what has to be avoided."""
-        if len(value) > self.limits.image_bytes:
-            said = f"has {len(value)} bytes; {self.limits.image_bytes} are allowed"
-            raise Refused("INVALID_ARGUMENT", f"Image {number} {said}.")
-        try:
-            with Image.open(io.BytesIO(value), formats=KINDS) as image:
-                width, height = image.size
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            raise Refused("INVALID_ARGUMENT", f"Image {number} is not a {', '.join(KINDS)} image.") from None
-        if width * height > self.limits.pixels:
-            said = f"has {width} x {height} pixels; {self.limits.pixels} are allowed"
-            raise Refused("INVALID_ARGUMENT", f"Image {number} {said}.")
 
     def answer(self, asked: Sequence[tuple[Loaded, str, object]]) -> list:
         """Answers to several checked requests, computed together where they ask the same endpoint.

@@ -1,0 +1,163 @@
+"""The search command from images to ranked crops, through an exported model."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SIZE
+
+from tf_reid import crops, embedder, search
+from tf_reid.config import ConfigError
+from tf_reid.servable import Servable
+
+
+@pytest.fixture
+def model(tmp_path, encoder):
+    """An exported model, version 2 of two; its digest is that of version 1 but for one letter."""
+    for version in (1, 2):
+        servable = Servable(encoder, SIZE, False, unit=True)
+        folder = tmp_path / "models" / "reid" / str(version)
+        tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
+        about = {"digest": f"d{version}", "role": "image", "distance": "cosine", "width": 5}
+        (folder / "assets.extra").mkdir()
+        (folder / "assets.extra" / "model.json").write_text(json.dumps(about))
+    return tmp_path / "models" / "reid"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten persons before three cameras: each of one colour, with some noise."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "crops").mkdir()
+    for person in range(10):
+        colour = rng.integers(256, size=3)
+        for camera in range(3):
+            image = np.clip(colour + rng.normal(0, 8, (*SIZE, 3)), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(tmp_path / "crops" / f"{person:02d}_c{camera}_2026-11-2{camera}T10.png"), image)
+    return tmp_path / "crops"
+
+
+PATTERN = r"(?P<person>\d+)_c(?P<camera>\d)_(?P<time>[\dT-]+)"
+
+
+@pytest.fixture
+def built(tmp_path, model, folder):
+    place = ["--index", str(tmp_path / "gallery")]
+    search.main(["build", *place, "--model", str(model), str(folder), "--pattern", PATTERN, "--nobody", "0.2"])
+    return place
+
+
+def test_a_gallery_is_built_asked_and_described(built, folder, capsys):
+    capsys.readouterr()
+    query = str(folder / "04_c1_2026-11-21T10.png")
+    (matches,) = search.main(["query", *built, query, "--not-cameras", "1", "--top", "4"])
+    assert matches[0].record.person == "04" and {match.record.camera for match in matches} == {"0", "2"}
+    said = capsys.readouterr().out
+    assert "04_c1" in said and "person     04" in said and "2026-11-20 10:00" in said
+    (matches,) = search.main(["query", *built, query, "--since", "2026-11-21", "--until", "2026-11-21T23:59", "--json"])
+    assert matches[0].record.path == query and {match.record.camera for match in matches} == {"1"}
+    answer = json.loads(capsys.readouterr().out)
+    assert answer[0]["matches"][0]["rank"] == 1 and answer[0]["nobody"] is False
+    stats = search.main(["stats", *built])
+    assert stats["images"] == 30 and stats["persons"] == 10 and stats["cameras"] == 3 and stats["digest"] == "d2"
+
+
+def test_what_is_there_is_not_embedded_again(built, folder, model, monkeypatch, capsys):
+    cv2.imwrite(str(folder / "11_c0_2026-11-20T10.png"), np.zeros((*SIZE, 3), np.uint8))
+    (folder / "12_c0_2026-11-20T10.png").write_text("no image")
+    seen = []
+    own = embedder.Embedder.embed
+    monkeypatch.setattr(
+        embedder.Embedder, "embed", lambda self, images, roles: seen.extend(images) or own(self, images, roles)
+    )
+    search.main(["add", *built, str(folder), "--pattern", PATTERN])
+    said = capsys.readouterr().out
+    assert len(seen) == 2 and "Left out: " in said and "12_c0_2026-11-20T10.png is not a JPEG" in said
+    assert "1 images added" in said and "30 were there" in said and "holds 31" in said
+
+
+def test_a_person_and_a_path_can_be_removed(built, folder, capsys):
+    assert search.main(["remove", *built, "--person", "03"]) == 3
+    assert search.main(["remove", *built, str(folder / "04_c1_2026-11-21T10.png")]) == 1
+    assert search.main(["stats", *built])["images"] == 26
+    with pytest.raises(ConfigError, match="remove needs paths, or --person"):
+        search.main(["remove", *built])
+
+
+@pytest.mark.parametrize("kind", ["html", "png"])
+def test_ranked_crops_are_drawn(built, folder, tmp_path, kind):
+    page = tmp_path / f"page.{kind}"
+    search.main(["query", *built, str(folder / "04_c1_2026-11-21T10.png"), "--top", "3", "--page", str(page)])
+    if kind == "png":
+        assert cv2.imread(str(page)).shape[1] > 300
+    else:
+        text = page.read_text()
+        assert text.count("data:image/jpeg") == 4 and 'class="yes"' in text and "person 04" in text
+    with pytest.raises(ConfigError, match=r"must end in \.html or \.png"):
+        search.main(["query", *built, str(folder), "--page", str(tmp_path / "page.pdf")])
+
+
+def test_another_version_of_the_model_is_refused(built, folder, model):
+    for command in (["query", *built, str(folder)], ["add", *built, str(folder)]):
+        with pytest.raises(ConfigError, match=r"was built by model d2 .* and this is d1"):
+            search.main([*command, "--model", str(model / "1")])
+
+
+def test_build_needs_a_model_and_others_a_gallery(tmp_path, folder):
+    place = ["--index", str(tmp_path / "none")]
+    with pytest.raises(ConfigError, match="build needs --run or --model"):
+        search.main(["build", *place, str(folder)])
+    with pytest.raises(ConfigError, match="There is no gallery in"):
+        search.main(["query", *place, str(folder)])
+    with pytest.raises(ConfigError, match=r"is no exported model .*make one with python -m export"):
+        search.main(["build", *place, str(folder), "--model", str(folder)])
+
+
+def test_a_table_says_what_names_do_not(tmp_path, folder):
+    (tmp_path / "table.csv").write_text(
+        "path,person,camera,time\ncrops/00_c0_2026-11-20T10.png,anna,door,2026-11-22T10:00+01:00\n"
+        "crops/01_c0_2026-11-20T10.png,,,\n"
+    )
+    first, second = (crop.record for crop in crops.crops_of_table(tmp_path / "table.csv"))
+    assert first[1:] == ("anna", "door", crops.seconds("2026-11-22T09:00")) and second[1:] == (None, None, None)
+    (tmp_path / "bad.csv").write_text("path,time\na.png,soon\n")
+    with pytest.raises(ConfigError, match=r"the time 'soon' of .*a\.png is none"):
+        crops.crops_of_table(tmp_path / "bad.csv")
+    (tmp_path / "bad.csv").write_text("file\na.png\n")
+    with pytest.raises(ConfigError, match="has no rows with a column path"):
+        crops.crops_of_table(tmp_path / "bad.csv")
+
+
+@pytest.mark.parametrize(
+    ("asked", "pattern", "said"),
+    [
+        ("crops", "(", "is no regular expression"),
+        ("crops", "nothing", "does not fit"),
+        ("run:gallery", None, "needs --run"),
+    ],
+)
+def test_what_cannot_be_read_is_told(tmp_path, folder, asked, pattern, said):
+    names = [asked if asked.startswith("run:") else str(tmp_path / asked)]
+    with pytest.raises(ConfigError, match=said):
+        crops.crops_in(names, pattern, None)
+    with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere"):
+        crops.images_in([tmp_path / "nowhere"])
+
+
+def test_a_model_for_one_role_does_not_embed_for_another(model):
+    path = model / "2" / "assets.extra" / "model.json"
+    path.write_text(path.read_text().replace('"image"', '"probe"'))
+    one = embedder.of_model(model)
+    with pytest.raises(ConfigError, match="embeds probe images, not gallery or image or rgb images"):
+        one.embed([b""], embedder.SEARCHED)
+    assert one.embed([b"x"], embedder.SEARCHING)[1] == {0: "is not a JPEG, PNG, BMP, WEBP image"}
+
+
+def test_an_image_whose_header_alone_is_right_is_left_out(model):
+    noise = np.random.default_rng(0).integers(256, size=(90, 90, 3), dtype=np.uint8)
+    good = cv2.imencode(".jpg", noise)[1].tobytes()
+    found, refused = embedder.of_model(model).embed([good, good[:-3000], good], embedder.SEARCHING)
+    assert refused == {1: "cannot be decoded"} and len(found) == 2
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)

@@ -1,0 +1,197 @@
+"""A gallery that lasts, searched by images:
+
+python -m tf_reid.search build --index galleries/street --run runs/simpgan crops/ --pattern '_c(?P<camera>\\d+)'
+python -m tf_reid.search query --index galleries/street crop.jpg --cameras 2 3 --top 5
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def arguments(argv=None):
+    parser = argparse.ArgumentParser(prog="python -m tf_reid.search", description="Search a gallery by images.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name, said, *, images=None, model=False):
+        found = commands.add_parser(name, help=said, description=said)
+        found.add_argument("--index", required=True, help="the gallery: a folder, or qdrant://host:port/collection")
+        if images:
+            found.add_argument("images", nargs=images, help="files, folders; run:gallery, run:FILE: images of the run")
+        if model:
+            source = found.add_mutually_exclusive_group()
+            source.add_argument("--run", type=Path, help="a run whose encoder embeds (default: what built the gallery)")
+            source.add_argument("--model", type=Path, help="a model of python -m export that does")
+        return found
+
+    for name, said in (("build", "make a gallery, and add images"), ("add", "add images to a gallery")):
+        adding = command(name, said, images="*", model=True)
+        adding.add_argument("--pattern", help="regular expression of paths, with groups person, camera, time")
+        adding.add_argument("--csv", type=Path, help="a table with columns path, person, camera, time")
+        adding.add_argument("--batch", type=int, default=64)
+        adding.add_argument(
+            "--nobody",
+            type=float,
+            default=0.05,
+            help="part of strangers that may be taken for somebody (default: 0.05)",
+        )
+    removing = command("remove", "remove images", images="*")
+    removing.add_argument("--person", help="all images of this person")
+    asking = command("query", "find the nearest images", images="+", model=True)
+    asking.add_argument("--top", type=int, default=10)
+    asking.add_argument("--cameras", nargs="+", default=[], help="only images of these")
+    asking.add_argument("--not-cameras", nargs="+", default=[], help="no images of these, such as the query's own")
+    asking.add_argument("--since", metavar="TIME", help="such as 2026-11-22T14:05 (UTC), or seconds since 1970")
+    asking.add_argument("--until", metavar="TIME")
+    asking.add_argument("--exact", action="store_true", help="compare with every image, however many")
+    asking.add_argument("--json", action="store_true")
+    asking.add_argument("--page", type=Path, metavar="FILE", help="also draw the crops: an .html or a .png file")
+    command("stats", "say what the gallery holds").add_argument("--json", action="store_true")
+    serving = command("serve", "a web page to drop a crop on", model=True)
+    serving.add_argument("--host", default="127.0.0.1", help="others need a token (default: this machine alone)")
+    serving.add_argument("--port", type=int, default=8600)
+    serving.add_argument("--token", default=os.environ.get("TF_REID_TOKEN"), help="(default: TF_REID_TOKEN)")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    args = arguments(argv)
+    return {"build": add, "add": add, "remove": remove, "query": query, "stats": stats, "serve": serve}[args.command](
+        args
+    )
+
+
+def open_gallery(place: str, about=None):
+    """A folder's gallery, or Qdrant's."""
+    if place.startswith(("qdrant://", "qdrants://")):
+        from tf_reid.qdrant_gallery import connected
+
+        return connected(place, about)
+    from tf_reid.gallery import Gallery
+
+    return Gallery(Path(place), about)
+
+
+def open_embedder(args):
+    """What embeds: what is named, else what built the gallery; and that gallery."""
+    from tf_reid import embedder
+
+    named = args.run or args.model
+    if named is None:
+        gallery = open_gallery(args.index)
+        named = Path(gallery.about["source"])
+    found = embedder.opened(named)
+    about = {"digest": found.digest, "distance": found.distance, "width": found.width, "source": str(named.resolve())}
+    return found, about
+
+
+def add(args):
+    """Embed and add what is not there yet. Each batch is whole; after a kill, the same command goes on."""
+    from tqdm import tqdm
+
+    from tf_reid import crops, gallery
+    from tf_reid.config import ConfigError
+    from tf_reid.embedder import SEARCHED
+
+    if args.command == "build" and not (args.run or args.model):
+        raise ConfigError("build needs --run or --model: what is to embed the images.")
+    embedder, about = open_embedder(args)
+    into = open_gallery(args.index, about if args.command == "build" else None)
+    gallery.check_same_model(into.about, about, args.index)
+    asked = crops.crops_of_table(args.csv) if args.csv else []
+    asked += crops.crops_in(args.images, args.pattern, args.run or Path(about["source"]))
+    there = into.known([crop.record.path for crop in asked])
+    fresh = list({crop.record.path: crop for crop in asked if crop.record.path not in there}.values())
+    refused = {}
+    with tqdm(total=len(fresh), unit="image", disable=not fresh) as bar:
+        for start in range(0, len(fresh), args.batch):
+            part = fresh[start : start + args.batch]
+            found, bad = embedder.embed([crop.read() for crop in part], SEARCHED)
+            refused |= {part[number].record.path: said for number, said in bad.items()}
+            into.add([crop.record for number, crop in enumerate(part) if number not in bad], found)
+            bar.update(len(part))
+    into.lay_out()
+    for path, said in refused.items():
+        print(f"Left out: {path} {said}.")
+    known = f"; {len(there)} were there" if there else ""
+    print(f"{len(fresh) - len(refused)} images added to {args.index}{known}; it holds {len(into)}.")
+    calibrated = gallery.calibrate(into, args.nobody)
+    if calibrated:
+        said = (
+            f"a stranger comes within {calibrated['distance']:.4f} of somebody in {100 * args.nobody:g} % of searches"
+        )
+        print(f"By {calibrated['asked']} images whose person is known, {said}.")
+    return into
+
+
+def remove(args):
+    from tf_reid.config import ConfigError
+    from tf_reid.crops import OF_A_RUN
+
+    if not args.images and args.person is None:
+        raise ConfigError("remove needs paths, or --person.")
+    found = open_gallery(args.index)
+    paths = [path if path.startswith(OF_A_RUN) else str(Path(path).resolve()) for path in args.images]
+    count = found.remove(paths, args.person)
+    found.lay_out()
+    print(f"{count} images removed from {args.index}; it holds {len(found)}.")
+    return count
+
+
+def query(args):
+    """Returns the matches of each image."""
+    from tf_reid import crops, found, gallery, pictures, runs
+    from tf_reid.config import ConfigError
+    from tf_reid.embedder import SEARCHING
+
+    if args.page and args.page.suffix not in (".html", ".png"):
+        raise ConfigError(f"--page {args.page} must end in .html or .png.")
+    into = open_gallery(args.index)
+    embedder, about = open_embedder(args)
+    gallery.check_same_model(into.about, about, args.index)
+    run = args.run or Path(into.about["source"])
+    asked = crops.crops_in(args.images, None, run)
+    contents = {crop.record.path: crop.read() for crop in asked}
+    embedded, refused = embedder.embed(list(contents.values()), SEARCHING)
+    names = list(contents)
+    for number, said in refused.items():
+        print(f"Left out: {names[number]} {said}.")
+    names = [name for number, name in enumerate(names) if number not in refused]
+    since, until = (None if time is None else crops.seconds(time) for time in (args.since, args.until))
+    filters = gallery.Filters(tuple(args.cameras), tuple(args.not_cameras), since, until)
+    matches = into.search(embedded, args.top, filters, args.exact) if names else []
+    calibrated = into.about.get("nobody")
+    print(found.as_json(names, matches) if args.json else found.as_table(names, matches, calibrated))
+    if args.page:
+        read = crops.reader(run)
+        if args.page.suffix == ".png":
+            pictures.write_png(args.page, found.as_png(names, matches, contents.get, read))
+        else:
+            runs.write_text(args.page, found.as_html(names, matches, contents.get, read, calibrated))
+        print(f"Written: {args.page}")
+    return matches
+
+
+def stats(args):
+    import json
+
+    found = open_gallery(args.index).stats()
+    print(json.dumps(found, indent=2) if args.json else "\n".join(f"{key:22}{value}" for key, value in found.items()))
+    return found
+
+
+def serve(args):
+    from tf_reid import crops, gallery, search_page
+
+    into = open_gallery(args.index)
+    embedder, about = open_embedder(args)
+    gallery.check_same_model(into.about, about, args.index)
+    search_page.run(into, embedder, crops.reader(Path(into.about["source"])), args.host, args.port, args.token)
+
+
+if __name__ == "__main__":
+    from tf_reid.train import run_command
+
+    run_command(main)
