@@ -16,6 +16,10 @@ def arguments(argv=None):
     parser.add_argument(
         "--representation", help="one of metrics.json, such as raw (default: the method's own encoders)"
     )
+    parser.add_argument(
+        "--gallery", type=Path, metavar="INDEX", help="a gallery that the endpoint `search` compares with"
+    )
+    parser.add_argument("--top", type=int, default=20, help="matches that `search` answers with (default: 20)")
     return parser.parse_args(argv)
 
 
@@ -27,6 +31,8 @@ def main(argv=None) -> dict[str, Path]:
 
     run = evaluation.open_trained(args.run)
     chosen = saving.chosen(run, args.representation)
+    if args.gallery:
+        saving.add_search(chosen, args.gallery, args.top)
     name = args.name or args.run.resolve().name
     names = {role: name if len(chosen.servables) == 1 else f"{name}_{role}" for role in chosen.servables}
     version = saving.next_version(args.to, names.values())

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from export import loading, saving
@@ -82,7 +83,8 @@ def read(folder: Path):
     endpoints = {}
     for name, signature in graph.signature_def.items():
         if not name.startswith("__"):
-            ((_, given),), ((_, made),) = signature.inputs.items(), list(signature.outputs.items())[:1]
+            (given,) = signature.inputs.values()
+            made = next(output for output in signature.outputs.values() if output.dtype == tf.float32.as_datatype_enum)
             endpoints[name] = {"input": given.name, "output": made.name}
     functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
     nodes = {node.name: node for node in graph.graph_def.node}

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from export import card
 from tf_reid.config import ConfigError
+from tf_reid.embedder import SEARCHING
 from tf_reid.runs import write_text
 from tf_reid.servable import digest, servables
 
@@ -59,6 +60,21 @@ def chosen(run, representation: str | None) -> Chosen:
             f"--representation {representation} is compared by a learned network, not by a distance; choose another."
         )
     return Chosen(representation, encoders, servables(encoders, run.config), digest(encoders, run.config))
+
+
+def add_search(chosen: Chosen, place: Path, top: int):
+    """Let the encoder of queries search a gallery inside its graph.
+
+    Raises:
+        ConfigError: there is no such gallery, or its embeddings are another model's.
+        ValueError: it is empty or too large.
+    """
+    from tf_reid.gallery import Gallery, check_same_model
+
+    gallery = Gallery(place)
+    check_same_model(gallery.about, {"digest": chosen.digest, "source": "this run"}, place)
+    role = next(role for role in SEARCHING if role in chosen.servables)
+    chosen.servables[role].search_in(*gallery.everything(), top)
 
 
 def next_version(to: Path, names) -> int:

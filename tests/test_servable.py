@@ -71,3 +71,23 @@ def test_a_digest_tells_weights_and_settings_apart(encoder):
     assert first != digest(encoders, settings("identity", flip="true"))
     encoder.weights[0].assign_add(tf.ones_like(encoder.weights[0]))
     assert first != digest(encoders, settings("identity"))
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_a_gallery_inside_the_graph_is_searched_exactly(encoder, unit):
+    servable = Servable(encoder, SIZE, False, unit)
+    own = servable.from_bytes(tf.constant(RECORDS.images.tolist()))["embedding"].numpy()
+    servable.search_in([f"image {number}" for number in range(4)], own, top=3)
+    found = servable.signatures()["search"](tf.constant(RECORDS.images[:2].tolist()))
+    for number in range(2):
+        scores = own @ own[number] if unit else -np.linalg.norm(own - own[number], axis=1)
+        order = np.argsort(-scores)[:3]
+        assert found["ids"][number].numpy().tolist() == [f"image {place}".encode() for place in order]
+        np.testing.assert_allclose(found["scores"][number], scores[order], atol=1e-2 if not unit else 1e-5)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_gallery_must_fit_into_a_graph(encoder, monkeypatch, count):
+    monkeypatch.setattr("tf_reid.servable.GALLERY_BYTES", 30)
+    with pytest.raises(ValueError, match=f"A gallery of {count} images .* cannot be part of a graph"):
+        Servable(encoder, SIZE, False, True).search_in(["a"] * count, np.zeros((count, 5), np.float32), 3)

@@ -302,6 +302,13 @@ class Gallery:
             found |= {row[0]: Record(*row[1:]) for row in self.database.execute(asked, part)}
         return found
 
+    def everything(self) -> tuple[list[str], np.ndarray]:
+        """Paths and embeddings of all images."""
+        with self.lock:
+            self._refresh()
+            paths = [path for (path,) in self.database.execute("SELECT path FROM images ORDER BY id")]
+            return paths, self._embeddings(self.ids)
+
     def with_persons(self, most) -> tuple[list[str], np.ndarray]:
         """Persons and embeddings of up to so many images whose person is known, drawn evenly."""
         found = self.database.execute("SELECT id, person FROM images WHERE person IS NOT NULL ORDER BY id").fetchall()

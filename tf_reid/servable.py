@@ -8,6 +8,7 @@ import hashlib
 import json
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # has no public name
 
@@ -15,6 +16,8 @@ from tf_reid import data
 from tf_reid.config import Config
 from tf_reid.feature_store import told_apart_by
 from tf_reid.folding import folded
+
+GALLERY_BYTES = 2**30  # a graph may not be larger than 2 GiB
 
 
 class Servable(tf.Module):
@@ -33,7 +36,7 @@ class Servable(tf.Module):
     def __init__(self, encoder: keras.Model, image_size, flip: bool, unit: bool):
         super().__init__(name="servable")
         fast, self.folded, self.left = folded(encoder)
-        self.image_size = tuple(image_size)
+        self.image_size, self.unit = tuple(image_size), unit
 
         def embedded(images):
             seen = data.as_seen(images)
@@ -58,9 +61,41 @@ class Servable(tf.Module):
         image = tf.TensorSpec((*self.image_size, 3), tf.uint8)
         return self._from_pixels(tf.map_fn(data.decoder(self.image_size), image_bytes, fn_output_signature=image))
 
+    def search_in(self, ids: list[str], embeddings, top: int):
+        """Add the endpoint `search`: an image's bytes -> `ids` and `scores` [B, top] of a gallery, most alike first.
+
+        A score is the cosine, or the negative Euclidean distance. Every image of the gallery is compared.
+
+        Args:
+            embeddings: float32 [N, D].
+
+        Raises:
+            ValueError: the gallery is empty, or too large for a graph.
+        """
+        if not 1 <= embeddings.nbytes <= GALLERY_BYTES:
+            raise ValueError(
+                f"A gallery of {len(ids)} images ({embeddings.nbytes / 2**20:.0f} MiB) cannot be part of a graph, "
+                f"which holds up to {GALLERY_BYTES / 2**20:.0f} MiB; search it with python -m tf_reid.search."
+            )
+        top = min(top, len(ids))
+        squares = (embeddings.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+
+        def search(image_bytes):
+            query = self._from_bytes(image_bytes)["embedding"]
+            gallery, names = tf.constant(embeddings), tf.constant(ids)
+            scores = tf.matmul(query, gallery, transpose_b=True)
+            if not self.unit:
+                apart = tf.reduce_sum(query * query, axis=1, keepdims=True) - 2.0 * scores + squares
+                scores = -tf.sqrt(tf.maximum(apart, 0.0))
+            found = tf.math.top_k(scores, top)
+            return {"ids": tf.gather(names, found.indices), "scores": found.values}
+
+        self.search = tf.function(search, input_signature=self.from_bytes.input_signature)
+
     def signatures(self) -> dict:
         """Endpoint -> function, of a SavedModel."""
-        return {"serving_default": self.from_bytes, "tensor": self.from_pixels}
+        found = {"serving_default": self.from_bytes, "tensor": self.from_pixels}
+        return found | ({"search": self.search} if hasattr(self, "search") else {})
 
 
 def servables(encoders: dict, config: Config) -> dict[str, Servable]:

@@ -14,10 +14,11 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from export import __main__ as command
-from export import deployment, proof
+from export import deployment, proof, saving
 from tf_reid import config as configuration
 from tf_reid import evaluation
 from tf_reid.config import ConfigError
+from tf_reid.gallery import Gallery, Record
 
 RECORDS = make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3, size=(40, 30))
 
@@ -77,6 +78,24 @@ def test_a_representation_that_is_not_there_or_not_a_distance_is_refused(opened,
         command.main([*opened("view_adaptation"), "--representation", name])
 
 
+def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_path):
+    line = [*opened("identity"), "--gallery", str(tmp_path / "gallery"), "--top", "2"]
+    chosen = saving.chosen(evaluation.open_trained(None), None)
+    about = {"digest": chosen.digest, "distance": "cosine", "width": chosen.servables["image"].width, "source": "here"}
+    gallery = Gallery(tmp_path / "gallery", about)
+    embedded = chosen.servables["image"].from_bytes(tf.constant(RECORDS.images.tolist()))["embedding"].numpy()
+    gallery.add(
+        [Record(file, str(person)) for file, person in zip(RECORDS.file, RECORDS.person, strict=True)], embedded
+    )
+    folder = command.main(line)["my_run"]
+    search = tf.saved_model.load(str(folder)).signatures["search"]
+    found = search(image_bytes=tf.constant(RECORDS.images[2:4].tolist()))
+    assert found["ids"].shape == (2, 2) and found["ids"][:, 0].numpy().tolist() == [b"2.png", b"3.png"]
+    Gallery(tmp_path / "other", about | {"digest": "another"})
+    with pytest.raises(ConfigError, match="was built by model another"):
+        command.main([*line, "--gallery", str(tmp_path / "other")])
+
+
 def test_what_fails_its_proof_gets_no_version(opened, tmp_path, monkeypatch):
     line = opened("identity")
     monkeypatch.setattr(proof, "LEAST_COSINE", 1.1)
@@ -96,7 +115,11 @@ def test_an_operation_that_reads_files_is_seen(tmp_path):
     class Reads(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name="image_bytes")])
         def read(self, names):
-            return {"embedding": tf.map_fn(lambda n: tf.strings.length(tf.io.read_file(n)), names, tf.int32)}
+            return {
+                "embedding": tf.cast(
+                    tf.map_fn(lambda n: tf.strings.length(tf.io.read_file(n)), names, tf.int32), tf.float32
+                )
+            }
 
     module = Reads()
     tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.read})
