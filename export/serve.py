@@ -74,7 +74,7 @@ def start(args):
     limits = Limits(args.max_image_bytes, args.max_pixels, args.max_images)
     Served(args.folder, limits)  # what is wrong with the folder is told here, not by a replica's log
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(
         proxy_location="HeadOnly",
         http_options={"host": args.host, "port": args.rest_port, "request_timeout_s": 60},

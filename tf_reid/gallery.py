@@ -260,13 +260,16 @@ class Gallery:
     def _by_index(self, queries, ids, top):
         if not len(ids):
             return None
-        bits = np.zeros(self.covered // 8 + 1, np.uint8)
-        np.bitwise_or.at(bits, ids // 8, (1 << (ids % 8)).astype(np.uint8))
-        chosen = faiss.IDSelectorBitmap(bits)
+        chosen = None  # all, which is faster than naming them
+        if len(ids) < self.index.ntotal:
+            mask = np.zeros(self.covered + 1, bool)
+            mask[ids] = True
+            bits = np.packbits(mask, bitorder="little")
+            chosen = faiss.IDSelectorBitmap(bits)
         if self._is_hnsw():
             asked = faiss.SearchParametersHNSW(sel=chosen, efSearch=max(SEARCH_BREADTH, 2 * top))
         else:
-            asked = faiss.SearchParameters(sel=chosen)
+            asked = faiss.SearchParameters(sel=chosen) if chosen is not None else None
         values, found = self.index.search(queries, min(top, len(ids)), params=asked)
         return np.where(found < 0, np.inf, self._distance(values)), found
 

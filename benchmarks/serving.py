@@ -1,0 +1,178 @@
+"""Images a second of an exported encoder beside the Keras model; latency, throughput and abuse of a server.
+
+python -m benchmarks.serving forward [--backbone resnet50] [--size 256 128] [--batch 8]
+python -m benchmarks.serving server localhost:8500 MODEL IMAGE [--clients 1 8 32] [--seconds 10] [--abuse 1000]
+
+`forward`: the encoder has random weights, which cost as much as others. Each is timed in turn, several times over, and
+the median stands; the ratio to Keras's own forward pass in the same process is what counts.
+`server`: every client sends one image a request and waits for the answer. Abuse is requests that are wrong in turn in
+eight ways; whether a good client beside them is still answered is what counts.
+"""
+
+import argparse
+import collections
+import io
+import os
+import threading
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
+    commands = parser.add_subparsers(dest="command", required=True)
+    forwards = commands.add_parser("forward")
+    forwards.add_argument("--backbone", default="resnet50")
+    forwards.add_argument("--size", type=int, nargs=2, default=[256, 128])
+    forwards.add_argument("--batch", type=int, default=8)
+    forwards.add_argument("--rounds", type=int, default=12)
+    servers = commands.add_parser("server")
+    servers.add_argument("server", help="host:port of gRPC")
+    servers.add_argument("model")
+    servers.add_argument("image")
+    servers.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    servers.add_argument("--seconds", type=float, default=10.0)
+    servers.add_argument("--abuse", type=int, default=0)
+    args = parser.parse_args()
+    {"forward": forward, "server": server}[args.command](args)
+
+
+def forward(args):
+    import cv2
+    import keras
+    import tensorflow as tf
+
+    from tf_reid.backbones import BACKBONES
+    from tf_reid.data import as_seen
+    from tf_reid.servable import Servable
+
+    keras.utils.set_random_seed(0)
+    encoder = BACKBONES[args.backbone](tuple(args.size), None)
+    servable = Servable(encoder, tuple(args.size), flip=False, unit=True)
+    images = np.random.default_rng(0).integers(256, size=(args.batch, *args.size, 3), dtype=np.uint8)
+    pixels, encoded = tf.constant(images), tf.constant([cv2.imencode(".jpg", image)[1].tobytes() for image in images])
+    keras_own = tf.function(lambda images: encoder(as_seen(images), training=False))
+    timed = {
+        "Keras model": lambda: keras_own(pixels),
+        "served, pixels": lambda: servable.from_pixels(pixels),
+        "served, JPEG": lambda: servable.from_bytes(encoded),
+    }
+    seconds = collections.defaultdict(list)
+    for turn in range(args.rounds + 2):
+        for name, run in timed.items():
+            start = time.perf_counter()
+            run()
+            if turn >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    print(f"{args.backbone}, {args.size[0]}x{args.size[1]}, batch {args.batch}, {os.cpu_count()} cores")
+    reference = np.median(seconds["Keras model"])
+    for name, found in seconds.items():
+        print(f"{name:16}{args.batch / np.median(found):8.1f} images/s   {reference / np.median(found):5.2f} x Keras")
+
+
+def server(args):
+    from pathlib import Path
+
+    from export.client import Client
+
+    image = Path(args.image).read_bytes()
+    for clients in args.clients:
+        taken, stop = [], time.monotonic() + args.seconds
+
+        def one(taken=taken, stop=stop):
+            client = Client(args.server, args.model)
+            list(client.embed_bytes([image]))  # the connection
+            while time.monotonic() < stop:
+                start = time.perf_counter()
+                list(client.embed_bytes([image]))
+                taken.append(time.perf_counter() - start)
+
+        _together(one, clients)
+        p50, p99 = np.percentile(taken, [50, 99]) * 1000
+        rate = len(taken) / args.seconds
+        print(f"{clients:3d} clients: {rate:7.1f} images/s, p50 {p50:7.1f} ms, p99 {p99:7.1f} ms")
+    if args.abuse:
+        abuse(args, image)
+
+
+def abuse(args, image):
+    """Send what is wrong, by several clients, and count the statuses; a good client goes on beside them."""
+    import grpc
+    import tensorflow as tf
+    from PIL import Image
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    from export.client import Client
+
+    large = io.BytesIO()
+    Image.new("RGB", (6000, 5000)).save(large, "JPEG")
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(90, 60, 3), dtype=np.uint8)).save(noise, "JPEG")
+    one_pixel = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(one_pixel, "PNG")
+    kinds = {
+        "truncated JPEG": {"image_bytes": [noise.getvalue()[:-2500]]},
+        "0 bytes": {"image_bytes": [b""]},
+        "1 x 1 pixel": {"image_bytes": [one_pixel.getvalue()]},
+        "30 megapixels": {"image_bytes": [large.getvalue()]},
+        "wrong key": {"image": [image]},
+        "wrong type": {"image_bytes": np.zeros((1, 3), np.float32)},
+        "huge batch": {"image_bytes": [image] * 5000},
+        "random bytes": {"image_bytes": [np.random.default_rng(1).bytes(5000)]},
+    }
+    channel = grpc.insecure_channel(args.server, [("grpc.max_send_message_length", 2**29)])
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    statuses, sentences, numbers, lock = collections.Counter(), {}, iter(range(args.abuse)), threading.Lock()
+
+    def wrong():
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            kind, inputs = list(kinds.items())[number % len(kinds)]
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = args.model
+            for key, values in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
+            try:
+                stub.Predict(request, timeout=60)
+                status, said = "OK", ""
+            except grpc.RpcError as error:
+                status, said = error.code().name, error.details()
+            statuses[kind, status] += 1
+            sentences.setdefault(kind, said)
+
+    good, done = [], threading.Event()
+
+    def right():
+        client = Client(args.server, args.model)
+        while not done.is_set():
+            start = time.perf_counter()
+            list(client.embed_bytes([image]))
+            good.append(time.perf_counter() - start)
+
+    beside = threading.Thread(target=right)
+    beside.start()
+    _together(wrong, 8)
+    done.set()
+    beside.join()
+    for (kind, status), count in sorted(statuses.items()):
+        print(f"{kind:16}{count:5d} x {status}: {sentences[kind]}")
+    p50, p99 = np.percentile(good, [50, 99]) * 1000
+    print(f"beside them, {len(good)} good requests were all answered: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+
+
+def _together(run, count):
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
