@@ -33,8 +33,7 @@ def main(argv=None) -> dict[str, Path]:
     chosen = saving.chosen(run, args.representation)
     if args.gallery:
         saving.add_search(chosen, args.gallery, args.top)
-    name = args.name or args.run.resolve().name
-    names = {role: name if len(chosen.servables) == 1 else f"{name}_{role}" for role in chosen.servables}
+    names = saving.names_of(chosen, args.name or args.run.resolve().name)
     version = saving.next_version(args.to, names.values())
     beside = {role: args.to / names[role] / f".{version}.{os.getpid()}" for role in names}
     found = {names[role]: args.to / names[role] / str(version) for role in names}

@@ -77,6 +77,11 @@ def add_search(chosen: Chosen, place: Path, top: int):
     chosen.servables[role].search_in(*gallery.everything(), top)
 
 
+def names_of(chosen: Chosen, name: str) -> dict[str, str]:
+    """Role -> name of the served model."""
+    return {role: name if len(chosen.servables) == 1 else f"{name}_{role}" for role in chosen.servables}
+
+
 def next_version(to: Path, names) -> int:
     """The least number above every version that any of these models has."""
     versions = [int(path.name) for name in names for path in (to / name).glob("*") if path.name.isdigit()]

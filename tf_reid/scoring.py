@@ -57,7 +57,7 @@ def extract_roles(encoders: dict, records: data.Records, trials, image_size, *, 
                 done += len(features)
 
     found = {}
-    for role, parts in _roles(encoders, records, trials).items():
+    for role, parts in roles(encoders, records, trials).items():
         parts = [(encoder, indices) for encoder, indices in parts if len(indices)]
         if store is None:
             found[role] = filled(batches(parts), len(records))
@@ -79,8 +79,8 @@ def filled(batches, count, make=np.zeros) -> np.ndarray:
     return array
 
 
-def _roles(encoders, records, trials):
-    """Role -> [(encoder, the indices of the records it has to see)]."""
+def roles(encoders, records, trials):
+    """Role -> [(encoder, the indices of the records it has to see)]; only the names of the encoders matter."""
     query = np.unique(np.concatenate([trial.query_images for trial in trials]))
     gallery = np.unique(np.concatenate([trial.gallery for trial in trials]))
     names = set(encoders) - {"similarity"}
