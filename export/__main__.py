@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -20,6 +21,7 @@ def arguments(argv=None):
         "--gallery", type=Path, metavar="INDEX", help="a gallery that the endpoint `search` compares with"
     )
     parser.add_argument("--top", type=int, default=20, help="matches that `search` answers with (default: 20)")
+    parser.add_argument("--images", action="store_true", help="also NAME_images, which makes images as the method does")
     return parser.parse_args(argv)
 
 
@@ -33,16 +35,27 @@ def main(argv=None) -> dict[str, Path]:
     chosen = saving.chosen(run, args.representation)
     if args.gallery:
         saving.add_search(chosen, args.gallery, args.top)
-    names = saving.names_of(chosen, args.name or args.run.resolve().name)
-    version = saving.next_version(args.to, names.values())
-    beside = {role: args.to / names[role] / f".{version}.{os.getpid()}" for role in names}
-    found = {names[role]: args.to / names[role] / str(version) for role in names}
+    name = args.name or args.run.resolve().name
+    # Name of a model -> what saves it into a folder, and what proves it there.
+    jobs = {
+        model: (partial(saving.write, role=role, chosen=chosen), partial(proof.prove, role=role, chosen=chosen))
+        for role, model in saving.names_of(chosen, name).items()
+    }
+    if args.images:
+        maker = saving.maker_of_images(run)
+        jobs[f"{name}_images"] = (
+            partial(saving.write_images, servable=maker),
+            partial(proof.prove_images, servable=maker),
+        )
+    version = saving.next_version(args.to, jobs)
+    beside = {model: args.to / model / f".{version}.{os.getpid()}" for model in jobs}
+    found = {model: args.to / model / str(version) for model in jobs}
     try:
-        for role, folder in beside.items():
-            saving.write(folder, role, chosen, run, args.run)
-            proof.prove(folder, role, chosen, run)
-        for role, folder in beside.items():
-            os.replace(folder, found[names[role]])
+        for model, (save, prove) in jobs.items():
+            save(beside[model], run=run, run_folder=args.run)
+            prove(beside[model], run=run)
+        for model, folder in beside.items():
+            os.replace(folder, found[model])
     finally:
         for folder in beside.values():
             shutil.rmtree(folder, ignore_errors=True)

@@ -21,10 +21,6 @@ def text(run, run_folder: Path, name: str, servable, representation: str, digest
     scores = "not evaluated"
     if representation in metrics:
         scores = "```\n" + evaluation.table({representation: metrics[representation]}, scored) + "\n```"
-    trained = "\n".join(
-        f"- {domain}: {records.name}, {len(records)} images; terms: {terms(records.name)}"
-        for domain, records in run.seen.items()
-    )
     return f"""# {name}
 
 Embeds images of persons, so that images of one person lie near each other: {config.method["name"]}, representation
@@ -37,7 +33,7 @@ Embeds images of persons, so that images of one person lie near each other: {con
 
 ## Trained on
 
-{trained}
+{_trained_on(run)}
 
 Whoever uses the model is bound by those terms too, as far as they reach models.
 
@@ -57,6 +53,33 @@ nobody has measured them here.
 
 Code: Apache-2.0. `config.yaml`, `data.json` and `environment.json` beside this file say exactly how it was made.
 """
+
+
+def of_images(run, name: str, servable) -> str:
+    """The card of a model that makes images. Markdown."""
+    height, width = servable.image_size
+    inputs = " and ".join(f"`{part}_bytes`" for part in servable.names)
+    return f"""# {name}
+
+Makes an image of {" and ".join(servable.names)}, as {run.config.method["name"]} does. It shows nobody who exists: say
+so wherever it is shown, and never offer it as a picture of a person.
+
+- Endpoints: `serving_default` ({inputs}: JPEG, PNG, BMP or WebP) answers `image_bytes`, a PNG; `tensor` takes
+  and answers uint8, {height}x{width}, RGB.
+
+## Trained on
+
+{_trained_on(run)}
+
+Code: Apache-2.0. `config.yaml`, `data.json` and `environment.json` beside this file say exactly how it was made.
+"""
+
+
+def _trained_on(run):
+    return "\n".join(
+        f"- {domain}: {records.name}, {len(records)} images; terms: {terms(records.name)}"
+        for domain, records in run.seen.items()
+    )
 
 
 def terms(data_set: str) -> str:

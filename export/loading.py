@@ -13,32 +13,37 @@ from pathlib import Path
 
 import numpy as np
 
-STRING, UINT8 = 7, 4  # of the C library's types
+FLOAT, UINT8, STRING = 1, 4, 7  # of the C library's types
+KINDS = {FLOAT: np.float32, UINT8: np.uint8, STRING: None}
 TSTRING_BYTES = 24
 
 
 def read_cases(path) -> list[dict]:
-    """-> [{"input": tensor's name, "output": tensor's name, "values": uint8 [B, H, W, 3] or a list of bytes}]."""
+    """-> [{"inputs": {tensor's name: uint8 [B, ...] or a list of bytes}, "output": tensor's name}]."""
     with np.load(path) as file:
         cases = json.loads(str(file["cases"]))
         for number, case in enumerate(cases):
-            if f"pixels_{number}" in file:
-                case["values"] = file[f"pixels_{number}"]
-            else:
-                ends = np.cumsum(file[f"sizes_{number}"])[:-1]
-                case["values"] = [part.tobytes() for part in np.split(file[f"bytes_{number}"], ends)]
+            case["inputs"] = {name: _read_values(file, f"{number}_{k}") for k, name in enumerate(case["inputs"])}
     return cases
+
+
+def _read_values(file, key):
+    if f"pixels_{key}" in file:
+        return file[f"pixels_{key}"]
+    ends = np.cumsum(file[f"sizes_{key}"])[:-1]
+    return [part.tobytes() for part in np.split(file[f"bytes_{key}"], ends)]
 
 
 def write_cases(path, cases):
     """The reverse of `read_cases`."""
-    arrays = {"cases": json.dumps([{key: case[key] for key in ("input", "output")} for case in cases])}
+    arrays = {"cases": json.dumps([{"inputs": list(case["inputs"]), "output": case["output"]} for case in cases])}
     for number, case in enumerate(cases):
-        if isinstance(case["values"], np.ndarray):
-            arrays[f"pixels_{number}"] = case["values"]
-        else:
-            arrays[f"sizes_{number}"] = np.array([len(value) for value in case["values"]])
-            arrays[f"bytes_{number}"] = np.frombuffer(b"".join(case["values"]), np.uint8)
+        for k, values in enumerate(case["inputs"].values()):
+            if isinstance(values, np.ndarray):
+                arrays[f"pixels_{number}_{k}"] = values
+            else:
+                arrays[f"sizes_{number}_{k}"] = np.array([len(value) for value in values])
+                arrays[f"bytes_{number}_{k}"] = np.frombuffer(b"".join(values), np.uint8)
     np.savez(path, **arrays)
 
 
@@ -50,12 +55,13 @@ def by_session(folder, cases):
     with v1.Session(graph=tf.Graph()) as session:
         v1.saved_model.loader.load(session, ["serve"], folder)
         for case in cases:
-            values = case["values"]
+            given = {
+                name: values if isinstance(values, np.ndarray) else np.array(values, object)
+                for name, values in case["inputs"].items()
+            }
             try:
-                yield session.run(
-                    case["output"],
-                    {case["input"]: values if isinstance(values, np.ndarray) else np.array(values, object)},
-                )
+                made = session.run(case["output"], given)
+                yield made if made.dtype != object else np.zeros(made.shape)  # of bytes, only how many
             except tf.errors.OpError as error:
                 yield f"{type(error).__name__}: {error.message}"
 
@@ -70,20 +76,21 @@ def by_c_library(folder, cases):
     if library.TF_GetCode(status):
         raise RuntimeError(library.TF_Message(status).decode())
     for case in cases:
-        given = _tensor(library, case["values"])
-        output = ctypes.c_void_p()
+        count = len(case["inputs"])
+        places = (_Output * count)(*(_output(library, graph, name) for name in case["inputs"]))
+        given = (ctypes.c_void_p * count)(*(_tensor(library, values) for values in case["inputs"].values()))
+        made = ctypes.c_void_p()
         library.TF_SessionRun(
-            session, None,
-            ctypes.byref(_output(library, graph, case["input"])), ctypes.byref(ctypes.c_void_p(given)), 1,
-            ctypes.byref(_output(library, graph, case["output"])), ctypes.byref(output), 1,
-            None, 0, None, status,
+            session, None, places, given, count,
+            ctypes.byref(_output(library, graph, case["output"])), ctypes.byref(made), 1, None, 0, None, status,
         )  # fmt: skip
         if library.TF_GetCode(status):
             yield f"{library.TF_GetCode(status)}: {library.TF_Message(status).decode()}"
             continue
-        shape = [library.TF_Dim(output, axis) for axis in range(library.TF_NumDims(output))]
-        data = ctypes.string_at(library.TF_TensorData(output), library.TF_TensorByteSize(output))
-        yield np.frombuffer(data, np.float32).reshape(shape)
+        shape = [library.TF_Dim(made, axis) for axis in range(library.TF_NumDims(made))]
+        data = ctypes.string_at(library.TF_TensorData(made), library.TF_TensorByteSize(made))
+        kind = KINDS[library.TF_TensorType(made)]
+        yield np.frombuffer(data, kind).reshape(shape) if kind else np.zeros(shape)  # of bytes, only how many
 
 
 class _Output(ctypes.Structure):
@@ -114,7 +121,7 @@ def _library():
     library.TF_GraphOperationByName.argtypes = [pointer, ctypes.c_char_p]
     library.TF_StringInit.argtypes = [pointer]
     library.TF_StringCopy.argtypes = [pointer, ctypes.c_char_p, ctypes.c_size_t]
-    for name in ("TF_TensorData", "TF_TensorByteSize", "TF_NumDims", "TF_GetCode", "TF_Message"):
+    for name in ("TF_TensorData", "TF_TensorByteSize", "TF_TensorType", "TF_NumDims", "TF_GetCode", "TF_Message"):
         getattr(library, name).argtypes = [pointer]
     library.TF_Dim.argtypes = [pointer, number]
     return library

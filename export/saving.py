@@ -20,7 +20,7 @@ from export import card
 from tf_reid.config import ConfigError
 from tf_reid.embedder import SEARCHING
 from tf_reid.runs import write_text
-from tf_reid.servable import digest, servables
+from tf_reid.servable import ImageServable, digest, servables
 
 OF_THE_RUN = ("config.yaml", "metrics.json", "data.json", "environment.json")
 WARM_UP_BATCHES = (1, 8)
@@ -77,6 +77,18 @@ def add_search(chosen: Chosen, place: Path, top: int):
     chosen.servables[role].search_in(*gallery.everything(), top)
 
 
+def maker_of_images(run):
+    """What makes images as the run's method does.
+
+    Raises:
+        ConfigError: it makes none.
+    """
+    made = run.model.image_maker()
+    if made is None:
+        raise ConfigError(f"--images: {run.config.method['name']}, as it was trained, makes no image.")
+    return ImageServable(*made, run.config.data.image_size)
+
+
 def names_of(chosen: Chosen, name: str) -> dict[str, str]:
     """Role -> name of the served model."""
     return {role: name if len(chosen.servables) == 1 else f"{name}_{role}" for role in chosen.servables}
@@ -90,13 +102,7 @@ def next_version(to: Path, names) -> int:
 
 def write(folder: Path, role: str, chosen: Chosen, run, run_folder: Path):
     """Save the encoder of a role into a folder that is not there yet, whose parent has the model's name."""
-    extra, name, servable = folder / "assets.extra", folder.parent.name, chosen.servables[role]
-    tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
-    extra.mkdir()
-    write_warm_up(extra / "tf_serving_warmup_requests", name, servable)
-    for file in OF_THE_RUN:
-        if (run_folder / file).exists():
-            shutil.copy(run_folder / file, extra / file)
+    servable = chosen.servables[role]
     about = {
         "digest": chosen.digest,
         "role": role,
@@ -106,8 +112,31 @@ def write(folder: Path, role: str, chosen: Chosen, run, run_folder: Path):
         "image_size": list(servable.image_size),
         "width": servable.width,
     }
+    described = card.text(run, run_folder, folder.parent.name, servable, chosen.representation, chosen.digest)
+    _write(folder, servable, about, described, run_folder)
+
+
+def write_images(folder: Path, servable, run, run_folder: Path):
+    """The same, of what makes images."""
+    about = {
+        "makes": "images",
+        "of": list(servable.names),
+        "method": run.config.method["name"],
+        "image_size": list(servable.image_size),
+    }
+    _write(folder, servable, about, card.of_images(run, folder.parent.name, servable), run_folder)
+
+
+def _write(folder, servable, about, described, run_folder):
+    extra = folder / "assets.extra"
+    tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
+    extra.mkdir()
+    write_warm_up(extra / "tf_serving_warmup_requests", folder.parent.name, servable)
+    for file in OF_THE_RUN:
+        if (run_folder / file).exists():
+            shutil.copy(run_folder / file, extra / file)
     write_text(extra / "model.json", json.dumps(about, indent=2) + "\n")
-    write_text(extra / "README.md", card.text(run, run_folder, name, servable, chosen.representation, chosen.digest))
+    write_text(extra / "README.md", described)
 
 
 def write_warm_up(path, name, servable):
@@ -118,22 +147,23 @@ def write_warm_up(path, name, servable):
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
     with tf.io.TFRecordWriter(str(path)) as records:
-        for signature, name_of_input, values in warm_up_requests(servable):
+        for signature, inputs in warm_up_requests(servable):
             spec = model_pb2.ModelSpec(name=name, signature_name=signature)
             request = predict_pb2.PredictRequest(model_spec=spec)
-            request.inputs[name_of_input].CopyFrom(tf.make_tensor_proto(values))
+            for key, values in inputs.items():
+                request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
             log = prediction_log_pb2.PredictLog(request=request)
             records.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
 
 
 def warm_up_requests(servable):
-    """Yield (endpoint, name of its input, values: uint8 [B, H, W, 3] or a list of bytes)."""
+    """Yield (endpoint, name of an input -> values: uint8 [B, H, W, 3] or a list of bytes)."""
     height, width = servable.image_size
     drawn = [np.full((height, width, 3), 16 + 24 * shade, np.uint8) for shade in range(max(WARM_UP_BATCHES))]
     for image in drawn:
         image[: height // 2] = 255 - image[: height // 2]
     encoded = [cv2.imencode(".jpg", image)[1].tobytes() for image in drawn]
     for signature, function in servable.signatures().items():
-        (spec,) = function.input_signature
         for count in WARM_UP_BATCHES:
-            yield signature, spec.name, encoded[:count] if spec.dtype == tf.string else np.stack(drawn[:count])
+            values = {tf.string: encoded[:count], tf.uint8: np.stack(drawn[:count])}
+            yield signature, {spec.name: values[spec.dtype] for spec in function.input_signature}

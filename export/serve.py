@@ -199,10 +199,8 @@ class Server:
             body = _parsed(await self._read(request))
             endpoint = body.get("signature_name") or "serving_default"
             by_rows = "instances" in body
-            if endpoint not in model.endpoints:
-                raise Refused("NOT_FOUND", f"There is no endpoint {endpoint!r}, but {', '.join(model.endpoints)}.")
-            inputs = _inputs(body, next(iter(model.endpoints[endpoint].structured_input_signature[1])))
-            found = {name: values.tolist() for name, values in (await self._answer(model, endpoint, inputs)).items()}
+            inputs = _inputs(body, next(iter(self.models.inputs_of(model, endpoint))))
+            found = {name: _plain(values) for name, values in (await self._answer(model, endpoint, inputs)).items()}
             alone = next(iter(found.values())) if len(found) == 1 else None
             if not by_rows:
                 return {"outputs": alone if alone is not None else found}
@@ -346,6 +344,13 @@ def _decoded(name, values):
             "INVALID_ARGUMENT", f'{name} must be a list of {{"b64": ...}}, or of images of numbers from 0 to 255.'
         )
     return array.astype(np.uint8)
+
+
+def _plain(values):
+    """An array as JSON can say it."""
+    if values.dtype == object:
+        return [{"b64": base64.b64encode(value).decode()} for value in values.ravel()]
+    return values.tolist()
 
 
 def _error(refused):

@@ -75,8 +75,8 @@ class Served:
             raise Refused("NOT_FOUND", f"Model {name} has no version {version} here, but {there}.")
         return self.versions[name][version]
 
-    def check(self, model: Loaded, endpoint: str, inputs: dict):
-        """The values of a request's one input: a list of bytes, or uint8 [B, H, W, 3].
+    def check(self, model: Loaded, endpoint: str, inputs: dict) -> dict:
+        """A request's inputs: name -> a list of bytes, or uint8 [B, H, W, 3].
 
         Args:
             inputs: name -> a list of bytes or an array, as the client sent them.
@@ -84,17 +84,30 @@ class Served:
         Raises:
             Refused: NOT_FOUND or INVALID_ARGUMENT, by what is wrong.
         """
+        specs = self.inputs_of(model, endpoint)
+        if set(inputs) != set(specs):
+            asked = " and ".join(map(repr, specs))
+            sent = ", ".join(map(repr, inputs)) or "nothing"
+            raise Refused("INVALID_ARGUMENT", f"{endpoint or 'serving_default'} takes {asked}, not {sent}.")
+        counts = {len(values) for values in inputs.values()}
+        if len(counts) > 1:
+            raise Refused("INVALID_ARGUMENT", f"{', '.join(inputs)} must hold as many images each.")
+        if not 1 <= max(counts) <= self.limits.images:
+            raise Refused("INVALID_ARGUMENT", f"A request holds 1 to {self.limits.images} images, not {max(counts)}.")
+        return {name: self._checked(name, inputs[name], spec) for name, spec in specs.items()}
+
+    def inputs_of(self, model: Loaded, endpoint: str) -> dict:
+        """Name of an input of an endpoint -> its specification.
+
+        Raises:
+            Refused: NOT_FOUND, there is no such endpoint.
+        """
         endpoint = endpoint or "serving_default"
         if endpoint not in model.endpoints:
             raise Refused("NOT_FOUND", f"There is no endpoint {endpoint!r}, but {', '.join(model.endpoints)}.")
-        ((name, spec),) = model.endpoints[endpoint].structured_input_signature[1].items()
-        if set(inputs) != {name}:
-            raise Refused(
-                "INVALID_ARGUMENT", f"{endpoint} takes {name!r}, not {', '.join(map(repr, inputs)) or 'nothing'}."
-            )
-        values = inputs[name]
-        if not 1 <= len(values) <= self.limits.images:
-            raise Refused("INVALID_ARGUMENT", f"A request holds 1 to {self.limits.images} images, not {len(values)}.")
+        return model.endpoints[endpoint].structured_input_signature[1]
+
+    def _checked(self, name, values, spec):
         if spec.dtype == tf.string:
             if isinstance(values, np.ndarray) or not all(isinstance(value, bytes) for value in values):
                 raise Refused("INVALID_ARGUMENT", f"{name} must be a list of bytes.")
@@ -127,20 +140,21 @@ class Served:
 
 
 def _run(function, requests) -> list:
-    ((name, spec),) = function.structured_input_signature[1].items()
-    if spec.dtype == tf.string:
-        joined = tf.constant([value for values in requests for value in values])
-    else:
-        joined = tf.constant(np.concatenate(requests))
+    counts = [len(next(iter(request.values()))) for request in requests]
     try:
-        made = {key: value.numpy() for key, value in function(**{name: joined}).items()}
+        made = function(**{name: _joined([request[name] for request in requests]) for name in requests[0]})
     except tf.errors.InvalidArgumentError as error:
         if len(requests) > 1:
-            return [answer for values in requests for answer in _run(function, [values])]
+            return [answer for request in requests for answer in _run(function, [request])]
         return [Refused("INVALID_ARGUMENT", f"An image cannot be decoded: {_plain(error)}")]
-    ends = np.cumsum([len(values) for values in requests])[:-1]
-    parts = {key: np.split(value, ends) for key, value in made.items()}
+    parts = {key: np.split(value.numpy(), np.cumsum(counts)[:-1]) for key, value in made.items()}
     return [{key: parts[key][number] for key in parts} for number in range(len(requests))]
+
+
+def _joined(parts):
+    if isinstance(parts[0], list):
+        return tf.constant([value for values in parts for value in values])
+    return tf.constant(np.concatenate(parts))
 
 
 def _plain(error):

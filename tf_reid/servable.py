@@ -46,9 +46,8 @@ class Servable(tf.Module):
             return tf.math.l2_normalize(found, axis=-1) if unit else found
 
         pixels = tf.TensorSpec((None, *self.image_size, 3), tf.uint8, name="images")
-        traced = tf.function(embedded, input_signature=[pixels]).get_concrete_function()
-        self.embedded = convert_variables_to_constants_v2(traced)
-        self.width = int(traced.structured_outputs.shape[-1])
+        self.embedded = _frozen(embedded, [pixels])
+        self.width = int(self.embedded.outputs[0].shape[-1])
         self.from_pixels = tf.function(self._from_pixels, input_signature=[pixels])
         encoded = tf.TensorSpec((None,), tf.string, name="image_bytes")
         self.from_bytes = tf.function(self._from_bytes, input_signature=[encoded])
@@ -96,6 +95,45 @@ class Servable(tf.Module):
         """Endpoint -> function, of a SavedModel."""
         found = {"serving_default": self.from_bytes, "tensor": self.from_pixels}
         return found | ({"search": self.search} if hasattr(self, "search") else {})
+
+
+class ImageServable(tf.Module):
+    """Images -> an image made of them, as a method makes it.
+
+    Args:
+        names: of the images that one is made of. make: a function of so many float32 [B, H, W, 3] in [-1, 1].
+    """
+
+    def __init__(self, names: tuple[str, ...], make, image_size):
+        super().__init__(name="image_servable")
+        self.names, self.make, self.image_size = names, make, tuple(image_size)
+
+        def made(*images):
+            scaled = (make(*map(data.as_seen, images)) + 1.0) * 127.5
+            return tf.cast(tf.clip_by_value(tf.round(scaled), 0.0, 255.0), tf.uint8)
+
+        pixels = [tf.TensorSpec((None, *self.image_size, 3), tf.uint8, name=name) for name in names]
+        self.made = _frozen(made, pixels)
+        self.from_pixels = tf.function(self._from_pixels, input_signature=pixels)
+        encoded = [tf.TensorSpec((None,), tf.string, name=f"{name}_bytes") for name in names]
+        self.from_bytes = tf.function(self._from_bytes, input_signature=encoded)
+
+    def _from_pixels(self, *images):
+        return {"images": tf.ensure_shape(self.made(*images)[0], (None, *self.image_size, 3))}
+
+    def _from_bytes(self, *encoded):
+        image = tf.TensorSpec((*self.image_size, 3), tf.uint8)
+        decode = data.decoder(self.image_size)
+        made = self._from_pixels(*(tf.map_fn(decode, part, fn_output_signature=image) for part in encoded))["images"]
+        return {"image_bytes": tf.map_fn(tf.io.encode_png, made, fn_output_signature=tf.string)}
+
+    def signatures(self) -> dict:
+        return {"serving_default": self.from_bytes, "tensor": self.from_pixels}
+
+
+def _frozen(function, signature):
+    """A function of constants alone."""
+    return convert_variables_to_constants_v2(tf.function(function, input_signature=signature).get_concrete_function())
 
 
 def servables(encoders: dict, config: Config) -> dict[str, Servable]:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
@@ -16,7 +17,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from export import __main__ as command
 from export import deployment, proof, saving
 from tf_reid import config as configuration
-from tf_reid import evaluation
+from tf_reid import data, evaluation
 from tf_reid.config import ConfigError
 from tf_reid.gallery import Gallery, Record
 
@@ -94,6 +95,27 @@ def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_pa
     Gallery(tmp_path / "other", about | {"digest": "another"})
     with pytest.raises(ConfigError, match="was built by model another"):
         command.main([*line, "--gallery", str(tmp_path / "other")])
+
+
+@pytest.mark.parametrize(("name", "parts"), [("dgnet", ["appearance", "structure"]), ("simpgan", ["target"])])
+def test_what_makes_images_becomes_a_model_too(opened, name, parts):
+    line = opened(name)
+    found = command.main([*line, "--images"])
+    assert set(found) == {"my_run", "my_run_images"}
+    about = json.loads((found["my_run_images"] / "assets.extra" / "model.json").read_text())
+    assert about["of"] == parts and about["makes"] == "images"
+    made = tf.saved_model.load(str(found["my_run_images"])).signatures["serving_default"]
+    image = made(**{f"{part}_bytes": tf.constant(RECORDS.images[:2].tolist()) for part in parts})["image_bytes"]
+    pixels = np.stack([tf.io.decode_png(one) for one in image.numpy()])
+    model = evaluation.open_trained(None).model
+    images = data.all_images(RECORDS.take(slice(2)), SIZE)
+    expected = data.to_uint8(model.image_maker()[1](*([tf.constant(images)] * len(parts))))
+    np.testing.assert_allclose(pixels.astype(int), expected, atol=1)
+
+
+def test_a_method_that_makes_no_image_says_so(opened):
+    with pytest.raises(ConfigError, match=r"--images: identity, as it was trained, makes no image"):
+        command.main([*opened("identity"), "--images"])
 
 
 def test_what_fails_its_proof_gets_no_version(opened, tmp_path, monkeypatch):

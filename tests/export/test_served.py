@@ -12,7 +12,7 @@ from PIL import Image
 from export import deployment
 from export.served import Limits, Refused, Served
 from tf_reid.config import ConfigError
-from tf_reid.servable import Servable
+from tf_reid.servable import ImageServable, Servable
 
 GOOD = make_records([1, 1, 2, 2], [1, 2, 1, 2], size=(40, 30)).images.tolist()
 LIMITS = Limits(image_bytes=20_000, pixels=10_000, images=3)
@@ -94,7 +94,12 @@ def test_pixels_must_be_of_the_models_size_and_type(served, images):
 def test_requests_are_answered_together_each_with_its_own(served):
     one, two = served.find("reid", 1), served.find("reid", 2)
     pixels = np.zeros((2, *SIZE, 3), np.uint8)
-    asked = [(one, "", GOOD[:1]), (two, "", GOOD[:2]), (one, "serving_default", GOOD[1:4]), (one, "tensor", pixels)]
+    asked = [
+        (one, "", {"image_bytes": GOOD[:1]}),
+        (two, "", {"image_bytes": GOOD[:2]}),
+        (one, "serving_default", {"image_bytes": GOOD[1:4]}),
+        (one, "tensor", {"images": pixels}),
+    ]
     answers = served.answer(asked)
     assert [len(answer["embedding"]) for answer in answers] == [1, 2, 3, 2]
     for (model, endpoint, values), answer in zip(asked, answers, strict=True):
@@ -113,8 +118,31 @@ def test_a_bad_image_takes_nobody_elses_answer(served):
     assert isinstance(bad, Refused) and bad.code == "INVALID_ARGUMENT" and "cannot be decoded: jpeg" in str(bad)
     for answer, values in ((good, GOOD[0]), (other, GOOD[1])):
         np.testing.assert_allclose(
-            answer["embedding"], served.answer([(model, "", [values])])[0]["embedding"], atol=1e-5
+            answer["embedding"], served.answer([(model, "", {"image_bytes": [values]})])[0]["embedding"], atol=1e-5
         )
+
+
+def test_images_are_made_of_several(tmp_path):
+    servable = ImageServable(("first", "second"), lambda first, second: 0.5 * (first + second), SIZE)
+    tf.saved_model.save(servable, str(tmp_path / "mean" / "1"), signatures=servable.signatures())
+    deployment.write(tmp_path)
+    served = Served(tmp_path)
+    model = served.find("mean")
+    dark, light = (np.full((1, *SIZE, 3), value, np.uint8) for value in (10, 30))
+    asked = served.check(model, "tensor", {"first": dark, "second": light})
+    assert (served.answer([(model, "tensor", asked)])[0]["images"] == 20).all()
+    asked = served.check(model, "", {"first_bytes": GOOD[:2], "second_bytes": GOOD[1:3]})
+    made = served.answer([(model, "", asked), (model, "", asked)])[1]["image_bytes"]
+    truth = [np.asarray(tf.io.decode_image(image), np.float32) for image in GOOD[:3]]
+    found = tf.io.decode_png(made[1]).numpy()
+    expected = [tf.image.resize(image, SIZE, antialias=True).numpy().round() for image in truth]
+    np.testing.assert_allclose(found, (expected[1] + expected[2]) / 2, atol=1.01)
+    for inputs, said in (
+        ({"first_bytes": GOOD[:2]}, "takes 'first_bytes' and 'second_bytes', not 'first_bytes'"),
+        ({"first_bytes": GOOD[:2], "second_bytes": GOOD[:1]}, "must hold as many images each"),
+    ):
+        with pytest.raises(Refused, match=said):
+            served.check(model, "", inputs)
 
 
 def test_a_folder_without_models_or_with_one_missing_is_told(tmp_path, folder):

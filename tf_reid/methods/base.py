@@ -144,6 +144,13 @@ class ReIDModel(keras.Model):
         """Name -> model from images of the probe's view to what they would be in the gallery's, if it makes such."""
         return {}
 
+    def image_maker(self) -> tuple[tuple[str, ...], Callable] | None:
+        """Names of images, and a function of so many [B, H, W, 3] in [-1, 1] to one made of them; None: there is none.
+
+        What is served where images are asked for.
+        """
+        return None
+
     def pages(self) -> dict[str, Callable[[Shown, Shown], Page]]:
         """Name -> what makes a page to look at of what the method makes of images; empty where it makes none.
 

@@ -251,6 +251,9 @@ class CrossGAN(ReIDModel):
             found["searched"] = keras.Model(pixels, Transform(self, self.search_steps, self.search_rate)(pixels))
         return found
 
+    def image_maker(self):
+        return ("view_1",), self.across()["encoded"]
+
     def generated(self, batch):
         first, second = _views(batch)
         free = self._of_prior(first)

@@ -383,6 +383,9 @@ class DGNet(ReIDModel):
         """Images in [-1, 1] -> those that have the appearance of the one and the structure of the other."""
         return self.drawn_image(self.E_a(of_appearance)[0], self.E_s(to_imagenet(of_structure)))
 
+    def image_maker(self):
+        return ("appearance", "structure"), self.composed
+
     def drawn_image(self, appearance, structure):
         """Codes -> images in [-1, 1]."""
         return tf.clip_by_value(from_imagenet(self.G([appearance, structure])), -1.0, 1.0)

@@ -198,6 +198,9 @@ class SimPGAN(ReIDModel):
         images = keras.Input((*self.image_size, 3))
         return {"image": keras.Model(images, maps(self.F(images)))}
 
+    def image_maker(self):
+        return None if self.steps_of_stage.get("translation") == 0 else (("target",), self.F)
+
     def pages(self):
         return {} if self.steps_of_stage.get("translation") == 0 else {"translation": self.translation_page}
 
