@@ -8,8 +8,8 @@ import argparse
 import asyncio
 import base64
 import binascii
-import ipaddress
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -29,11 +29,13 @@ from ray import serve
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
 from export.served import Limits, Refused, Served
+from tf_reid.loopback import is_loopback
 
 SERVICERS = [
     "tensorflow_serving.apis.prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server",
     "tensorflow_serving.apis.model_service_pb2_grpc.add_ModelServiceServicer_to_server",
 ]
+MOST_NUMBERS = 2**28
 HTTP_CODES = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "PERMISSION_DENIED": 403, "UNIMPLEMENTED": 501}
 rest = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -88,7 +90,7 @@ def start(args):
         ray_actor_options={"num_cpus": 0},  # not a reservation: TensorFlow takes the cores it finds
     )
     # Ray's gRPC port cannot be bound to one address, so others are turned away by where they come from.
-    local_only = ipaddress.ip_address(args.host).is_loopback
+    local_only = is_loopback(args.host)
     bound = deployment.bind(str(args.folder.resolve()), tuple(limits), args.batch, args.wait / 1000.0, local_only)
     serve.run(bound, name="tf_reid", route_prefix="/")
 
@@ -246,9 +248,7 @@ def _is_local(peer):
     kind, _, rest_of_it = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return kind == "unix"
-    address = ipaddress.ip_address(rest_of_it.rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]"))
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
+    return is_loopback(rest_of_it.rpartition(":")[0].replace("%5B", "").replace("%5D", ""))
 
 
 def _values(name, proto):
@@ -257,6 +257,10 @@ def _values(name, proto):
         if len(proto.tensor_shape.dim) != 1 or proto.tensor_shape.dim[0].size != len(proto.string_val):
             raise Refused("INVALID_ARGUMENT", f"{name} must be a list of bytes, of one dimension.")
         return list(proto.string_val)
+    # A shape alone, without as many numbers, would be filled up with the last one.
+    sizes = [dimension.size for dimension in proto.tensor_shape.dim]
+    if min(sizes, default=1) < 0 or math.prod(sizes) > MOST_NUMBERS:
+        raise Refused("INVALID_ARGUMENT", f"{name} has the shape {sizes}; {MOST_NUMBERS} numbers are allowed.")
     try:
         return tf.make_ndarray(proto)
     except (ValueError, TypeError) as error:

@@ -1,7 +1,6 @@
 """A web page to search a gallery by dropping a crop on it, and the interface that the page uses."""
 
 import hmac
-import ipaddress
 import secrets
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tf_reid.config import ConfigError
 from tf_reid.crops import seconds
 from tf_reid.embedder import SEARCHING
 from tf_reid.gallery import Filters
+from tf_reid.loopback import is_loopback
 
 PAGE = Path(__file__).with_name("search_page.html")
 MOST_MATCHES = 50
@@ -84,7 +84,7 @@ def run(gallery, embedder, read, host, port, token):
     Raises:
         ConfigError: others could reach it and there is no token.
     """
-    local = host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    local = is_loopback(host)
     if not local and not token:
         raise ConfigError(
             f"--host {host} lets others reach the gallery: give a --token (or TF_REID_TOKEN) that they have to know, "
@@ -120,11 +120,3 @@ async def _body(request):
         if len(content) > uploads.MOST_BYTES:
             raise Refused(413, f"The image is larger than {uploads.MOST_BYTES} bytes.")
     return bytes(content)
-
-
-def _is_address(host):
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -108,6 +108,10 @@ def test_the_stub_of_tensorflow_serving_is_answered(server):
         with pytest.raises(grpc.RpcError) as error:
             stub.Predict(bad, timeout=60)
         assert error.value.code().name == code, error.value.details()
+    bad.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(np.uint8([1])))
+    bad.inputs["image_bytes"].tensor_shape.dim[0].size = 2**40
+    with pytest.raises(grpc.RpcError, match="numbers are allowed"):
+        stub.Predict(bad, timeout=60)
     assert stub.Predict(request, timeout=60).outputs  # none of it harmed the server
 
 
