@@ -57,7 +57,7 @@ def test_a_model_called_twice_is_folded_once():
 def test_what_is_read_elsewhere_or_has_an_activation_is_left():
     images = keras.Input((*SIZE, 3))
     x = layers.Conv2D(4, 3)(images)
-    twice = layers.Add()([x, layers.BatchNormalization()(x)])
+    twice = x + layers.BatchNormalization()(x)
     active = layers.BatchNormalization()(layers.Conv2D(4, 3, activation="relu")(twice))
     pooled = layers.BatchNormalization()(layers.AveragePooling2D(2)(active))
     compare(keras.Model(images, layers.Flatten()(pooled)), 0, 3)

@@ -82,7 +82,7 @@ def test_a_person_and_a_path_can_be_removed(built, folder, capsys):
     assert search.main(["remove", *built, "--person", "03"]) == 3
     assert search.main(["remove", *built, str(folder / "04_c1_2026-11-21T10.png")]) == 1
     assert search.main(["stats", *built])["images"] == 26
-    with pytest.raises(ConfigError, match="remove needs paths, or --person"):
+    with pytest.raises(ConfigError, match="remove needs paths, --person or --until"):
         search.main(["remove", *built])
 
 
@@ -135,7 +135,7 @@ def test_a_table_says_what_names_do_not(tmp_path, folder):
     [
         ("crops", "(", "is no regular expression"),
         ("crops", "nothing", "does not fit"),
-        ("run:gallery", None, "needs --run"),
+        ("run:gallery", None, "images of a run need a gallery built with --run"),
     ],
 )
 def test_what_cannot_be_read_is_told(tmp_path, folder, asked, pattern, said):

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import functools
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tf_reid.config import ConfigError
 from tf_reid.gallery import Record
 from tfds_builders.sources import IMAGE_SUFFIXES
 
+EARLIEST, LATEST = 1e8, 7.26e9  # seconds since 1970
 OF_A_RUN = "run:"  # before the name of a split, or of a file, of the data set that a run is scored on
 
 
@@ -100,13 +102,18 @@ def seconds(text: str) -> float:
     """A time as people write it, 2026-11-22T14:05 (UTC unless it says otherwise), or as seconds since 1970.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or before 1973 or after 2200, as milliseconds would be.
     """
     try:
-        return float(text)
+        found = float(text)
     except ValueError:
+        found = math.nan
+    if not EARLIEST <= found <= LATEST:  # 20261122 is a date, not a second of 1970
         time = datetime.datetime.fromisoformat(text)
-    return (time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)).timestamp()
+        found = (time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)).timestamp()
+    if not EARLIEST <= found <= LATEST:
+        raise ValueError(f"the time {text!r} is before 1973 or after 2200")
+    return found
 
 
 def _described(path, expression):
@@ -125,14 +132,14 @@ def _known(path, values, where):
             found["time"] = seconds(found["time"])
         except ValueError:
             raise ConfigError(
-                f"{where}: the time {found['time']!r} of {path} is none; write 2026-11-22T14:05."
+                f"{where}: the time {found['time']!r} of {path} is none; write 2026-11-22T14:05 or seconds since 1970."
             ) from None
     return Record(str(path.resolve()), **found)
 
 
 def _of_run(name, run) -> Iterator[Crop]:
-    if run is None:
-        raise ConfigError(f"{OF_A_RUN}{name} needs --run, which says whose images these are.")
+    if run is None or not (run / "config.yaml").exists() or (run / "saved_model.pb").exists():
+        raise ConfigError(f"{OF_A_RUN}{name}: images of a run need a gallery built with --run, or --run itself.")
     crops = _by_file(run)
     if name in crops:
         return [crops[name]]

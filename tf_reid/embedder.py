@@ -90,6 +90,8 @@ def of_model(folder: Path) -> Embedder:
     if not path.exists():
         raise ConfigError(f"{folder} is no exported model (no {path}); make one with python -m export.")
     about = json.loads(path.read_text())
+    if "role" not in about:
+        raise ConfigError(f"{folder} makes images and embeds none; name the model without _images.")
     loaded = tf.saved_model.load(str(place))
     function = loaded.signatures["serving_default"]
     function._owner = loaded  # a signature alone does not keep its model alive

@@ -49,19 +49,17 @@ def _follows(model) -> dict:
     """id of a convolution or dense layer -> the batch normalisation that alone sees its output."""
     found = {}
     for part in _parts(model):
-        # Keras names a tensor by the layer that made it, so a layer that was called twice has no one output.
-        readers = {}
-        for layer in part.layers:
-            for seen in _tensors(layer, "input"):
-                readers.setdefault(id(seen), []).append(layer)
+        readers = {}  # of each tensor, layers and operations; one that is called twice reads at each of its nodes
+        for operation in getattr(part, "operations", part.layers):  # a Sequential has layers alone
+            for node in operation._inbound_nodes:
+                for seen in node.input_tensors:
+                    readers.setdefault(id(seen), []).append(operation)
         kept = {id(tensor) for tensor in part.outputs}
         for layer in part.layers:
             if not isinstance(layer, layers.Conv2D | layers.Dense) or layer.activation is not keras.activations.linear:
                 continue
-            made = _tensors(layer, "output")
-            if len(made) != 1 or id(made[0]) in kept:
-                continue
-            seen_by = readers.get(id(made[0]), [])
+            made = [tensor for node in layer._inbound_nodes for tensor in node.output_tensors]
+            seen_by = readers.get(id(made[0]), []) if len(made) == 1 and id(made[0]) not in kept else []
             if len(seen_by) == 1 and isinstance(seen_by[0], layers.BatchNormalization):
                 found[id(layer)] = seen_by[0]
     return found
@@ -73,13 +71,6 @@ def _parts(model):
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _parts(layer)
-
-
-def _tensors(layer, side):
-    try:
-        return keras.tree.flatten(getattr(layer, side))
-    except (AttributeError, ValueError):  # called several times, or never
-        return []
 
 
 def _with_norm(layer, norm):

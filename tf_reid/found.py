@@ -55,18 +55,17 @@ def when(time) -> str:
 
 def as_png(queries, found, read_query, read) -> np.ndarray:
     """uint8 [H, W, 3]; framed green where within the calibrated distance, else red."""
-    most = max(map(len, found))
+    most = max(map(len, found), default=0)
     if not most:
         raise ValueError("Nothing was found, so there is nothing to draw.")
-    kept = [(path, matches) for path, matches in zip(queries, found, strict=True) if len(matches) == most]
     tiles, order, right, captions = [], [], [], []
-    for _, matches in kept:
+    for matches in found:
         order.append([len(tiles) + k for k in range(most)])
-        tiles += [_pixels(read(m.record.path)) for m in matches]
-        right.append([m.within is not False for m in matches])
-        captions.append([_caption(m, rank, "\n") for rank, m in enumerate(matches, 1)])
-    query = np.stack([_pixels(read_query(path)) for path, _ in kept])
-    titles = [path.rsplit("/", 1)[-1][-24:] for path, _ in kept]
+        tiles += [_pixels(read(m.record.path)) for m in matches] + [_pixels(None)] * (most - len(matches))
+        right.append([m.within is not False for m in matches] + [False] * (most - len(matches)))
+        captions.append([_caption(m, rank, "\n") for rank, m in enumerate(matches, 1)] + [""] * (most - len(matches)))
+    query = np.stack([_pixels(read_query(path)) for path in queries])
+    titles = [path.rsplit("/", 1)[-1][-24:] for path in queries]
     return pictures.rank_list(query, np.stack(tiles), np.array(order), np.array(right), titles, captions)
 
 
@@ -104,7 +103,7 @@ figure.yes img{border-color:#2a9d3a} figure.query img{border-color:#2f6fdb}
 
 def thumbnail(content: bytes | None) -> str | None:
     """A JPEG of bounded size as a data URI; None where there is no image to show."""
-    if content is None:
+    if not content:
         return None
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
@@ -129,7 +128,7 @@ def _caption(match, rank, between):
 
 
 def _pixels(content):
-    image = None if content is None else cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     if image is None:
         return np.full((SHOWN_HEIGHT, SHOWN_HEIGHT // 2, 3), 230, np.uint8)
     return cv2.resize(image, (SHOWN_HEIGHT // 2, SHOWN_HEIGHT), interpolation=cv2.INTER_AREA)[..., ::-1]

@@ -14,6 +14,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +28,9 @@ FLAT_UP_TO = 200_000  # images; above, HNSW
 LINKS, BUILD_BREADTH, SEARCH_BREADTH = 32, 200, 128  # of HNSW
 REBUILT_AT = 0.1  # the part of the gallery that may be missing from the index, or gone from the gallery
 FEW = 20_000  # images left by filters that are compared one by one rather than by HNSW
+WIDEST_SEARCH = 8192
 CALIBRATED_ON = 1000
+ABANDONED = 24 * 3600  # seconds without a write after which a half-written index is nobody's any more
 
 
 class Record(NamedTuple):
@@ -76,10 +79,13 @@ class Gallery:
         self.database = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
         try:
             self.database.execute("PRAGMA journal_mode=WAL")
+            self.database.execute("PRAGMA secure_delete=ON")
             self._create(about)
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"{path} cannot be read as a gallery: {error}.") from None
         self.about = self._about()
+        if not self.about:
+            raise ConfigError(f"The gallery in {folder} was never begun; make it with python -m tf_reid.search build.")
         check_same_model(self.about, about, folder)
         self.revision, self.index, self.covered = None, None, 0
 
@@ -94,8 +100,15 @@ class Gallery:
                 self._write_about({**about, "revision": 0})
 
     @contextlib.contextmanager
-    def _transaction(self):
-        self.database.execute("BEGIN IMMEDIATE")
+    def _snapshot(self):
+        """Inside, one state of the gallery is read, whatever others write meanwhile."""
+        with self.lock, self._transaction("DEFERRED"):
+            self._refresh()
+            yield
+
+    @contextlib.contextmanager
+    def _transaction(self, kind="IMMEDIATE"):
+        self.database.execute(f"BEGIN {kind}")
         try:
             yield
         except BaseException:
@@ -143,38 +156,50 @@ class Gallery:
             self._changed()
             return len(self) - before
 
-    def remove(self, paths: Sequence[str] = (), person: str | None = None) -> int:
-        """Remove images by their paths, or all of a person. Returns how many there were."""
-        with self.lock, self._transaction():
-            before = len(self)
-            self.database.executemany("DELETE FROM images WHERE path = ?", [(path,) for path in paths])
-            if person is not None:
-                self.database.execute("DELETE FROM images WHERE person = ?", (person,))
-            self._changed()
-            return before - len(self)
+    def remove(self, paths: Sequence[str] = (), person: str | None = None, until: float | None = None) -> int:
+        """Remove images by their paths, all of a person, or all up to a time. Returns how many there were.
+
+        Nothing of them stays in the database's files; the index forgets them with `lay_out(always=True)`.
+        """
+        with self.lock:
+            with self._transaction():
+                before = len(self)
+                self.database.executemany("DELETE FROM images WHERE path = ?", [(path,) for path in paths])
+                if person is not None:
+                    self.database.execute("DELETE FROM images WHERE person = ?", (person,))
+                if until is not None:
+                    self.database.execute("DELETE FROM images WHERE time <= ?", (until,))
+                self._changed()
+                removed = before - len(self)
+            self.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return removed
 
     def lay_out(self, always=False):
         """Write the index anew where too much is missing from it, or gone."""
-        with self.lock:
-            self._refresh()
+        with self._snapshot():
             indexed = self.index.ntotal if self.index is not None else 0
             missing = int((self.ids > self.covered).sum())
             stale = missing + indexed - (len(self.ids) - missing)
-            if not len(self.ids) or (not always and indexed and stale <= REBUILT_AT * len(self.ids)):
+            if not always and indexed and stale <= REBUILT_AT * len(self.ids):
                 return
-            last = int(self.ids[-1])
-            name = f"index_{last}_{os.getpid()}.faiss"
-            beside = self.folder / f".{name}"
-            faiss.write_index(self._built(last), str(beside))
-            os.replace(beside, self.folder / name)
-            with self._transaction():
-                old = self._about().get("index")
-                self._write_about({"index": {"file": name, "covered": last}})
-                self._changed()
-            if old and old["file"] != name:
-                (self.folder / old["file"]).unlink(missing_ok=True)
+            placed = None
+            if len(self.ids):
+                last = int(self.ids[-1])
+                placed = {"file": f"index_{last}_{os.getpid()}_{self.revision}.faiss", "covered": last}
+                beside = self.folder / f".{placed['file']}"
+                faiss.write_index(self._built(), str(beside))
+                os.replace(beside, self.folder / placed["file"])
+        with self.lock, self._transaction():
+            old = self._about().get("index")
+            self._write_about({"index": placed})
+            self._changed()
+        if old and old != placed:
+            (self.folder / old["file"]).unlink(missing_ok=True)
+        for path in self.folder.glob("*index_*"):  # what killed processes left
+            if (placed is None or path.name != placed["file"]) and time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink(missing_ok=True)
 
-    def _built(self, last):
+    def _built(self):
         width, kind = self.about["width"], self._metric()
         if len(self.ids) <= FLAT_UP_TO:
             inner = faiss.IndexFlat(width, kind)
@@ -200,7 +225,9 @@ class Gallery:
         self.cameras = np.array([row[1] if row[1] is not None else "" for row in rows], dtype=str)
         self.times = np.array([row[2] if row[2] is not None else np.nan for row in rows], np.float64)
         placed = about.get("index")
-        if placed and (self.index is None or placed != self.about.get("index")):
+        if not placed:
+            self.index, self.covered = None, 0
+        elif self.index is None or placed != self.about.get("index"):
             try:
                 self.index, self.covered = faiss.read_index(str(self.folder / placed["file"])), placed["covered"]
             except RuntimeError:  # lost, or half of it: slower, not wrong
@@ -208,10 +235,10 @@ class Gallery:
         self.about, self.revision = about, about["revision"]
 
     def _embeddings(self, ids):
+        """Of these numbers, ascending."""
         found = np.empty((len(ids), self.about["width"]), np.float32)
         if len(ids) > FEW and len(ids) == len(self.ids):
-            asked = self.database.execute("SELECT embedding FROM images ORDER BY id")
-            for row, (blob,) in enumerate(asked):
+            for row, (blob,) in enumerate(self.database.execute("SELECT embedding FROM images ORDER BY id")):
                 found[row] = np.frombuffer(blob, np.float32)
             return found
         for start in range(0, len(ids), 500):
@@ -228,8 +255,7 @@ class Gallery:
             embeddings: float32 [Q, D] of the same model. exact: compare with every image, also where HNSW would do.
         """
         queries = checked(embeddings, self.about["width"])
-        with self.lock:
-            self._refresh()
+        with self._snapshot():
             allowed = self._allowed(filters or Filters())
             indexed = allowed[allowed <= self.covered] if self.index is not None else allowed[:0]
             others = allowed[len(indexed) :]
@@ -267,7 +293,9 @@ class Gallery:
             bits = np.packbits(mask, bitorder="little")
             chosen = faiss.IDSelectorBitmap(bits)
         if self._is_hnsw():
-            asked = faiss.SearchParametersHNSW(sel=chosen, efSearch=max(SEARCH_BREADTH, 2 * top))
+            # The walk passes those that are left out too, so it has to be as much wider as they are many.
+            breadth = max(SEARCH_BREADTH, 2 * top) * self.index.ntotal // len(ids)
+            asked = faiss.SearchParametersHNSW(sel=chosen, efSearch=min(breadth, WIDEST_SEARCH))
         else:
             asked = faiss.SearchParameters(sel=chosen) if chosen is not None else None
         values, found = self.index.search(queries, min(top, len(ids)), params=asked)
@@ -307,16 +335,17 @@ class Gallery:
 
     def everything(self) -> tuple[list[str], np.ndarray]:
         """Paths and embeddings of all images."""
-        with self.lock:
-            self._refresh()
+        with self._snapshot():
             paths = [path for (path,) in self.database.execute("SELECT path FROM images ORDER BY id")]
             return paths, self._embeddings(self.ids)
 
     def with_persons(self, most) -> tuple[list[str], np.ndarray]:
         """Persons and embeddings of up to so many images whose person is known, drawn evenly."""
-        found = self.database.execute("SELECT id, person FROM images WHERE person IS NOT NULL ORDER BY id").fetchall()
-        some = np.sort(np.random.default_rng(0).permutation(len(found))[:most])
-        return [found[n][1] for n in some], self._embeddings(np.array([found[n][0] for n in some], np.int64))
+        with self._snapshot():
+            asked = "SELECT id, person FROM images WHERE person IS NOT NULL ORDER BY id"
+            found = self.database.execute(asked).fetchall()
+            some = np.sort(np.random.default_rng(0).permutation(len(found))[:most])
+            return [found[n][1] for n in some], self._embeddings(np.array([found[n][0] for n in some], np.int64))
 
     def keep_calibration(self, found: dict):
         with self.lock, self._transaction():
@@ -325,15 +354,13 @@ class Gallery:
 
     def summary(self) -> dict:
         """What a searcher has to know: how many images, which cameras, within which distance a match counts."""
-        with self.lock:
-            self._refresh()
+        with self._snapshot():
             cameras = [str(name) for name in np.unique(self.cameras) if name]
             return {"images": len(self.ids), "cameras": cameras, "nobody": self.about.get("nobody")}
 
     def stats(self) -> dict:
         """Plain values: how many images, persons, cameras, since when; the model; the index."""
-        with self.lock:
-            self._refresh()
+        with self._snapshot():
             counted = "COUNT(*), COUNT(DISTINCT person), COUNT(DISTINCT camera), MIN(time), MAX(time)"
             found = self.database.execute(f"SELECT {counted} FROM images").fetchone()
             whole = self.database.execute("PRAGMA quick_check").fetchone()[0] == "ok"
@@ -359,11 +386,15 @@ def calibrate(gallery, rate: float) -> dict | None:
     persons, embeddings = gallery.with_persons(CALIBRATED_ON)
     if len(set(persons)) < 2 or len(persons) * rate < 1:
         return None
-    nearest = []
-    for start in range(0, len(persons), 100):
-        found = gallery.search(embeddings[start : start + 100], top=64)
-        for person, matches in zip(persons[start : start + 100], found, strict=True):
-            nearest += [match.distance for match in matches if match.record.person not in (None, person)][:1]
+    waiting, nearest, top, count = np.arange(len(persons)), [], 64, len(gallery)
+    while len(waiting):  # a person with many images fills the first places, so more are asked for
+        unanswered = []
+        for part in np.array_split(waiting, -(-len(waiting) // 100)):
+            for number, matches in zip(part, gallery.search(embeddings[part], top), strict=True):
+                others = [m.distance for m in matches if m.record.person not in (None, persons[number])]
+                nearest += others[:1]
+                unanswered += [] if others or top >= count else [number]
+        waiting, top = np.array(unanswered, int), 8 * top
     found = {"rate": rate, "distance": float(np.quantile(nearest, rate)), "images": len(gallery), "asked": len(nearest)}
     gallery.keep_calibration(found)
     return found

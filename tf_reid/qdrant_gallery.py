@@ -1,5 +1,6 @@
 """The same gallery on a Qdrant server, for more images than one machine holds: qdrant://host:6333/collection."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from tf_reid.config import ConfigError
 from tf_reid.gallery import Filters, Match, Record, check_same_model, checked
 
-WRITTEN = 256  # points a request
+WRITTEN, ASKED = 256, 1000  # points a request
 INDEXED = {"camera": "keyword", "person": "keyword", "time": "float"}
 
 
@@ -28,7 +29,7 @@ class QdrantGallery:
 
     def __init__(self, client: QdrantClient, collection: str, about: dict | None = None):
         self.client, self.collection = client, collection
-        try:
+        with _told(collection):
             if not client.collection_exists(collection):
                 if about is None:
                     raise ConfigError(
@@ -36,8 +37,6 @@ class QdrantGallery:
                     )
                 self._create(about)
             self.about = client.get_collection(collection).config.metadata or {}
-        except (ApiException, ResponseHandlingException) as error:
-            raise ConfigError(f"Qdrant cannot be asked for {collection}: {error}") from None
         if "digest" not in self.about:
             raise ConfigError(f"Qdrant's collection {collection} is no gallery of this library; name another one.")
         check_same_model(self.about, about, f"Collection {collection}")
@@ -53,8 +52,12 @@ class QdrantGallery:
         return self.client.count(self.collection).count
 
     def known(self, paths: Sequence[str]) -> set[str]:
-        found = self.client.retrieve(self.collection, [_id(path) for path in paths], with_payload=["path"])
-        return {point.payload["path"] for point in found}
+        found = set()
+        for start in range(0, len(paths), ASKED):
+            ids = [_id(path) for path in paths[start : start + ASKED]]
+            with _told(self.collection):
+                found |= {p.payload["path"] for p in self.client.retrieve(self.collection, ids, with_payload=["path"])}
+        return found
 
     def add(self, records: Sequence[Record], embeddings) -> int:
         embeddings = checked(embeddings, self.about["width"], len(records))
@@ -68,15 +71,20 @@ class QdrantGallery:
         }
         fresh = list(points.values())
         for start in range(0, len(fresh), WRITTEN):
-            self.client.upsert(self.collection, fresh[start : start + WRITTEN], wait=True)
+            with _told(self.collection):
+                self.client.upsert(self.collection, fresh[start : start + WRITTEN], wait=True)
         return len(fresh)
 
-    def remove(self, paths: Sequence[str] = (), person: str | None = None) -> int:
+    def remove(self, paths: Sequence[str] = (), person: str | None = None, until: float | None = None) -> int:
         before = len(self)
-        if paths:
-            self.client.delete(self.collection, [_id(path) for path in paths])
+        parts = [[_id(path) for path in paths[start : start + ASKED]] for start in range(0, len(paths), ASKED)]
         if person is not None:
-            self.client.delete(self.collection, models.Filter(must=[_is("person", [person])]))
+            parts.append(models.Filter(must=[_is("person", [person])]))
+        if until is not None:
+            parts.append(models.Filter(must=[models.FieldCondition(key="time", range=models.Range(lte=until))]))
+        for part in parts:
+            with _told(self.collection):
+                self.client.delete(self.collection, part)
         return before - len(self)
 
     def lay_out(self, always=False):
@@ -101,7 +109,9 @@ class QdrantGallery:
             within = None if limit is None else bool(distance <= limit)
             return Match(point.id, Record(**point.payload), float(distance), within)
 
-        return [[match(p) for p in found.points] for found in self.client.query_batch_points(self.collection, asked)]
+        with _told(self.collection):
+            answers = self.client.query_batch_points(self.collection, asked)
+        return [[match(point) for point in found.points] for found in answers]
 
     def with_persons(self, most) -> tuple[list[str], np.ndarray]:
         known = models.Filter(must_not=[models.IsNullCondition(is_null=models.PayloadField(key="person"))])
@@ -138,6 +148,15 @@ def connected(place: str, about: dict | None = None) -> QdrantGallery:
         url=f"{scheme}://{parts.hostname}:{parts.port or 6333}", api_key=os.environ.get("QDRANT_API_KEY"), timeout=60
     )
     return QdrantGallery(client, collection, about)
+
+
+@contextlib.contextmanager
+def _told(collection):
+    """Inside, what the server refuses is told as people understand it."""
+    try:
+        yield
+    except (ApiException, ResponseHandlingException) as error:
+        raise ConfigError(f"Qdrant cannot be asked for {collection}: {error}") from None
 
 
 def _id(path):

@@ -6,6 +6,7 @@ python -m tf_reid.search query --index galleries/street crop.jpg --cameras 2 3 -
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -31,14 +32,11 @@ def arguments(argv=None):
         adding.add_argument("--pattern", help="regular expression of paths, with groups person, camera, time")
         adding.add_argument("--csv", type=Path, help="a table with columns path, person, camera, time")
         adding.add_argument("--batch", type=int, default=64)
-        adding.add_argument(
-            "--nobody",
-            type=float,
-            default=0.05,
-            help="part of strangers that may be taken for somebody (default: 0.05)",
-        )
+        said = "part of strangers that may be taken for somebody (default: as before, or 0.05)"
+        adding.add_argument("--nobody", type=_share, help=said)
     removing = command("remove", "remove images", images="*")
     removing.add_argument("--person", help="all images of this person")
+    removing.add_argument("--until", metavar="TIME", help="all images up to this time")
     asking = command("query", "find the nearest images", images="+", model=True)
     asking.add_argument("--top", type=int, default=10)
     asking.add_argument("--cameras", nargs="+", default=[], help="only images of these")
@@ -63,6 +61,13 @@ def main(argv=None):
     )
 
 
+def _share(text):
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no part between 0 and 1")
+    return value
+
+
 def open_gallery(place: str, about=None):
     """A folder's gallery, or Qdrant's."""
     if place.startswith(("qdrant://", "qdrants://")):
@@ -75,7 +80,7 @@ def open_gallery(place: str, about=None):
 
 
 def open_embedder(args):
-    """What embeds: what is named, else what built the gallery; and that gallery."""
+    """What embeds, what is named or else what built the gallery; and what a gallery has to know of it."""
     from tf_reid import embedder
 
     named = args.run or args.model
@@ -83,7 +88,12 @@ def open_embedder(args):
         gallery = open_gallery(args.index)
         named = Path(gallery.about["source"])
     found = embedder.opened(named)
-    about = {"digest": found.digest, "distance": found.distance, "width": found.width, "source": str(named.resolve())}
+    about = {
+        "digest": found.digest,
+        "distance": found.distance,
+        "width": found.width,
+        "source": str(found.source.resolve()),
+    }
     return found, about
 
 
@@ -117,25 +127,24 @@ def add(args):
         print(f"Left out: {path} {said}.")
     known = f"; {len(there)} were there" if there else ""
     print(f"{len(fresh) - len(refused)} images added to {args.index}{known}; it holds {len(into)}.")
-    calibrated = gallery.calibrate(into, args.nobody)
+    rate = args.nobody or (into.about.get("nobody") or {}).get("rate", 0.05)
+    calibrated = gallery.calibrate(into, rate)
     if calibrated:
-        said = (
-            f"a stranger comes within {calibrated['distance']:.4f} of somebody in {100 * args.nobody:g} % of searches"
-        )
+        said = f"a stranger comes within {calibrated['distance']:.4f} of somebody in {100 * rate:g} % of searches"
         print(f"By {calibrated['asked']} images whose person is known, {said}.")
     return into
 
 
 def remove(args):
     from tf_reid.config import ConfigError
-    from tf_reid.crops import OF_A_RUN
+    from tf_reid.crops import OF_A_RUN, seconds
 
-    if not args.images and args.person is None:
-        raise ConfigError("remove needs paths, or --person.")
+    if not args.images and args.person is None and args.until is None:
+        raise ConfigError("remove needs paths, --person or --until.")
     found = open_gallery(args.index)
     paths = [path if path.startswith(OF_A_RUN) else str(Path(path).resolve()) for path in args.images]
-    count = found.remove(paths, args.person)
-    found.lay_out()
+    count = found.remove(paths, args.person, None if args.until is None else seconds(args.until))
+    found.lay_out(always=True)  # the index forgets them too
     print(f"{count} images removed from {args.index}; it holds {len(found)}.")
     return count
 
@@ -157,7 +166,7 @@ def query(args):
     embedded, refused = embedder.embed(list(contents.values()), SEARCHING)
     names = list(contents)
     for number, said in refused.items():
-        print(f"Left out: {names[number]} {said}.")
+        print(f"Left out: {names[number]} {said}.", file=sys.stderr)
     names = [name for number, name in enumerate(names) if number not in refused]
     since, until = (None if time is None else crops.seconds(time) for time in (args.since, args.until))
     filters = gallery.Filters(tuple(args.cameras), tuple(args.not_cameras), since, until)
@@ -170,7 +179,7 @@ def query(args):
             pictures.write_png(args.page, found.as_png(names, matches, contents.get, read))
         else:
             runs.write_text(args.page, found.as_html(names, matches, contents.get, read, calibrated))
-        print(f"Written: {args.page}")
+        print(f"Written: {args.page}", file=sys.stderr)
     return matches
 
 

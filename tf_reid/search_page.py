@@ -2,6 +2,7 @@
 
 import hmac
 import secrets
+import threading
 from pathlib import Path
 
 import fastapi
@@ -59,8 +60,11 @@ def create(gallery, embedder, read, token: str | None, hosts=("*",)) -> fastapi.
         filters = Filters(tuple(request.query_params.getlist("camera")), (), *span)
         return await run_in_threadpool(answer, content, limit, filters)
 
+    one_at_a_time = threading.Lock()  # images are decoded: many large ones at once would take all memory
+
     def answer(content, limit, filters):
-        embedded, refused = embedder.embed([content], SEARCHING)
+        with one_at_a_time:
+            embedded, refused = embedder.embed([content], SEARCHING)
         if refused:
             raise Refused(415, f"The image {refused[0]}.")
         (matches,) = gallery.search(embedded, limit, filters)
