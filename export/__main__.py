@@ -32,6 +32,7 @@ def main(argv=None) -> dict[str, Path]:
     from tf_reid import evaluation
 
     run = evaluation.open_trained(args.run)
+    saving.check_finished(run, args.run)
     chosen = saving.chosen(run, args.representation)
     if args.gallery:
         saving.add_search(chosen, args.gallery, args.top)
@@ -47,6 +48,7 @@ def main(argv=None) -> dict[str, Path]:
             partial(saving.write_images, servable=maker),
             partial(proof.prove_images, servable=maker),
         )
+    saving.remove_abandoned(args.to, jobs)
     version = saving.next_version(args.to, jobs)
     beside = {model: args.to / model / f".{version}.{os.getpid()}" for model in jobs}
     found = {model: args.to / model / str(version) for model in jobs}

@@ -17,6 +17,7 @@ def arguments(argv=None):
     parser.add_argument("server", help="host:port of gRPC, or http://host:port of REST")
     parser.add_argument("model", help="its name; with several encoders, without _ROLE")
     parser.add_argument("--run", required=True, type=Path)
+    parser.add_argument("--label", default="stable", help="of the version (default: stable)")
     parser.add_argument("--representation", help="that was exported (default: the method's own encoders)")
     return parser.parse_args(argv)
 
@@ -37,6 +38,7 @@ def main(argv=None) -> dict:
     from tf_reid.config import ConfigError
 
     run = evaluation.open_trained(args.run)
+    saving.check_finished(run, args.run)
     chosen = saving.chosen(run, args.representation)
     records = run.domains[splits.scored_domain(run.config)]
     trials = splits.fair_trials(run.config, records, run.seen)
@@ -44,7 +46,7 @@ def main(argv=None) -> dict:
 
     def embedded(name, indices):
         images = tqdm(records.images[indices], unit="image", desc=name)
-        return indices, np.stack(list(Client(args.server, name).embed_bytes(images)))
+        return indices, np.stack(list(Client(args.server, name, label=args.label).embed_bytes(images)))
 
     found = {}
     for role, parts in scoring.roles(names, records, trials).items():

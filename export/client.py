@@ -26,19 +26,23 @@ RETRIED = {
             "name": [{}],
             "retryPolicy": {
                 "maxAttempts": 5,
-                "initialBackoff": "0.2s",
-                "maxBackoff": "5s",
+                "initialBackoff": "0.5s",
+                "maxBackoff": "10s",
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
             },
         }
     ]
 }
-MESSAGE_BYTES = 2**29
+MESSAGE_BYTES = 2**28
 
 
 class ServerError(RuntimeError):
-    """The server gave no embedding; the message is what it said."""
+    """The server gave no embedding; the message is what it said. `refused`: because of what it was sent."""
+
+    def __init__(self, message, refused=False):
+        super().__init__(message)
+        self.refused = refused
 
 
 class Client:
@@ -46,12 +50,14 @@ class Client:
 
     Args:
         server: "host:port" of gRPC, or "http://host:port" of REST.
-        model: its name. version, label: which of its versions; by default the newest.
+        model: its name. version, label: which of its versions; by default the one labelled stable; with neither
+            (label=None), the newest.
         batch: images a request. timeout: seconds a request.
     """
 
-    def __init__(self, server: str, model: str, *, version=None, label=None, batch=32, timeout=60.0):
-        self.model, self.version, self.label, self.batch, self.timeout = model, version, label, batch, timeout
+    def __init__(self, server: str, model: str, *, version=None, label="stable", batch=32, timeout=60.0):
+        self.model, self.version, self.batch, self.timeout = model, version, batch, timeout
+        self.label = label if version is None else None
         self._ask = self._by_rest(server) if server.startswith(("http://", "https://")) else self._by_grpc(server)
 
     def embed_bytes(self, images: Iterable[bytes]) -> Iterator[np.ndarray]:
@@ -78,6 +84,8 @@ class Client:
 
         options = [
             ("grpc.service_config", json.dumps(RETRIED)),
+            # More than this is not kept to be sent again; gRPC's own 256 KiB are a few crops.
+            ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES),
             ("grpc.max_send_message_length", MESSAGE_BYTES),
             ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ]
@@ -94,7 +102,8 @@ class Client:
             try:
                 return tf.make_ndarray(stub.Predict(request, timeout=self.timeout).outputs["embedding"])
             except grpc.RpcError as error:
-                raise ServerError(f"{server}: {error.code().name}: {error.details()}") from None
+                refused = error.code() is grpc.StatusCode.INVALID_ARGUMENT
+                raise ServerError(f"{server}: {error.code().name}: {error.details()}", refused) from None
 
         return ask
 
@@ -102,7 +111,7 @@ class Client:
         import requests
         from urllib3.util import Retry
 
-        retried = Retry(4, backoff_factor=0.2, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
+        retried = Retry(4, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
         session = requests.Session()
         session.mount(server, requests.adapters.HTTPAdapter(max_retries=retried))
         place = (
@@ -117,7 +126,7 @@ class Client:
             except requests.RequestException as error:
                 raise ServerError(f"{server}: {error}") from None
             if answer.status_code != 200:
-                raise ServerError(f"{url}: {answer.status_code}: {answer.text[:500]}")
+                raise ServerError(f"{url}: {answer.status_code}: {answer.text[:500]}", answer.status_code == 400)
             return np.array(answer.json()["predictions"], np.float32)
 
         return ask
@@ -136,7 +145,7 @@ def arguments(argv=None):
     parser.add_argument("paths", nargs="+", type=Path, help="images, and folders of images")
     parser.add_argument("--to", type=Path, required=True, help="an .npz file: embedding [N, D], path [N]")
     parser.add_argument("--version", type=int)
-    parser.add_argument("--label")
+    parser.add_argument("--label", default="stable", help="(default: stable, as models.config has it)")
     parser.add_argument("--batch", type=int, default=32)
     return parser.parse_args(argv)
 
@@ -145,11 +154,32 @@ def main(argv=None):
     args = arguments(argv)
     files = images_in(args.paths)
     client = Client(args.server, args.model, version=args.version, label=args.label, batch=args.batch)
-    found = np.stack(list(tqdm(client.embed(files), total=len(files), unit="image")))
+    paths, found = [], []
+    with tqdm(total=len(files), unit="image") as bar:
+        for part in _batched(files, args.batch):
+            for path, embedding in embed_or_leave_out(client, part):
+                paths.append(str(path))
+                found.append(embedding)
+            bar.update(len(part))
+    if not found:
+        raise ServerError(f"{args.server} embedded none of {len(files)} images.")
     made = io.BytesIO()
-    np.savez(made, embedding=found, path=np.array(list(map(str, files))))
+    np.savez(made, embedding=np.stack(found), path=np.array(paths))
     write_bytes(args.to, made.getvalue())
-    print(f"{len(found)} embeddings of {found.shape[1]} numbers: {args.to}")
+    print(f"{len(found)} embeddings of {len(found[0])} numbers: {args.to}")
+
+
+def embed_or_leave_out(client: Client, files) -> list[tuple[Path, np.ndarray]]:
+    """The files that the server takes, with their embeddings; each other one is told."""
+    try:
+        return list(zip(files, client.embed(files), strict=True))
+    except ServerError as error:
+        if not error.refused:
+            raise
+        if len(files) == 1:
+            print(f"Left out: {files[0]}: {error}")
+            return []
+        return [found for file in files for found in embed_or_leave_out(client, [file])]
 
 
 if __name__ == "__main__":

@@ -31,29 +31,34 @@ INSTRUCTIONS = Path(__file__).with_name("serving") / "README.md"
 
 
 def write(folder: Path):
-    """Write FOLDER/serving anew; which version is `stable` is kept from what was there."""
+    """Write FOLDER/serving/models.config anew, with the labels that it had; what else is missing there, too.
+
+    Other files may have been edited, so they stay as they are; one that the new models need otherwise is named.
+    """
     versions = {
         model.name: sorted(int(path.name) for path in model.iterdir() if path.name.isdigit())
         for model in sorted(folder.iterdir())
         if model.is_dir() and any((model / path.name / "saved_model.pb").exists() for path in model.iterdir())
     }
     target = folder / "serving"
-    before = read_models_config(target / "models.config")
-    stable = {name: labels["stable"] for name, (_, labels) in before.items() if "stable" in labels}
-    for file, text in files({name: found for name, found in versions.items() if found}, stable).items():
-        write_text(target / file, text)
+    labels = {name: found for name, (_, found) in read_models_config(target / "models.config").items()}
+    for file, text in files({name: found for name, found in versions.items() if found}, labels).items():
+        if file == "models.config" or not (target / file).exists():
+            write_text(target / file, text)
+        elif file == "kubernetes.yaml" and (target / file).read_text() != text:
+            print(f"{target / file} is kept as it is; remove it to have it written for all models that are there now.")
 
 
-def files(versions: dict[str, list[int]], stable: dict[str, int]) -> dict[str, str]:
+def files(versions: dict[str, list[int]], labels: dict[str, dict[str, int]]) -> dict[str, str]:
     """Name of a file -> its text.
 
     Args:
         versions: model -> its versions, ascending.
-        stable: model -> the version that is called `stable` now.
+        labels: model -> label -> version, as they are now; `canary` moves to the newest.
     """
     first = next(iter(versions))
     return {
-        "models.config": _models(versions, stable),
+        "models.config": _models(versions, labels),
         "batching.config": "".join(f"{key} {{ value: {value} }}\n" for key, value in BATCHING.items()),
         "monitoring.config": 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n',
         "compose.yaml": _yaml(_compose()),
@@ -103,17 +108,18 @@ def ready(names, port=REST) -> str:
     return " && ".join(f"{asked.format(port=port, name=name)} && {answered}" for name in names)
 
 
-def _models(versions, stable):
+def _models(versions, labels):
     from tensorflow_serving.config import model_server_config_pb2
 
     config = model_server_config_pb2.ModelServerConfig()
     for name, found in versions.items():
         newest = found[-1]
-        kept = stable.get(name) if stable.get(name) in found else newest
+        kept = {label: version for label, version in labels.get(name, {}).items() if version in found}
+        named = {"stable": newest} | kept | {"canary": newest}
         model = config.model_config_list.config.add(name=name, base_path=f"/models/{name}", model_platform="tensorflow")
-        model.model_version_policy.specific.versions.extend(sorted({kept, newest}))
-        model.version_labels["stable"] = kept
-        model.version_labels["canary"] = newest
+        model.model_version_policy.specific.versions.extend(sorted(set(named.values())))
+        for label, version in named.items():
+            model.version_labels[label] = version
     return text_format.MessageToString(config)
 
 

@@ -9,6 +9,7 @@ FOLDER/NAME/<version>/saved_model.pb       endpoints serving_default (bytes), te
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from tf_reid.servable import ImageServable, digest, servables
 
 OF_THE_RUN = ("config.yaml", "metrics.json", "data.json", "environment.json")
 WARM_UP_BATCHES = (1, 8)
+ABANDONED = 24 * 3600  # seconds
 
 
 class Chosen(NamedTuple):
@@ -75,6 +77,20 @@ def add_search(chosen: Chosen, place: Path, top: int):
     check_same_model(gallery.about, {"digest": chosen.digest, "source": "this run"}, place)
     role = next(role for role in SEARCHING if role in chosen.servables)
     chosen.servables[role].search_in(*gallery.everything(), top)
+
+
+def check_finished(run, folder: Path):
+    """Raise a ConfigError of a run whose training has not come to its end."""
+    if not run.finished:
+        raise ConfigError(f"{folder} is not finished; train it to its end with --run {folder}.")
+
+
+def remove_abandoned(to: Path, names):
+    """Remove what exports that were killed left, a day ago or more."""
+    for name in names:
+        for path in (to / name).glob(".*"):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def maker_of_images(run):

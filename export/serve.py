@@ -16,7 +16,6 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_SERVE_GRPC_MAX_MESSAGE_SIZE", str(2**29))
 
 import fastapi
 import grpc
@@ -28,14 +27,13 @@ from google.protobuf import json_format
 from ray import serve
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
-from export.served import Limits, Refused, Served
+from export.served import Limits, Refused, Served, located
 from tf_reid.loopback import is_loopback
 
 SERVICERS = [
     "tensorflow_serving.apis.prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server",
     "tensorflow_serving.apis.model_service_pb2_grpc.add_ModelServiceServicer_to_server",
 ]
-MOST_NUMBERS = 2**28
 HTTP_CODES = {"INVALID_ARGUMENT": 400, "NOT_FOUND": 404, "PERMISSION_DENIED": 403, "UNIMPLEMENTED": 501}
 rest = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -50,6 +48,7 @@ def arguments(argv=None):
     parser.add_argument("--max-image-bytes", type=int, default=limits.image_bytes)
     parser.add_argument("--max-pixels", type=int, default=limits.pixels, help="of an image")
     parser.add_argument("--max-images", type=int, default=limits.images, help="in a request")
+    parser.add_argument("--max-request-bytes", type=int, default=32 * 2**20)
     parser.add_argument("--queue", type=int, default=256, help="requests that may wait; others are told to come back")
     parser.add_argument("--batch", type=int, default=16, help="requests that are answered together")
     parser.add_argument("--wait", type=float, default=2.0, help="milliseconds that a request waits for others")
@@ -73,8 +72,9 @@ def start(args):
     Raises:
         ConfigError: there is no model to serve.
     """
-    limits = Limits(args.max_image_bytes, args.max_pixels, args.max_images)
-    Served(args.folder, limits)  # what is wrong with the folder is told here, not by a replica's log
+    limits = Limits(args.max_image_bytes, args.max_pixels, 2 * args.max_pixels, args.max_images)
+    located(args.folder)  # what is wrong with the folder is told here, not by a replica's log
+    os.environ["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] = str(args.max_request_bytes)  # read by Ray's proxy
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(
@@ -91,7 +91,8 @@ def start(args):
     )
     # Ray's gRPC port cannot be bound to one address, so others are turned away by where they come from.
     local_only = is_loopback(args.host)
-    bound = deployment.bind(str(args.folder.resolve()), tuple(limits), args.batch, args.wait / 1000.0, local_only)
+    settings = {"batch": args.batch, "wait": args.wait / 1000.0, "most_bytes": args.max_request_bytes}
+    bound = deployment.bind(str(args.folder.resolve()), tuple(limits), local_only=local_only, **settings)
     serve.run(bound, name="tf_reid", route_prefix="/")
 
 
@@ -103,9 +104,9 @@ def stop():
 class Server:
     """One replica: gRPC methods by their names, REST by its routes, both by way of `_answer`."""
 
-    def __init__(self, folder, limits, batch, wait, local_only):
+    def __init__(self, folder, limits, batch, wait, most_bytes, local_only):
         self.models = Served(Path(folder), Limits(*limits))
-        self.local_only = local_only
+        self.most_bytes, self.local_only = most_bytes, local_only
         self._together.set_max_batch_size(batch)
         self._together.set_batch_wait_timeout_s(wait)
 
@@ -125,11 +126,18 @@ class Server:
     async def Predict(self, request, grpc_context):
         with _Told(grpc_context, self.local_only):
             model = self._specified(request.model_spec)
-            inputs = {name: _values(name, proto) for name, proto in request.inputs.items()}
+            specs = self.models.inputs_of(model, request.model_spec.signature_name)
+            # What nobody asks for is not unpacked: `check` refuses it by its name.
+            inputs = {
+                name: _values(name, proto, specs[name]) if name in specs else []
+                for name, proto in request.inputs.items()
+            }
             found = await self._answer(model, request.model_spec.signature_name, inputs)
+            if unknown := set(request.output_filter) - set(found):
+                raise Refused("INVALID_ARGUMENT", f"There is no output {min(unknown)!r}, but {', '.join(found)}.")
             response = predict_pb2.PredictResponse()
-            for name, values in found.items():
-                response.outputs[name].CopyFrom(tf.make_tensor_proto(values))
+            for name in request.output_filter or found:
+                response.outputs[name].CopyFrom(tf.make_tensor_proto(found[name]))
             response.model_spec.name, response.model_spec.version.value = model.name, model.version
             response.model_spec.signature_name = request.model_spec.signature_name or "serving_default"
             return response
@@ -182,12 +190,10 @@ class Server:
             if label is not None:
                 spec.version_label = label
             if not verb:
-                return JSONResponse(json_format.MessageToDict(self._status(spec), preserving_proto_field_name=True))
+                return JSONResponse(_as_json(self._status(spec)))
             model = self._specified(spec)
-            return {
-                "model_spec": {"name": model.name, "version": str(model.version)},
-                "metadata": {"signature_def": json_format.MessageToDict(_signatures(model))},
-            }
+            about = {"name": model.name, "version": str(model.version)}
+            return JSONResponse({"model_spec": about, "metadata": {"signature_def": _as_json(_signatures(model))}})
         except Refused as refused:
             return _error(refused)
 
@@ -198,27 +204,28 @@ class Server:
             if not verb:
                 raise Refused("NOT_FOUND", f"POST to /v1/models/{name}:predict.")
             model = self.models.find(name, version, label)
-            body = _parsed(await self._read(request))
+            body = await asyncio.to_thread(_parsed, await self._read(request))
             endpoint = body.get("signature_name") or "serving_default"
             by_rows = "instances" in body
-            inputs = _inputs(body, next(iter(self.models.inputs_of(model, endpoint))))
-            found = {name: _plain(values) for name, values in (await self._answer(model, endpoint, inputs)).items()}
+            asked = next(iter(self.models.inputs_of(model, endpoint)))
+            inputs = await asyncio.to_thread(_inputs, body, asked, self.models.limits.images)
+            found = await self._answer(model, endpoint, inputs)
+            found = {name: _plain(name, values.tolist()) for name, values in found.items()}
             alone = next(iter(found.values())) if len(found) == 1 else None
             if not by_rows:
-                return {"outputs": alone if alone is not None else found}
+                return JSONResponse({"outputs": alone if alone is not None else found})
             rows = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
-            return {"predictions": alone if alone is not None else rows}
+            return JSONResponse({"predictions": alone if alone is not None else rows})
         except Refused as refused:
             return _error(refused)
 
     async def _read(self, request):
-        """The body, unless it is larger than the images allowed could make it."""
-        limits, body = self.models.limits, bytearray()
-        most = 2**16 + limits.images * limits.image_bytes * 4 // 3
+        """The body, as far as it may go."""
+        body = bytearray()
         async for part in request.stream():
             body += part
-            if len(body) > most:
-                raise Refused("INVALID_ARGUMENT", f"The request is larger than {most} bytes.")
+            if len(body) > self.most_bytes:
+                raise Refused("INVALID_ARGUMENT", f"The request is larger than {self.most_bytes} bytes.")
         return body
 
 
@@ -251,20 +258,20 @@ def _is_local(peer):
     return is_loopback(rest_of_it.rpartition(":")[0].replace("%5B", "").replace("%5D", ""))
 
 
-def _values(name, proto):
-    """A TensorProto -> a list of bytes, or an array."""
-    if proto.dtype == tf.string.as_datatype_enum:
-        if len(proto.tensor_shape.dim) != 1 or proto.tensor_shape.dim[0].size != len(proto.string_val):
-            raise Refused("INVALID_ARGUMENT", f"{name} must be a list of bytes, of one dimension.")
-        return list(proto.string_val)
-    # A shape alone, without as many numbers, would be filled up with the last one.
+def _values(name, proto, spec):
+    """A TensorProto, as the input's specification has it, -> a list of bytes, or uint8.
+
+    A shape that says more numbers than there are would be filled up with the last one, to any size: it is refused.
+    """
+    if proto.dtype != spec.dtype.as_datatype_enum:
+        raise Refused("INVALID_ARGUMENT", f"{name} must be of type {spec.dtype.name}.")
     sizes = [dimension.size for dimension in proto.tensor_shape.dim]
-    if min(sizes, default=1) < 0 or math.prod(sizes) > MOST_NUMBERS:
-        raise Refused("INVALID_ARGUMENT", f"{name} has the shape {sizes}; {MOST_NUMBERS} numbers are allowed.")
-    try:
-        return tf.make_ndarray(proto)
-    except (ValueError, TypeError) as error:
-        raise Refused("INVALID_ARGUMENT", f"{name} cannot be read: {error}") from None
+    if len(sizes) != spec.shape.rank or min(sizes) < 0:
+        raise Refused("INVALID_ARGUMENT", f"{name} must have {spec.shape.rank} dimensions.")
+    there = len(proto.string_val) or len(proto.tensor_content) or len(proto.int_val)
+    if math.prod(sizes) != there:
+        raise Refused("INVALID_ARGUMENT", f"{name} has the shape {sizes}, and {there} values.")
+    return list(proto.string_val) if spec.dtype == tf.string else tf.make_ndarray(proto)
 
 
 def _signatures(model):
@@ -292,7 +299,7 @@ def _place(path, verb):
     name, *rest_of_it = path.removesuffix(verb).split("/")
     if not rest_of_it:
         return name, None, None, has_verb
-    if len(rest_of_it) == 2 and rest_of_it[0] == "versions" and rest_of_it[1].isdecimal():
+    if len(rest_of_it) == 2 and rest_of_it[0] == "versions" and rest_of_it[1].isdecimal() and len(rest_of_it[1]) < 19:
         return name, int(rest_of_it[1]), None, has_verb
     if len(rest_of_it) == 2 and rest_of_it[0] == "labels":
         return name, None, rest_of_it[1], has_verb
@@ -309,11 +316,11 @@ def _parsed(body) -> dict:
     return found
 
 
-def _inputs(body, name) -> dict:
+def _inputs(body, name, most) -> dict:
     """Of TF Serving's row or column form: input name -> values.
 
     Args:
-        name: of the one input, where the request does not name it.
+        name: of the one input, where the request does not name it. most: images.
     """
     if "inputs" in body:
         given = body["inputs"]
@@ -326,35 +333,40 @@ def _inputs(body, name) -> dict:
         if named and (len(named) < len(rows) or any(set(row) != set(rows[0]) for row in rows)):
             raise Refused("INVALID_ARGUMENT", "All instances must have the same keys.")
         columns = {key: [row[key] for row in rows] for key in rows[0]} if named else {name: rows}
-    return {key: _decoded(key, values) for key, values in columns.items()}
+    return {key: _decoded(key, values, most) for key, values in columns.items()}
 
 
-def _decoded(name, values):
-    if (
-        isinstance(values, list)
-        and values
-        and all(isinstance(value, dict) and set(value) == {"b64"} for value in values)
-    ):
+def _decoded(name, values, most):
+    if not isinstance(values, list) or not 1 <= len(values) <= most:
+        raise Refused("INVALID_ARGUMENT", f"{name} must be a list of 1 to {most} images.")
+    if all(isinstance(value, dict) and set(value) == {"b64"} for value in values):
         try:
             return [base64.b64decode(value["b64"], validate=True) for value in values]
         except (binascii.Error, TypeError, ValueError):
             raise Refused("INVALID_ARGUMENT", f"{name} holds b64 that cannot be decoded.") from None
+    said = f'{name} must be a list of {{"b64": ...}}, or of images of whole numbers from 0 to 255, of one shape.'
     try:
-        array = np.array(values)
-    except ValueError:
-        raise Refused("INVALID_ARGUMENT", f"The rows of {name} differ in shape.") from None
-    if array.dtype.kind != "i" or array.ndim != 4 or array.min() < 0 or array.max() > 255:
-        raise Refused(
-            "INVALID_ARGUMENT", f'{name} must be a list of {{"b64": ...}}, or of images of numbers from 0 to 255.'
-        )
+        array = np.array(values, np.float64)
+    except (TypeError, ValueError):
+        raise Refused("INVALID_ARGUMENT", said) from None
+    if not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
+        raise Refused("INVALID_ARGUMENT", said)
     return array.astype(np.uint8)
 
 
-def _plain(values):
-    """An array as JSON can say it."""
-    if values.dtype == object:
-        return [{"b64": base64.b64encode(value).decode()} for value in values.ravel()]
-    return values.tolist()
+def _plain(name, values):
+    """What an array holds, as TensorFlow Serving writes it: bytes as text, or as b64 where the name ends in _bytes."""
+    if isinstance(values, list):
+        return [_plain(name, value) for value in values]
+    if not isinstance(values, bytes):
+        return values
+    return {"b64": base64.b64encode(values).decode()} if name.endswith("_bytes") else values.decode(errors="replace")
+
+
+def _as_json(message):
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def _error(refused):

@@ -1,6 +1,5 @@
 """Exported models in memory, and what is asked of them: found, checked, answered together. Knows no protocol."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,20 +24,20 @@ class Refused(Exception):
 
 
 class Limits(NamedTuple):
-    """What one request may ask for: bytes and pixels of an image, images."""
+    """What one request may ask for: bytes and pixels of an image, pixels of all, images."""
 
     image_bytes: int = uploads.MOST_BYTES
     pixels: int = uploads.MOST_PIXELS
+    all_pixels: int = 2 * uploads.MOST_PIXELS
     images: int = 64
 
 
 class Loaded(NamedTuple):
-    """One version of a model: its endpoints, and what model.json says of it."""
+    """One version of a model, and its endpoints."""
 
     name: str
     version: int
     endpoints: dict
-    about: dict
 
 
 class Served:
@@ -51,11 +50,9 @@ class Served:
     def __init__(self, folder: Path, limits: Limits | None = None):
         self.limits = limits or Limits()
         self.versions, self.labels = {}, {}
-        for name, (versions, labels) in read_models_config(folder / "serving" / "models.config").items():
+        for name, (places, labels) in located(folder).items():
             self.labels[name] = labels
-            self.versions[name] = {version: _load(folder / name / str(version)) for version in versions}
-        if not self.versions:
-            raise ConfigError(f"{folder} has no exported model; make one with python -m export --to {folder}.")
+            self.versions[name] = {version: _load(place) for version, place in places.items()}
 
     def find(self, name: str, version: int | None = None, label: str | None = None) -> Loaded:
         """A version by its number or label; by default the newest.
@@ -86,7 +83,7 @@ class Served:
         """
         specs = self.inputs_of(model, endpoint)
         if set(inputs) != set(specs):
-            asked = " and ".join(map(repr, specs))
+            asked = " and ".join(map(repr, sorted(specs)))
             sent = ", ".join(map(repr, inputs)) or "nothing"
             raise Refused("INVALID_ARGUMENT", f"{endpoint or 'serving_default'} takes {asked}, not {sent}.")
         counts = {len(values) for values in inputs.values()}
@@ -103,7 +100,7 @@ class Served:
             Refused: NOT_FOUND, there is no such endpoint.
         """
         endpoint = endpoint or "serving_default"
-        if endpoint not in model.endpoints:
+        if not isinstance(endpoint, str) or endpoint not in model.endpoints:
             raise Refused("NOT_FOUND", f"There is no endpoint {endpoint!r}, but {', '.join(model.endpoints)}.")
         return model.endpoints[endpoint].structured_input_signature[1]
 
@@ -111,11 +108,15 @@ class Served:
         if spec.dtype == tf.string:
             if isinstance(values, np.ndarray) or not all(isinstance(value, bytes) for value in values):
                 raise Refused("INVALID_ARGUMENT", f"{name} must be a list of bytes.")
+            pixels = 0
             for number, value in enumerate(values):
                 try:
-                    uploads.check(value, self.limits.image_bytes, self.limits.pixels)
+                    pixels += uploads.check(value, self.limits.image_bytes, self.limits.pixels)
                 except ValueError as error:
                     raise Refused("INVALID_ARGUMENT", f"Image {number} {error}.") from None
+            if pixels > self.limits.all_pixels:
+                said = f"The images have {pixels} pixels together; {self.limits.all_pixels} are allowed"
+                raise Refused("INVALID_ARGUMENT", f"{said} in a request.")
             return list(values)
         shape = tuple(spec.shape[1:])
         if not isinstance(values, np.ndarray) or values.dtype != np.uint8 or values.shape[1:] != shape:
@@ -134,21 +135,40 @@ class Served:
         found = [None] * len(asked)
         for (_, _, endpoint), numbers in together.items():
             function = asked[numbers[0]][0].endpoints[endpoint]
-            for number, answer in zip(numbers, _run(function, [asked[n][2] for n in numbers]), strict=True):
-                found[number] = answer
+            for part in self._in_parts(numbers, asked):
+                for number, answer in zip(part, _run(function, [asked[n][2] for n in part]), strict=True):
+                    found[number] = answer
         return found
+
+    def _in_parts(self, numbers, asked):
+        """Requests whose images together are not more than one request may hold."""
+        part, images = [], 0
+        for number in numbers:
+            count = _images_in(asked[number][2])
+            if part and images + count > self.limits.images:
+                yield part
+                part, images = [], 0
+            part.append(number)
+            images += count
+        yield part
 
 
 def _run(function, requests) -> list:
-    counts = [len(next(iter(request.values()))) for request in requests]
+    counts = [_images_in(request) for request in requests]
     try:
         made = function(**{name: _joined([request[name] for request in requests]) for name in requests[0]})
-    except tf.errors.InvalidArgumentError as error:
+    except tf.errors.OpError as error:
         if len(requests) > 1:
             return [answer for request in requests for answer in _run(function, [request])]
-        return [Refused("INVALID_ARGUMENT", f"An image cannot be decoded: {_plain(error)}")]
+        if isinstance(error, tf.errors.InvalidArgumentError):
+            return [Refused("INVALID_ARGUMENT", f"An image cannot be decoded: {_plain(error)}")]
+        return [Refused("INTERNAL", f"The model cannot answer: {_plain(error)}")]
     parts = {key: np.split(value.numpy(), np.cumsum(counts)[:-1]) for key, value in made.items()}
     return [{key: parts[key][number] for key in parts} for number in range(len(requests))]
+
+
+def _images_in(request):
+    return len(next(iter(request.values())))
 
 
 def _joined(parts):
@@ -164,14 +184,30 @@ def _plain(error):
     return next((line for line in lines if line and not line.startswith(about)), "no reason given")
 
 
+def located(folder: Path) -> dict[str, tuple[dict[int, Path], dict[str, int]]]:
+    """Model -> its versions' folders, and its labels, as models.config names them.
+
+    Raises:
+        ConfigError: the folder has no model, or one that is not there.
+    """
+    found = {
+        name: ({version: folder / name / str(version) for version in versions}, labels)
+        for name, (versions, labels) in read_models_config(folder / "serving" / "models.config").items()
+    }
+    if not found:
+        raise ConfigError(f"{folder} has no exported model; make one with python -m export --to {folder}.")
+    for places, _ in found.values():
+        for place in places.values():
+            if not (place / "saved_model.pb").exists():
+                raise ConfigError(
+                    f"models.config names {place}, which is not there; bring it back, or name another version."
+                )
+    return found
+
+
 def _load(folder: Path) -> Loaded:
-    if not (folder / "saved_model.pb").exists():
-        raise ConfigError(f"models.config names {folder}, which is not there; bring it back, or name another version.")
     loaded = tf.saved_model.load(str(folder))
-    about = folder / "assets.extra" / "model.json"
     endpoints = dict(loaded.signatures)
     for function in endpoints.values():
-        function._reid_owner = loaded  # a signature alone does not keep its model alive
-    return Loaded(
-        folder.parent.name, int(folder.name), endpoints, json.loads(about.read_text()) if about.exists() else {}
-    )
+        function._owner = loaded  # a signature alone does not keep its model alive
+    return Loaded(folder.parent.name, int(folder.name), endpoints)

@@ -204,3 +204,64 @@ def test_kill_9_during_add_loses_only_what_was_being_added(tmp_path):
     records, embeddings = made(100)
     assert gallery.search(embeddings[:1], 1)[0][0].record.path == records[0].path
     assert gallery.add(*made(100, seed=123, start=10**7)) == 100
+
+
+def test_who_was_removed_is_in_no_file(tmp_path):
+    gallery = Gallery(tmp_path, ABOUT)
+    records, embeddings = made(50)
+    gallery.add(records, embeddings)
+    gallery.lay_out()
+    gone = embeddings[7].tobytes()
+    assert any(gone in path.read_bytes() for path in tmp_path.iterdir())
+    assert gallery.remove(["7.jpg"]) == 1
+    gallery.lay_out(always=True)
+    assert not any(gone in path.read_bytes() for path in tmp_path.iterdir())
+    gallery.remove(until=2000.0)
+    gallery.lay_out(always=True)
+    assert len(gallery) == 0 and not list(tmp_path.glob("*.faiss")) and gallery.search(embeddings[:1]) == [[]]
+
+
+def test_strangers_are_met_also_where_persons_have_many_images(tmp_path):
+    gallery = Gallery(tmp_path, ABOUT)
+    rng = np.random.default_rng(0)
+    near = np.eye(WIDTH)[np.repeat([0, 1], 100)] + 0.01 * rng.normal(size=(200, WIDTH))
+    gallery.add([Record(f"{n}", f"p{n // 100}") for n in range(200)], near)
+    assert galleries.calibrate(gallery, 0.1)["asked"] == 200
+
+
+CHANGING = """
+import sys
+sys.path.insert(0, "tests")
+from test_gallery import ABOUT, made
+from tf_reid.gallery import Gallery
+gallery = Gallery(sys.argv[1], ABOUT)
+print("open", flush=True)
+for part in range(10_000):
+    records, embeddings = made(30, seed=part, start=1000 + 30 * part)
+    gallery.add(records, embeddings)
+    gallery.remove([record.path for record in records])
+    gallery.lay_out(always=part % 5 == 0)
+"""
+
+
+def test_a_search_sees_one_state_while_another_process_writes(gallery):
+    """What stays all the time is found each time, with its own distance, however much comes and goes beside it."""
+    query = made(300)[1][:4]
+    with subprocess.Popen([sys.executable, "-c", CHANGING, str(gallery.folder)], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        try:
+            for _ in range(150):
+                for number, matches in enumerate(gallery.search(query, 400)):
+                    paths = [match.record.path for match in matches]
+                    assert f"{number}.jpg" in paths[:1] and sum(int(path[:-4]) < 1000 for path in paths) == 300
+            everything = gallery.everything()
+            assert len(everything[0]) == len(everything[1]) and np.allclose(np.linalg.norm(everything[1], axis=1), 1.0)
+        finally:
+            process.kill()
+
+
+def test_a_gallery_that_was_never_begun_is_told(tmp_path):
+    sqlite3.connect(tmp_path / "gallery.sqlite").execute("CREATE TABLE other (x)")
+    with pytest.raises(ConfigError, match="was never begun"):
+        Gallery(tmp_path)
+    assert len(Gallery(tmp_path, ABOUT)) == 0

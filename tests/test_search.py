@@ -1,6 +1,7 @@
 """The search command from images to ranked crops, through an exported model."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -123,7 +124,7 @@ def test_a_table_says_what_names_do_not(tmp_path, folder):
     first, second = (crop.record for crop in crops.crops_of_table(tmp_path / "table.csv"))
     assert first[1:] == ("anna", "door", crops.seconds("2026-11-22T09:00")) and second[1:] == (None, None, None)
     (tmp_path / "bad.csv").write_text("path,time\na.png,soon\n")
-    with pytest.raises(ConfigError, match=r"the time 'soon' of .*a\.png is none"):
+    with pytest.raises(ConfigError, match=r"bad\.csv, .*a\.png: the time 'soon' is none"):
         crops.crops_of_table(tmp_path / "bad.csv")
     (tmp_path / "bad.csv").write_text("file\na.png\n")
     with pytest.raises(ConfigError, match="has no rows with a column path"):
@@ -161,3 +162,38 @@ def test_an_image_whose_header_alone_is_right_is_left_out(model):
     found, refused = embedder.of_model(model).embed([good, good[:-3000], good], embedder.SEARCHING)
     assert refused == {1: "cannot be decoded"} and len(found) == 2
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["1700000000000", "nan", "soon", "19700101", "12"])
+def test_a_time_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="is none from 1973 to 2200; write 2026"):
+        crops.seconds(text)
+
+
+def test_times_are_utc_unless_they_say_otherwise():
+    assert crops.seconds("2026-11-22T14:05") == crops.seconds("2026-11-22T15:05+01:00") == 1795356300.0
+    assert crops.seconds("1795356300") == 1795356300.0
+
+
+def test_what_a_gallery_was_built_by_stays_its_model(built, folder, model, tmp_path):
+    """A newer version of the exported model does not take over."""
+    (model / "3").mkdir()
+    shutil.copytree(model / "2", model / "3", dirs_exist_ok=True)
+    path = model / "3" / "assets.extra" / "model.json"
+    path.write_text(path.read_text().replace('"d2"', '"d3"'))
+    (matches,) = search.main(["query", *built, str(folder / "04_c1_2026-11-21T10.png"), "--top", "1"])
+    assert matches[0].record.person == "04"
+
+
+def test_the_rate_of_strangers_stays_as_it_was_set(built, folder):
+    before = search.main(["stats", *built])["nobody"]["rate"]
+    cv2.imwrite(str(folder / "11_c0_2026-11-20T10.png"), np.zeros((*SIZE, 3), np.uint8))
+    search.main(["add", *built, str(folder), "--pattern", PATTERN])
+    assert search.main(["stats", *built])["nobody"]["rate"] == before == 0.2
+    for rate in ("0", "5", "x"):
+        with pytest.raises(SystemExit):
+            search.arguments(["add", *built, "--nobody", rate])
+
+
+def test_images_up_to_a_time_can_be_removed(built):
+    assert search.main(["remove", *built, "--until", "2026-11-20T12:00"]) == 10

@@ -109,10 +109,13 @@ def seconds(text: str) -> float:
     except ValueError:
         found = math.nan
     if not EARLIEST <= found <= LATEST:  # 20261122 is a date, not a second of 1970
-        time = datetime.datetime.fromisoformat(text)
-        found = (time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)).timestamp()
+        try:
+            time = datetime.datetime.fromisoformat(text)
+            found = (time if time.tzinfo else time.replace(tzinfo=datetime.timezone.utc)).timestamp()
+        except (ValueError, OverflowError):
+            found = math.nan
     if not EARLIEST <= found <= LATEST:
-        raise ValueError(f"the time {text!r} is before 1973 or after 2200")
+        raise ValueError(f"the time {text!r} is none from 1973 to 2200; write 2026-11-22T14:05 or seconds since 1970")
     return found
 
 
@@ -130,10 +133,8 @@ def _known(path, values, where):
     if found["time"] is not None:
         try:
             found["time"] = seconds(found["time"])
-        except ValueError:
-            raise ConfigError(
-                f"{where}: the time {found['time']!r} of {path} is none; write 2026-11-22T14:05 or seconds since 1970."
-            ) from None
+        except ValueError as error:
+            raise ConfigError(f"{where}, {path}: {error}.") from None
     return Record(str(path.resolve()), **found)
 
 

@@ -46,7 +46,7 @@ def main(argv=None) -> dict:
     from tf_reid import evaluation, generation, splits, verification
 
     folder = Path(args.run)
-    model, config, domains, seen, averaged = evaluation.open_trained(folder, args.set)
+    model, config, domains, seen, averaged, _ = evaluation.open_trained(folder, args.set)
     rates = args.threshold or verification.RATES if args.threshold is not None else None
     options = {"baselines": args.baselines, "rates": rates}
     with averaged():

@@ -23,6 +23,7 @@ class Trained(NamedTuple):
     Attributes:
         domains: every record. seen: what the run was trained on.
         averaged: makes the context in which an unfinished stage's players carry their mean weights.
+        finished: whether the training came to its end.
     """
 
     model: object
@@ -30,6 +31,7 @@ class Trained(NamedTuple):
     domains: dict[str, data.Records]
     seen: dict[str, data.Records]
     averaged: object
+    finished: bool = True
 
 
 def open_trained(folder: Path, overrides=()) -> Trained:
@@ -55,7 +57,7 @@ def open_trained(folder: Path, overrides=()) -> Trained:
         print(f"The run is not finished: stage {name} is at step {int(model.step)} of {config.stages[name].steps}.")
         model.begin(name)
         averaged = model.averaged
-    return Trained(model, config, domains, seen, averaged)
+    return Trained(model, config, domains, seen, averaged, finished >= len(config.stages))
 
 
 def scores(model, config: Config, domains: dict[str, data.Records], seen: dict[str, data.Records]) -> dict:

@@ -1,6 +1,7 @@
 """From a run to a folder that TF Serving reads: what is written, proved, refused, and never half done."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,63 @@ def test_what_fails_its_proof_gets_no_version(opened, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"is not fit to be served and gets no version number: .* cosine of only"):
         command.main(line)
     assert not list((tmp_path / "models" / "my_run").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "said"),
+    [
+        ("proof.BAD_IMAGE", RECORDS.images[0], "to bytes that are no image"),
+        ("proof.FORBIDDEN", ("MatMul", "Conv"), "its graph has the operations"),
+        ("proof.MOST_APART", -1.0, "of the largest number in them"),
+        ("proof.LEAST_COSINE", float("nan"), "have a cosine of only"),
+        ("saving.warm_up_requests", lambda _: [("serving_default", {"image_bytes": [b"no image"]})], "it answers"),
+    ],
+)
+def test_each_part_of_the_proof_can_fail(opened, monkeypatch, change, value, said):
+    line = opened("identity")
+    monkeypatch.setattr(f"export.{change}", value)
+    if change.startswith("saving"):
+        monkeypatch.setattr(saving, "write_warm_up", lambda *_: None)
+    with pytest.raises(ConfigError, match=f"(?s)is not fit to be served .*{said}"):
+        command.main(line)
+
+
+def test_a_graph_that_needs_a_compiler_is_seen(tmp_path):
+    class Compiled(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, name="images")])
+        def double(self, images):
+            return {"embedding": tf.function(lambda x: 2.0 * x, jit_compile=True)(images)}
+
+    module = Compiled()
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": module.double})
+    assert any("Xla" in name for name in proof.read(tmp_path / "1")[1])
+
+
+def test_a_run_that_is_not_finished_is_refused(opened, monkeypatch):
+    line = opened("identity")
+    run = evaluation.open_trained(None)._replace(finished=False)
+    monkeypatch.setattr(evaluation, "open_trained", lambda _folder: run)
+    with pytest.raises(ConfigError, match="my_run is not finished; train it to its end"):
+        command.main(line)
+
+
+def test_what_a_killed_export_left_is_removed(opened, tmp_path):
+    old, new = (tmp_path / "models" / "my_run" / name for name in (".1.77", ".1.78"))
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    command.main(opened("identity"))
+    assert not old.exists() and new.exists()
+
+
+def test_what_was_edited_is_kept(opened, tmp_path, capsys):
+    line = opened("identity")
+    command.main(line)
+    for file in ("batching.config", "kubernetes.yaml"):
+        (tmp_path / "models" / "serving" / file).write_text("mine")
+    command.main(line)
+    assert (tmp_path / "models" / "serving" / "batching.config").read_text() == "mine"
+    assert "kubernetes.yaml is kept as it is; remove it" in capsys.readouterr().out
 
 
 def test_a_wrong_embedding_is_seen(opened, monkeypatch):

@@ -45,6 +45,8 @@ def server(tmp_path_factory):
     images = keras.Input((*SIZE, 3))
     encoder = keras.Model(images, keras.layers.Dense(5)(keras.layers.Flatten()(images)))
     servable = Servable(encoder, SIZE, False, unit=True)
+    own = servable.from_bytes(tf.constant(IMAGES))["embedding"].numpy()
+    servable.search_in([f"{n}.png" for n in range(4)], own, top=2)
     tf.saved_model.save(servable, str(folder / "reid" / "1"), signatures=servable.signatures())
     deployment.write(folder)
     ports = free_port(), free_port()
@@ -57,7 +59,7 @@ def server(tmp_path_factory):
             if "Ctrl-C stops" in text:
                 break
         assert process.poll() is None, "".join(said)
-        yield (*ports, servable.from_bytes(tf.constant(IMAGES))["embedding"].numpy())
+        yield (*ports, own)
         process.send_signal(signal.SIGINT)
         process.stdout.close()
         assert process.wait(60) == 0
@@ -91,7 +93,7 @@ def test_the_stub_of_tensorflow_serving_is_answered(server):
     asked.model_spec.name = "reid"
     signatures = get_model_metadata_pb2.SignatureDefMap()
     stub.GetModelMetadata(asked, timeout=60).metadata["signature_def"].Unpack(signatures)
-    assert set(signatures.signature_def) == {"serving_default", "tensor"}
+    assert set(signatures.signature_def) == {"serving_default", "tensor", "search"}
 
     status = get_model_status_pb2.GetModelStatusRequest()
     status.model_spec.name = "reid"
@@ -108,10 +110,35 @@ def test_the_stub_of_tensorflow_serving_is_answered(server):
         with pytest.raises(grpc.RpcError) as error:
             stub.Predict(bad, timeout=60)
         assert error.value.code().name == code, error.value.details()
-    bad.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(np.uint8([1])))
-    bad.inputs["image_bytes"].tensor_shape.dim[0].size = 2**40
-    with pytest.raises(grpc.RpcError, match="numbers are allowed"):
-        stub.Predict(bad, timeout=60)
+    # A shape without as many numbers, of another type, of none at all.
+    bad.model_spec.signature_name = "tensor"
+    for values, sizes, said in (
+        (np.zeros((1, *SIZE, 3), np.uint8), [2**20, *SIZE, 3], "and 1536 values"),
+        (np.zeros((1, 1), np.float64), [2**28, 1], "must be of type uint8"),
+        (np.uint8(1), [], "must have 4 dimensions"),
+    ):
+        bad.inputs.clear()
+        bad.inputs["images"].CopyFrom(tf.make_tensor_proto(values))
+        for dimension, size in zip(bad.inputs["images"].tensor_shape.dim, sizes, strict=True):
+            dimension.size = size
+        with pytest.raises(grpc.RpcError, match=said) as error:
+            stub.Predict(bad, timeout=60)
+        assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    request.model_spec.signature_name = "search"
+    request.output_filter.append("ids")
+    found = stub.Predict(request, timeout=60).outputs
+    assert set(found) == {"ids"} and tf.make_ndarray(found["ids"])[:, 0].tolist() == [
+        b"0.png",
+        b"1.png",
+        b"2.png",
+        b"3.png",
+    ]
+    request.output_filter.append("names")
+    with pytest.raises(grpc.RpcError, match="no output 'names'"):
+        stub.Predict(request, timeout=60)
+    del request.output_filter[:]
+    request.model_spec.signature_name = ""
     assert stub.Predict(request, timeout=60).outputs  # none of it harmed the server
 
 
@@ -127,7 +154,13 @@ def test_rest_answers_as_tensorflow_serving_does(server):
     code, answer = rest(server[1], "reid/labels/stable:predict", {"signature_name": "tensor", "instances": pixels})
     assert code == 200 and len(answer["predictions"][0]) == 5
     assert rest(server[1], "reid")[1]["model_version_status"][0]["state"] == "AVAILABLE"
-    assert "serving_default" in json.dumps(rest(server[1], "reid/metadata")[1])
+    signatures = rest(server[1], "reid/metadata")[1]["metadata"]["signature_def"]["signature_def"]
+    assert signatures["tensor"]["inputs"]["images"]["tensor_shape"]["dim"][1]["size"] == "32"
+    code, answer = rest(server[1], "reid:predict", {"signature_name": "search", "instances": rows(IMAGES[:3])})
+    assert code == 200 and [row["ids"][0] for row in answer["predictions"]] == ["0.png", "1.png", "2.png"]
+    assert len(answer["predictions"][0]["scores"]) == 2
+    code, answer = rest(server[1], "reid:predict", {"signature_name": "search", "inputs": rows(IMAGES[:1])})
+    assert answer["outputs"]["ids"][0][0] == "0.png" and len(answer["outputs"]["scores"][0]) == 2
 
 
 @pytest.mark.parametrize(
@@ -143,7 +176,11 @@ def test_rest_answers_as_tensorflow_serving_does(server):
         ("reid:predict", {"instances": [{"b64": "aaaa"}]}, 400, "Image 0 is not a"),
         ("reid:predict", {"instances": [{"image": {"b64": "aaaa"}}]}, 400, "takes 'image_bytes'"),
         ("reid:predict", {"instances": [{"b64": "aaaa"}] * 9}, 400, "1 to 8 images"),
-        ("reid:predict", {"signature_name": "search", "instances": []}, 404, "no endpoint 'search'"),
+        ("reid:predict", {"signature_name": "other", "instances": []}, 404, "no endpoint 'other'"),
+        ("reid:predict", {"signature_name": ["tensor"], "instances": []}, 404, "no endpoint"),
+        ("reid/versions/99999999999999999999:predict", {"instances": []}, 404, "is not NAME"),
+        ("reid:predict", {"instances": ["x" * 100_000, ""]}, 400, "must be a list of"),
+        ("reid:predict", {"signature_name": "tensor", "instances": [[[[0.5, 0, 0]]]]}, 400, "from 0 to 255"),
         ("reid:predict", {"signature_name": "tensor", "instances": [[[[300, 0, 0]]]]}, 400, "from 0 to 255"),
     ],
 )
@@ -172,6 +209,11 @@ def test_the_client_embeds_files_folders_and_frames(server, tmp_path, kind, caps
     one = client.Client(where, "reid", label="stable")
     frames = [tf.io.decode_image(image).numpy() for image in IMAGES]
     np.testing.assert_allclose(list(one.embed_frames(frames)), server[2], atol=1e-6)
+    (tmp_path / "crops" / "9.png").write_text("no image either")
+    client.main([where, "reid", str(tmp_path / "crops"), "--to", str(tmp_path / "found.npz")])
+    assert f"Left out: {tmp_path / 'crops' / '9.png'}: " in capsys.readouterr().out
+    with np.load(tmp_path / "found.npz") as found:
+        np.testing.assert_allclose(found["embedding"], server[2], atol=1e-6)
     with pytest.raises(client.ServerError, match="no model 'none'"):
         list(client.Client(where, "none").embed_bytes(IMAGES))
     with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere"):

@@ -30,7 +30,9 @@ def folder(tmp_path, encoder):
 
 @pytest.fixture
 def served(folder):
-    (folder / "serving" / "models.config").write_text(deployment.files({"reid": [1, 2]}, {"reid": 1})["models.config"])
+    (folder / "serving" / "models.config").write_text(
+        deployment.files({"reid": [1, 2]}, {"reid": {"stable": 1}})["models.config"]
+    )
     return Served(folder, LIMITS)
 
 
