@@ -12,6 +12,7 @@ import json
 import math
 import os
 import signal
+import threading
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -57,11 +58,14 @@ def arguments(argv=None):
 
 def main(argv=None):
     args = arguments(argv)
-    start(args)
-    where = f"gRPC on {args.host}:{args.grpc_port}, REST on http://{args.host}:{args.rest_port}/v1/models/NAME"
-    print(f"Serving {args.folder}: {where}. Ctrl-C stops.", flush=True)
+    stopped = threading.Event()
     try:
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        start(args)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopped.set())
+        where = f"gRPC on {args.host}:{args.grpc_port}, REST on http://{args.host}:{args.rest_port}/v1/models/NAME"
+        print(f"Serving {args.folder}: {where}. Ctrl-C stops.", flush=True)
+        stopped.wait()
     finally:
         stop()
 
@@ -75,7 +79,6 @@ def start(args):
     limits = Limits(args.max_image_bytes, args.max_pixels, 2 * args.max_pixels, args.max_images)
     located(args.folder)  # what is wrong with the folder is told here, not by a replica's log
     os.environ["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] = str(args.max_request_bytes)  # read by Ray's proxy
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(
         proxy_location="HeadOnly",
