@@ -51,8 +51,8 @@ def main(argv=None) -> dict:
     found = {}
     for role, parts in scoring.roles(names, records, trials).items():
         found[role] = scoring.filled([embedded(*part) for part in parts if len(part[1])], len(records))
-    query, gallery = (found["probe"], found["gallery"]) if "probe" in found else (found["image"], found["image"])
-    comparison = scoring.Comparison(query, gallery, run.config.evaluate.distance, run.config.evaluate.rerank)
+    sides = scoring.query_and_gallery(found)
+    comparison = scoring.Comparison(*sides, run.config.evaluate.distance, run.config.evaluate.rerank)
     served = scoring.score(comparison, records, trials)
     expected = json.loads((args.run / "metrics.json").read_text())[chosen.representation]
     both = {key: (float(served[key]), expected[key]) for key in ("rank1", "rank5", "rank10", "mAP")}

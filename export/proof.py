@@ -67,8 +67,7 @@ def _prove(folder, servable, records, expected, compare):
     if bad := sorted(name for name in operations if any(part in name for part in FORBIDDEN)):
         raise _refused(folder, f"its graph has the operations {', '.join(bad)}")
     encoded = records.images.tolist()
-    decode = data.decoder(servable.image_size)
-    pixels = np.stack([decode(image).numpy() for image in encoded])
+    pixels = data.to_uint8(data.all_images(records, servable.image_size))
 
     def case(endpoint, values):
         inputs = endpoints[endpoint]["inputs"]

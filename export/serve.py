@@ -6,9 +6,6 @@ what they would see of TF Serving; requests that come together are answered toge
 
 import argparse
 import asyncio
-import base64
-import binascii
-import json
 import math
 import os
 import signal
@@ -20,14 +17,13 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import fastapi
 import grpc
-import numpy as np
 import ray
 import tensorflow as tf
 from fastapi.responses import JSONResponse
-from google.protobuf import json_format
 from ray import serve
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
+from export import rest_forms
 from export.served import Limits, Refused, Served, located
 from tf_reid.loopback import is_loopback
 
@@ -185,7 +181,7 @@ class Server:
     @rest.get("/v1/models/{path:path}")
     async def ask(self, path: str):
         try:
-            name, version, label, verb = _place(path, "/metadata")
+            name, version, label, verb = rest_forms.place(path, "/metadata")
             spec = predict_pb2.PredictRequest().model_spec
             spec.name = name
             if version is not None:
@@ -193,27 +189,29 @@ class Server:
             if label is not None:
                 spec.version_label = label
             if not verb:
-                return JSONResponse(_as_json(self._status(spec)))
+                return JSONResponse(rest_forms.as_json(self._status(spec)))
             model = self._specified(spec)
             about = {"name": model.name, "version": str(model.version)}
-            return JSONResponse({"model_spec": about, "metadata": {"signature_def": _as_json(_signatures(model))}})
+            return JSONResponse(
+                {"model_spec": about, "metadata": {"signature_def": rest_forms.as_json(_signatures(model))}}
+            )
         except Refused as refused:
             return _error(refused)
 
     @rest.post("/v1/models/{path:path}")
     async def predict(self, path: str, request: fastapi.Request):
         try:
-            name, version, label, verb = _place(path, ":predict")
+            name, version, label, verb = rest_forms.place(path, ":predict")
             if not verb:
                 raise Refused("NOT_FOUND", f"POST to /v1/models/{name}:predict.")
             model = self.models.find(name, version, label)
-            body = await asyncio.to_thread(_parsed, await self._read(request))
+            body = await asyncio.to_thread(rest_forms.parsed, await self._read(request))
             endpoint = body.get("signature_name") or "serving_default"
             by_rows = "instances" in body
             asked = next(iter(self.models.inputs_of(model, endpoint)))
-            inputs = await asyncio.to_thread(_inputs, body, asked, self.models.limits.images)
+            inputs = await asyncio.to_thread(rest_forms.inputs, body, asked, self.models.limits.images)
             found = await self._answer(model, endpoint, inputs)
-            found = {name: _plain(name, values.tolist()) for name, values in found.items()}
+            found = {name: rest_forms.plain(name, values.tolist()) for name, values in found.items()}
             alone = next(iter(found.values())) if len(found) == 1 else None
             if not by_rows:
                 return JSONResponse({"outputs": alone if alone is not None else found})
@@ -290,86 +288,6 @@ def _signatures(model):
                 side[key].name, side[key].dtype = f"{name}_{key}:0", spec.dtype.as_datatype_enum
                 side[key].tensor_shape.CopyFrom(spec.shape.as_proto())
     return signatures
-
-
-def _place(path, verb):
-    """NAME[/versions/N | /labels/L][verb] -> name, version, label, whether the verb is there.
-
-    Raises:
-        Refused: NOT_FOUND, it has another form.
-    """
-    has_verb = path.endswith(verb)
-    name, *rest_of_it = path.removesuffix(verb).split("/")
-    if not rest_of_it:
-        return name, None, None, has_verb
-    if len(rest_of_it) == 2 and rest_of_it[0] == "versions" and rest_of_it[1].isdecimal() and len(rest_of_it[1]) < 19:
-        return name, int(rest_of_it[1]), None, has_verb
-    if len(rest_of_it) == 2 and rest_of_it[0] == "labels":
-        return name, None, rest_of_it[1], has_verb
-    raise Refused("NOT_FOUND", f"/v1/models/{path} is not NAME, NAME/versions/N or NAME/labels/LABEL.")
-
-
-def _parsed(body) -> dict:
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Refused("INVALID_ARGUMENT", "The request is not JSON.") from None
-    if not isinstance(found, dict) or ("instances" in found) == ("inputs" in found):
-        raise Refused("INVALID_ARGUMENT", 'The request must be an object with either "instances" or "inputs".')
-    return found
-
-
-def _inputs(body, name, most) -> dict:
-    """Of TF Serving's row or column form: input name -> values.
-
-    Args:
-        name: of the one input, where the request does not name it. most: images.
-    """
-    if "inputs" in body:
-        given = body["inputs"]
-        columns = given if isinstance(given, dict) and "b64" not in given else {name: given}
-    else:
-        rows = body["instances"]
-        if not isinstance(rows, list):
-            raise Refused("INVALID_ARGUMENT", '"instances" must be a list.')
-        named = [row for row in rows if isinstance(row, dict) and "b64" not in row]
-        if named and (len(named) < len(rows) or any(set(row) != set(rows[0]) for row in rows)):
-            raise Refused("INVALID_ARGUMENT", "All instances must have the same keys.")
-        columns = {key: [row[key] for row in rows] for key in rows[0]} if named else {name: rows}
-    return {key: _decoded(key, values, most) for key, values in columns.items()}
-
-
-def _decoded(name, values, most):
-    if not isinstance(values, list) or not 1 <= len(values) <= most:
-        raise Refused("INVALID_ARGUMENT", f"{name} must be a list of 1 to {most} images.")
-    if all(isinstance(value, dict) and set(value) == {"b64"} for value in values):
-        try:
-            return [base64.b64decode(value["b64"], validate=True) for value in values]
-        except (binascii.Error, TypeError, ValueError):
-            raise Refused("INVALID_ARGUMENT", f"{name} holds b64 that cannot be decoded.") from None
-    said = f'{name} must be a list of {{"b64": ...}}, or of images of whole numbers from 0 to 255, of one shape.'
-    try:
-        array = np.array(values, np.float64)
-    except (TypeError, ValueError):
-        raise Refused("INVALID_ARGUMENT", said) from None
-    if not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
-        raise Refused("INVALID_ARGUMENT", said)
-    return array.astype(np.uint8)
-
-
-def _plain(name, values):
-    """What an array holds, as TensorFlow Serving writes it: bytes as text, or as b64 where the name ends in _bytes."""
-    if isinstance(values, list):
-        return [_plain(name, value) for value in values]
-    if not isinstance(values, bytes):
-        return values
-    return {"b64": base64.b64encode(values).decode()} if name.endswith("_bytes") else values.decode(errors="replace")
-
-
-def _as_json(message):
-    return json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
 
 
 def _error(refused):

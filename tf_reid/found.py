@@ -103,14 +103,17 @@ figure.yes img{border-color:#2a9d3a} figure.query img{border-color:#2f6fdb}
 
 def thumbnail(content: bytes | None) -> str | None:
     """A JPEG of bounded size as a data URI; None where there is no image to show."""
-    if not content:
-        return None
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    image = _decoded(content)
     if image is None:
         return None
     width = max(1, round(image.shape[1] * SHOWN_HEIGHT / image.shape[0]))
     small = cv2.resize(image, (min(width, 4 * SHOWN_HEIGHT), SHOWN_HEIGHT), interpolation=cv2.INTER_AREA)
     return "data:image/jpeg;base64," + base64.b64encode(cv2.imencode(".jpg", small)[1].tobytes()).decode()
+
+
+def _decoded(content):
+    """uint8 [H, W, 3], BGR, or None where there is no image to show."""
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
 
 
 def _tile(content, caption, kind):
@@ -128,7 +131,7 @@ def _caption(match, rank, between):
 
 
 def _pixels(content):
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    image = _decoded(content)
     if image is None:
         return np.full((SHOWN_HEIGHT, SHOWN_HEIGHT // 2, 3), 230, np.uint8)
     return cv2.resize(image, (SHOWN_HEIGHT // 2, SHOWN_HEIGHT), interpolation=cv2.INTER_AREA)[..., ::-1]

@@ -63,7 +63,12 @@ def extract_roles(encoders: dict, records: data.Records, trials, image_size, *, 
             found[role] = filled(batches(parts), len(records))
         else:
             found[role] = store.get(role, parts, records, {"image_size": list(image_size), "flip": flip}, batches)
-    return (found["probe"], found["gallery"]) if "probe" in found else (found["image"], found["image"])
+    return query_and_gallery(found)
+
+
+def query_and_gallery(by_role: dict) -> tuple:
+    """Of what there is for `probe` and `gallery`, or for `image` alone: the queries' and the gallery's."""
+    return (by_role["probe"], by_role["gallery"]) if "probe" in by_role else (by_role["image"], by_role["image"])
 
 
 def filled(batches, count, make=np.zeros) -> np.ndarray:
