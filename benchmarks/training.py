@@ -1,21 +1,26 @@
 """Milliseconds of a training step at full width, and images a second of the input pipeline.
 
-python -m benchmarks.training [--only simpgan dgnet crossgan pipeline] [--rows 2 4] [--steps 5] [--xla]
+python -m benchmarks.training [--only simpgan dgnet crossgan pipeline] [--rows 2 4] [--steps 5] [--xla] [--profile]
 
 SimPGAN: 2 source + 2 target images of 128x64, generators of 64 filters and 6 blocks, ResNet-50 classifier. DG-Net:
 `rows` of 4 images of 256x128 (2 rows are 2 + 2 images and 2 + 2 positives), ResNet-50 encoder and teacher, before and
 after the warm-up. Cross-GAN: 128 + 128 images of 128x64, the joint stage. All losses and all updates. The reference of
 a step is the time that the same multiply-adds (counted from the networks) take at the rate of a large float32 matrix
-product measured in the same run: no implementation can be faster than that.
+product measured in the same run: no implementation can be faster than that. `--profile` also says which operations a
+step's time goes to, forward and backward.
 
 The pipeline: JPEG of 128x64 -> flip, pad 10, crop -> batches of 64, as with many images, where each is decoded whenever
 it is drawn, and as with few, which are decoded once. The reference is a plain OpenCV loop that decodes.
 """
 
 import argparse
+import collections
 import os
+import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -23,6 +28,7 @@ import cv2
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from tf_reid import data, samplers
 from tf_reid.config import Optimizer, Stage
@@ -38,17 +44,21 @@ def main():
     parser.add_argument("--rows", type=int, nargs="+", default=[2], help="of DG-Net's batch")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--xla", action="store_true", help="also compile the steps by XLA, which takes minutes")
+    parser.add_argument("--profile", action="store_true", help="also say where a step's time goes")
     args = parser.parse_args()
     rate = matrix_rate()
     print(f"{os.cpu_count()} cores, TensorFlow {tf.__version__}, matrix product {rate / 1e9:.0f} GFLOP/s", flush=True)
     for xla in (False, True) if args.xla else (False,):
-        for name, step in steps_of(args, xla):
-            seconds, operations = step()
+        for name, ready_step in steps_of(args, xla):
+            step, operations = ready_step()
+            seconds = fastest(step, args.steps)
             print(
                 f"{name + (' with XLA' if xla else ''):36} {1000 * seconds:6.0f} ms, {operations / 1e9:.0f} GFLOP; "
                 f"{seconds / (operations / rate):.2f} x the time at the matrix product's rate",
                 flush=True,
             )
+            if args.profile:
+                print_profile(step)
     if "pipeline" not in args.only:
         return
     reference = reference_images_a_second()
@@ -62,15 +72,15 @@ def main():
 
 
 def steps_of(args, xla):
-    """Name, and a function that times it, of each step that is asked for."""
+    """Name, and a function that makes it ready, of each step that is asked for."""
     if "simpgan" in args.only:
-        yield "SimPGAN", partial(simpgan_step, args.steps, xla)
+        yield "SimPGAN", partial(simpgan_step, xla)
     if "dgnet" in args.only:
         for rows in args.rows:
             for fed, when in ((False, "before"), (True, "after")):
-                yield f"DG-Net, {rows} rows, {when} the warm-up", partial(dgnet_step, args.steps, xla, rows, fed)
+                yield f"DG-Net, {rows} rows, {when} the warm-up", partial(dgnet_step, xla, rows, fed)
     if "crossgan" in args.only:
-        yield "Cross-GAN", partial(crossgan_step, args.steps, xla)
+        yield "Cross-GAN", partial(crossgan_step, xla)
 
 
 def matrix_rate(n=2048) -> float:
@@ -80,22 +90,22 @@ def matrix_rate(n=2048) -> float:
     return 2 * n**3 / fastest(lambda: product().numpy(), 5)
 
 
-def simpgan_step(steps, xla) -> tuple[float, float]:
-    """-> seconds and floating-point operations of a step."""
+def simpgan_step(xla) -> tuple[Callable, float]:
+    """-> a training step, and its floating-point operations."""
     model = ready("simpgan", SIZE, "translation", xla, weights=None)
-    seconds = fastest_step(model, {"source": (1, 2, *SIZE, 3), "target": (1, 2, *SIZE, 3)}, steps)
+    step = on_random_images(model, {"source": (1, 2, *SIZE, 3), "target": (1, 2, *SIZE, 3)})
     # A backward pass costs twice its forward pass where weights learn, once where only the image does.
     generator, critic = multiply_adds(model.G), multiply_adds(model.D_S)
     classifier = multiply_adds(model.classifier.backbone)
-    return seconds, 2.0 * (4 * (2 * generator * 3) + 4 * critic * 2 + 2 * classifier * 2 + 8 * critic * 3)
+    return step, 2.0 * (4 * (2 * generator * 3) + 4 * critic * 2 + 2 * classifier * 2 + 8 * critic * 3)
 
 
-def dgnet_step(steps, xla, rows, fed) -> tuple[float, float]:
-    """-> seconds and floating-point operations of a step with so many rows of four images."""
+def dgnet_step(xla, rows, fed) -> tuple[Callable, float]:
+    """-> a training step with so many rows of four images, and its floating-point operations."""
     size = (256, 128)
     warm_up = 0 if fed else 10**6
     model = ready("dgnet", size, "joint", xla, weights=None, teacher_weights=None, warm_up=warm_up, erasing=0.5)
-    seconds = fastest_step(model, {"source": (rows, 4, *size, 3)}, steps)
+    step = on_random_images(model, {"source": (rows, 4, *size, 3)})
     encoder, teacher = multiply_adds(model.E_a), multiply_adds(model.teacher.backbone)
     structure, decoder, critic = (multiply_adds(network) for network in (model.E_s, model.G, model.D))
     pair, images = 2 * rows, 4 * rows
@@ -107,16 +117,16 @@ def dgnet_step(steps, xla, rows, fed) -> tuple[float, float]:
             pair * encoder * 2 + 2 * pair * teacher
         )  # one look at swaps serves both; persons of them, as the teacher says
         done += pair * structure * 2 + pair * decoder * 3  # the structure found again, the cycle
-    return seconds, 2.0 * done
+    return step, 2.0 * done
 
 
-def crossgan_step(steps, xla) -> tuple[float, float]:
-    """-> seconds and floating-point operations of a joint step; the perceptrons' are left out."""
+def crossgan_step(xla) -> tuple[Callable, float]:
+    """-> a joint training step, and its floating-point operations; the perceptrons' are left out."""
     model = ready("crossgan", SIZE, "joint", xla)
-    seconds = fastest_step(model, {"source": (128, 2, *SIZE, 3)}, steps)
+    step = on_random_images(model, {"source": (128, 2, *SIZE, 3)})
     generators = multiply_adds(model.g1) + multiply_adds(model.g2)
     critics = multiply_adds(model.f1) + multiply_adds(model.f2)
-    return seconds, 2.0 * 128 * (generators * 3 + critics * (2 * 3 + 1 + 2))
+    return step, 2.0 * 128 * (generators * 3 + critics * (2 * 3 + 1 + 2))
 
 
 def ready(name, size, stage, xla, **settings):
@@ -133,13 +143,32 @@ def ready(name, size, stage, xla, **settings):
     return model
 
 
-def fastest_step(model, shapes, steps) -> float:
-    """Seconds of a training step on random images of these shapes, [rows, images of a row, height, width, 3]."""
+def on_random_images(model, shapes):
+    """A training step on random images of these shapes, [rows, images of a row, height, width, 3]."""
     rng = np.random.default_rng(0)
     batch = {domain: rng.uniform(-1, 1, shape).astype(np.float32) for domain, shape in shapes.items()}
     batch["source_person"] = np.broadcast_to(np.arange(shapes["source"][1]) % 2 + 3, shapes["source"][:2]).copy()
     batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    return fastest(lambda: [float(loss) for loss in model.train_function(batches).values()], steps)
+    return lambda: [float(loss) for loss in model.train_function(batches).values()]
+
+
+def print_profile(step, kinds=8):
+    """Shares of the operations' time in one step, by kind; operations that run at once are each counted whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder):
+            step()
+        space = xplane_pb2.XSpace()
+        (written,) = Path(folder).rglob("*.xplane.pb")
+        space.ParseFromString(written.read_bytes())
+    spent = collections.Counter()
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                about = plane.event_metadata[event.metadata_id]
+                if ":" in about.name and about.display_name:  # an operation of the graph: scope/name:kind
+                    spent[about.display_name.removeprefix("_Mkl").removeprefix("Native")] += event.duration_ps
+    for kind, time_spent in spent.most_common(kinds):
+        print(f"    {time_spent / spent.total():4.0%}  {kind}", flush=True)
 
 
 def multiply_adds(network) -> int:
