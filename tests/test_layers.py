@@ -30,6 +30,44 @@ def test_norms_equal_those_of_tensorflow_addons():
     np.testing.assert_allclose(spectral.layer.kernel, addons["spectral_norm"], atol=1e-5)
 
 
+def test_batch_normalization_equals_that_of_keras():
+    """In training, at test and frozen; gradients and running statistics too."""
+    rng = np.random.default_rng(0)
+    x, weight = (rng.normal(2.0, 3.0, size=(3, 4, 5, 6)).astype(np.float32) for _ in range(2))
+    ours, reference = layers.BatchNormalization(), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+    found = []
+    for norm in (ours, reference):
+        norm.build(x.shape)
+        norm.set_weights([np.linspace(0.5, 2, 6), np.linspace(-1, 1, 6), np.ones(6), np.full(6, 4.0)])
+        with tf.GradientTape() as tape:
+            images = tf.constant(x)
+            tape.watch(images)
+            made = norm(images, training=True)
+            loss = tf.reduce_sum(made * weight)
+        gradients = tape.gradient(loss, [images, *(variable.value for variable in norm.trainable_variables)])
+        moving = norm.get_weights()[2:]
+        norm.trainable = False
+        found.append([made, *gradients, *moving, norm(x, training=True), norm(x, training=False)])
+    for values, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_batch_normalization_takes_the_statistics_of_all_replicas():
+    x = np.random.default_rng(0).normal(2.0, 3.0, size=(4, 4, 5, 6)).astype(np.float32)
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        shared = layers.BatchNormalization()
+        shared.build(x.shape)
+    halves = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(x[2 * context.replica_id_in_sync_group :][:2])
+    )
+    made = strategy.run(tf.function(lambda images: shared(images, training=True)), [halves])
+    alone = layers.BatchNormalization()
+    expected = alone(x, training=True)
+    np.testing.assert_allclose(np.concatenate(strategy.experimental_local_results(made)), expected, atol=1e-4)
+    np.testing.assert_allclose(shared.moving_variance, alone.moving_variance, rtol=1e-4)
+
+
 def test_feed_forward_has_relu_between_its_layers():
     net = layers.feed_forward(3, [5, 4], 2, "net")
     x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)

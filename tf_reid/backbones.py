@@ -13,6 +13,8 @@ import tensorflow as tf
 from keras import layers
 from scipy.io.matlab import MatReadError
 
+from tf_reid.layers import BatchNormalization
+
 
 class CaffePreprocessing(layers.Layer):
     """[-1, 1] RGB -> what Keras's ResNet-50 weights were trained on: 0-255 BGR less ImageNet's mean."""
@@ -60,25 +62,25 @@ def _application(build, image_size, weights, last_stride=2):
             f"The ImageNet weights of {build.__name__} could not be fetched by Keras; fetch the file elsewhere and set "
             f"the method's weights to its path, or to null to start from random weights ({error})."
         ) from error
-    if last_stride == 1:
-        network = _without_last_stride(network)
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.synchronized = True  # statistics of the whole batch, over all replicas
+    network = _with_our_norms(network, last_stride)
     return _averaged(images, network(CaffePreprocessing()(images)))
 
 
-def _without_last_stride(resnet):
-    """The same ResNet-50 with stride 1 in its last stage: Keras has the stride in the first block's two 1x1."""
+def _with_our_norms(network, last_stride):
+    """The same network with our batch normalisation and, in ResNet-50, this stride of its last stage.
 
-    def same_or_stride_1(layer):
+    Keras has the stride in the first block's two 1x1.
+    """
+
+    def same_but(layer):
         settings = layer.get_config()
         if layer.name in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
-            settings["strides"] = 1
-        return type(layer).from_config(settings)
+            settings["strides"] = last_stride
+        kind = BatchNormalization if isinstance(layer, layers.BatchNormalization) else type(layer)
+        return kind.from_config(settings)
 
-    clone = keras.models.clone_model(resnet, clone_function=same_or_stride_1)
-    clone.set_weights(resnet.get_weights())
+    clone = keras.models.clone_model(network, clone_function=same_but)
+    clone.set_weights(network.get_weights())
     return clone
 
 
@@ -193,7 +195,7 @@ def small_vgg(image_size, weights=None) -> keras.Model:
 
 def _conv_norm(x, channels, stride=1, kernel=3, activation=None):
     x = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)(x)
+    x = BatchNormalization()(x)
     return layers.Activation(activation)(x) if activation else x
 
 

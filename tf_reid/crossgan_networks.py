@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from tf_reid.backbones import BACKBONES
-from tf_reid.layers import gan_init
+from tf_reid.layers import BatchNormalization, gan_init
 
 GENERATOR_UNITS = 5  # m of Eq. 8
 DISCRIMINATOR_UNITS = 5  # n of Eq. 9
@@ -91,4 +91,4 @@ def _deconvolution(channels, **settings):
 
 
 def _norm_relu():
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True), layers.ReLU()
+    return BatchNormalization(), layers.ReLU()

@@ -6,10 +6,11 @@ Sizes are those of 256x128 images with ResNet-50 (`width` 32); with other images
 from functools import partial
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from tf_reid.layers import InstanceNorm, ReflectPad, gan_init
+from tf_reid.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
 
 HEAD_WIDTH = 512  # of the primary feature and of the fine-grained one
 plain_norm = partial(InstanceNorm, affine=False)
@@ -56,7 +57,7 @@ def appearance_encoder(maps, stripes) -> keras.Model:
 def embedding_head(width, name) -> keras.Model:
     """[B, width] -> a feature [B, 512]: linear, then batch norm."""
     kaiming = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-    norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)
+    norm = BatchNormalization()
     return keras.Sequential(
         [keras.Input((width,)), layers.Dense(HEAD_WIDTH, kernel_initializer=kaiming), norm], name=name
     )
@@ -110,7 +111,7 @@ def decoder(structure_shape, code_width) -> keras.Model:
         x = x + y
     for _ in range(2):
         channels //= 2
-        x = _conv(layers.UpSampling2D(2)(x), channels, 5, norm=ImageNorm)
+        x = layers.LeakyReLU(0.2)(ImageNorm()(DoubledConv(channels, kernel_initializer="he_normal")(x)))
     x = _conv(_conv(x, channels, 3), channels, 3)
     return keras.Model([appearance, structure], _conv(x, 3, 1, activation=False), name="G")
 
@@ -152,6 +153,44 @@ class HalfSize(layers.Layer):
     def compute_output_shape(self, shape):
         batch, height, width, channels = shape
         return (batch, (height + 1) // 2, (width + 1) // 2, channels)
+
+
+class DoubledConv(layers.Conv2D):
+    """Every pixel repeated twice both ways, then a 5x5 convolution over mirrored borders; in half the time of these.
+
+    5x5 repeated pixels are 3x3 different ones, so a 3x3 convolution with sums of the kernel's taps makes the four
+    pixels that stand where one did. At the borders, where the mirror parts the pairs, it is done as it is said.
+    """
+
+    SUMS = np.array(
+        [[[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]],
+        np.float32,
+    )  # [first or second of a pair, tap of three, tap of five]
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(filters, **{**kwargs, "kernel_size": 5})
+
+    def call(self, x):
+        def as_said(pixels, rows, columns):
+            doubled = tf.repeat(tf.repeat(pixels, 2, axis=1), 2, axis=2)
+            mirrored = tf.pad(doubled, [(0, 0), rows, columns, (0, 0)], mode="REFLECT")
+            return tf.nn.conv2d(mirrored, kernel, 1, "VALID")
+
+        kernel = tf.convert_to_tensor(self.kernel)
+        if min(x.shape[1:3]) < 3:
+            return as_said(x, (2, 2), (2, 2)) + self.bias
+        sums = tf.einsum("pia,qjb,abcd->ijcpqd", self.SUMS, self.SUMS, kernel)
+        sums = tf.reshape(sums, (3, 3, kernel.shape[2], 4 * self.filters))
+        inside = tf.nn.depth_to_space(tf.nn.conv2d(x, sums, 1, "VALID"), 2)
+        top = as_said(x[:, :2], (2, 0), (2, 2))
+        bottom = as_said(x[:, -2:], (0, 2), (2, 2))
+        left = as_said(x[:, :, :2], (0, 0), (2, 0))
+        right = as_said(x[:, :, -2:], (0, 0), (0, 2))
+        return tf.concat([top, tf.concat([left, inside, right], axis=2), bottom], axis=1) + self.bias
+
+    def compute_output_shape(self, shape):
+        batch, height, width, _ = shape
+        return (batch, 2 * height, 2 * width, self.filters)
 
 
 class ImageNorm(layers.Layer):

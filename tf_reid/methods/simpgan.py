@@ -14,7 +14,7 @@ from tf_reid.backbones import Backbone, maps_of
 from tf_reid.classifier import SiameseClassifier
 from tf_reid.config import Count, ExistingPath, NotNegative, Share, Weights, Whole
 from tf_reid.image_pool import ImagePool
-from tf_reid.layers import InstanceNorm, ReflectPad, gan_init
+from tf_reid.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
 from tf_reid.losses import l1, least_squares, verification
 from tf_reid.methods.base import Page, ReIDModel, Stage
 
@@ -287,7 +287,7 @@ def build_critic(image_size, width, layers_of_stride_2, official, norm, name) ->
         channels = width * min(2**depth, 8)
         x = layers.Conv2D(channels, 4, stride, padding="same", kernel_initializer=gan_init())(x)
         if official:
-            x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True)(x)
+            x = BatchNormalization()(x)
         elif norm:
             x = InstanceNorm()(x)
         x = layers.LeakyReLU(slope)(x)
