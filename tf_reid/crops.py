@@ -139,7 +139,7 @@ def _known(path, values, where):
 
 
 def _of_run(name, run) -> Iterator[Crop]:
-    if run is None or not (run / "config.yaml").exists() or (run / "saved_model.pb").exists():
+    if run is None or not runs.is_run(run):
         raise ConfigError(f"{OF_A_RUN}{name}: images of a run need a gallery built with --run, or --run itself.")
     crops = _by_file(run)
     if name in crops:

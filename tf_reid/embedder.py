@@ -100,8 +100,4 @@ def of_model(folder: Path) -> Embedder:
 
 def opened(place: Path) -> Embedder:
     """Either."""
-    return (
-        of_run(place)
-        if (place / "config.yaml").exists() and not (place / "saved_model.pb").exists()
-        else of_model(place)
-    )
+    return of_run(place) if runs.is_run(place) else of_model(place)

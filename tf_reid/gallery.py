@@ -293,8 +293,9 @@ class Gallery:
             bits = np.packbits(mask, bitorder="little")
             chosen = faiss.IDSelectorBitmap(bits)
         if self._is_hnsw():
-            # The walk passes those that are left out too, so it has to be as much wider as they are many.
-            breadth = max(SEARCH_BREADTH, 2 * top) * self.index.ntotal // len(ids)
+            # The walk passes those that are left out too, so it has to be wider as they are many, and then some.
+            wider = 1 if chosen is None else 2 * self.index.ntotal // len(ids)
+            breadth = max(SEARCH_BREADTH, 2 * top) * wider
             asked = faiss.SearchParametersHNSW(sel=chosen, efSearch=min(breadth, WIDEST_SEARCH))
         else:
             asked = faiss.SearchParameters(sel=chosen) if chosen is not None else None

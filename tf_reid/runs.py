@@ -110,6 +110,11 @@ def _trained_on(folder) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def is_run(folder: Path) -> bool:
+    """Whether it is a run's folder, not an exported model's, which may hold a run's configuration too."""
+    return (folder / "config.yaml").exists() and not (folder / "saved_model.pb").exists()
+
+
 def load_run(folder: Path, overrides=()) -> Config:
     """The settings of a run's folder, without the files its networks started from: its checkpoint has their weights.
 

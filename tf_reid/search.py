@@ -79,15 +79,11 @@ def open_gallery(place: str, about=None):
     return Gallery(Path(place), about)
 
 
-def open_embedder(args):
-    """What embeds, what is named or else what built the gallery; and what a gallery has to know of it."""
+def open_embedder(args, built=None):
+    """What embeds, what is named or else what built this gallery; and what a gallery has to know of it."""
     from tf_reid import embedder
 
-    named = args.run or args.model
-    if named is None:
-        gallery = open_gallery(args.index)
-        named = Path(gallery.about["source"])
-    found = embedder.opened(named)
+    found = embedder.opened(args.run or args.model or Path(built.about["source"]))
     about = {
         "digest": found.digest,
         "distance": found.distance,
@@ -107,8 +103,10 @@ def add(args):
 
     if args.command == "build" and not (args.run or args.model):
         raise ConfigError("build needs --run or --model: what is to embed the images.")
-    embedder, about = open_embedder(args)
-    into = open_gallery(args.index, about if args.command == "build" else None)
+    into = None if args.command == "build" else open_gallery(args.index)
+    embedder, about = open_embedder(args, into)
+    if into is None:
+        into = open_gallery(args.index, about)
     gallery.check_same_model(into.about, about, args.index)
     asked = crops.crops_of_table(args.csv) if args.csv else []
     asked += crops.crops_in(args.images, args.pattern, args.run or Path(about["source"]))
@@ -158,7 +156,7 @@ def query(args):
     if args.page and args.page.suffix not in (".html", ".png"):
         raise ConfigError(f"--page {args.page} must end in .html or .png.")
     into = open_gallery(args.index)
-    embedder, about = open_embedder(args)
+    embedder, about = open_embedder(args, into)
     gallery.check_same_model(into.about, about, args.index)
     run = args.run or Path(into.about["source"])
     asked = crops.crops_in(args.images, None, run)
@@ -195,7 +193,7 @@ def serve(args):
     from tf_reid import crops, gallery, search_page
 
     into = open_gallery(args.index)
-    embedder, about = open_embedder(args)
+    embedder, about = open_embedder(args, into)
     gallery.check_same_model(into.about, about, args.index)
     search_page.run(into, embedder, crops.reader(Path(into.about["source"])), args.host, args.port, args.token)
 
