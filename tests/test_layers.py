@@ -52,19 +52,18 @@ def test_batch_normalization_equals_that_of_keras():
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_batch_normalization_takes_the_statistics_of_all_replicas():
+def test_batch_normalization_takes_the_statistics_of_all_replicas(two_replicas):
     x = np.random.default_rng(0).normal(2.0, 3.0, size=(4, 4, 5, 6)).astype(np.float32)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    with strategy.scope():
+    with two_replicas.scope():
         shared = layers.BatchNormalization()
         shared.build(x.shape)
-    halves = strategy.experimental_distribute_values_from_function(
+    halves = two_replicas.experimental_distribute_values_from_function(
         lambda context: tf.constant(x[2 * context.replica_id_in_sync_group :][:2])
     )
-    made = strategy.run(tf.function(lambda images: shared(images, training=True)), [halves])
+    made = two_replicas.run(tf.function(lambda images: shared(images, training=True)), [halves])
     alone = layers.BatchNormalization()
     expected = alone(x, training=True)
-    np.testing.assert_allclose(np.concatenate(strategy.experimental_local_results(made)), expected, atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(two_replicas.experimental_local_results(made)), expected, atol=1e-4)
     np.testing.assert_allclose(shared.moving_variance, alone.moving_variance, rtol=1e-4)
 
 
