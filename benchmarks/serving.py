@@ -1,11 +1,12 @@
 """Images a second of an exported encoder beside the Keras model; latency, throughput and abuse of a server.
 
 python -m benchmarks.serving forward [--backbone resnet50] [--size 256 128] [--batch 8]
-python -m benchmarks.serving server localhost:8500 MODEL IMAGE [--clients 1 8 32] [--seconds 10] [--abuse 1000]
+python -m benchmarks.serving server localhost:8500 MODEL IMAGE [--bare VERSION] [--clients 1 8 32] [--abuse 1000]
 
 `forward`: the encoder has random weights, which cost as much as others. Each is timed in turn, several times over, and
 the median stands; the ratio to Keras's own forward pass in the same process is what counts.
-`server`: every client sends one image a request and waits for the answer. Abuse is requests that are wrong in turn in
+`server`: every client sends one image a request and waits for the answer; beside it the model's own time without any
+server, where its version's folder is given. Abuse is requests that are wrong in turn in
 eight ways; whether a good client beside them is still answered is what counts.
 """
 
@@ -33,6 +34,7 @@ def main():
     servers.add_argument("server", help="host:port of gRPC")
     servers.add_argument("model")
     servers.add_argument("image")
+    servers.add_argument("--bare", metavar="VERSION", help="also time this version's folder, loaded here, by itself")
     servers.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     servers.add_argument("--seconds", type=float, default=10.0)
     servers.add_argument("--abuse", type=int, default=0)
@@ -79,6 +81,8 @@ def server(args):
     from export.client import Client
 
     image = Path(args.image).read_bytes()
+    if args.bare:
+        bare(args, image)
     for clients in args.clients:
         taken, stop = [], time.monotonic() + args.seconds
 
@@ -96,6 +100,22 @@ def server(args):
         print(f"{clients:3d} clients: {rate:7.1f} images/s, p50 {p50:7.1f} ms, p99 {p99:7.1f} ms")
     if args.abuse:
         abuse(args, image)
+
+
+def bare(args, image):
+    """Milliseconds of the model on as many images at once as there are clients, decoding included."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(args.bare)  # has to outlive its signature
+    model = loaded.signatures["serving_default"]
+    for images in args.clients:
+        batch, taken = tf.constant([image] * images), []
+        for _ in range(30):
+            start = time.perf_counter()
+            model(image_bytes=batch)["embedding"].numpy()
+            taken.append(time.perf_counter() - start)
+        p50 = float(np.median(taken))
+        print(f"the model alone, {images:2d} images at once: {1000 * p50:6.1f} ms, {images / p50:7.1f} images/s")
 
 
 def abuse(args, image):
