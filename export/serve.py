@@ -25,6 +25,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from export import rest_forms
 from export.served import Limits, Refused, Served, located
+from export.together import Together
 from tf_reid.loopback import is_loopback
 
 SERVICERS = [
@@ -47,8 +48,7 @@ def arguments(argv=None):
     parser.add_argument("--max-images", type=int, default=limits.images, help="in a request")
     parser.add_argument("--max-request-bytes", type=int, default=32 * 2**20)
     parser.add_argument("--queue", type=int, default=256, help="requests that may wait; others are told to come back")
-    parser.add_argument("--batch", type=int, default=16, help="requests that are answered together")
-    parser.add_argument("--wait", type=float, default=2.0, help="milliseconds that a request waits for others")
+    parser.add_argument("--batch", type=int, default=16, help="requests that are answered together, at most")
     return parser.parse_args(argv)
 
 
@@ -90,8 +90,8 @@ def start(args):
     )
     # Ray's gRPC port cannot be bound to one address, so others are turned away by where they come from.
     local_only = is_loopback(args.host)
-    settings = {"batch": args.batch, "wait": args.wait / 1000.0, "most_bytes": args.max_request_bytes}
-    bound = deployment.bind(str(args.folder.resolve()), tuple(limits), local_only=local_only, **settings)
+    folder = str(args.folder.resolve())
+    bound = deployment.bind(folder, tuple(limits), args.batch, args.max_request_bytes, local_only=local_only)
     serve.run(bound, name="tf_reid", route_prefix="/")
 
 
@@ -103,19 +103,14 @@ def stop():
 class Server:
     """One replica: gRPC methods by their names, REST by its routes, both by way of `_answer`."""
 
-    def __init__(self, folder, limits, batch, wait, most_bytes, local_only):
+    def __init__(self, folder, limits, batch, most_bytes, local_only):
         self.models = Served(Path(folder), Limits(*limits))
+        self.together = Together(self.models.answer, batch)
         self.most_bytes, self.local_only = most_bytes, local_only
-        self._together.set_max_batch_size(batch)
-        self._together.set_batch_wait_timeout_s(wait)
-
-    @serve.batch
-    async def _together(self, asked):
-        return await asyncio.to_thread(self.models.answer, asked)
 
     async def _answer(self, model, endpoint, inputs) -> dict:
         values = await asyncio.to_thread(self.models.check, model, endpoint, inputs)
-        answer = await self._together((model, endpoint, values))
+        answer = await self.together((model, endpoint, values))
         if isinstance(answer, Refused):
             raise answer
         return answer
