@@ -308,7 +308,11 @@ class Gallery:
     def _one_by_one(self, queries, ids, top):
         if not len(ids):
             return None
-        values, found = faiss.knn(queries, self._embeddings(ids), min(top, len(ids)), metric=self._metric())
+        indexed = int((ids <= self.covered).sum()) if self.index is not None else 0
+        embeddings = self._embeddings(ids[indexed:])
+        if indexed:  # quicker than from the database
+            embeddings = np.concatenate([self.index.reconstruct_batch(ids[:indexed]), embeddings])
+        values, found = faiss.knn(queries, embeddings, min(top, len(ids)), metric=self._metric())
         return self._distance(values), ids[found]
 
     def _distance(self, values):
