@@ -31,9 +31,9 @@ INSTRUCTIONS = Path(__file__).with_name("serving") / "README.md"
 
 
 def write(folder: Path):
-    """Write FOLDER/serving/models.config anew, with the labels that it had; what else is missing there, too.
+    """Write FOLDER/serving/models.config anew, with the labels that it had; what else is missing or unedited, too.
 
-    Other files may have been edited, so they stay as they are; one that the new models need otherwise is named.
+    A file that was edited stays as it is; one that the new models need otherwise is named.
     """
     versions = {
         model.name: sorted(int(path.name) for path in model.iterdir() if path.name.isdigit())
@@ -41,11 +41,14 @@ def write(folder: Path):
         if model.is_dir() and any((model / path.name / "saved_model.pb").exists() for path in model.iterdir())
     }
     target = folder / "serving"
-    labels = {name: found for name, (_, found) in read_models_config(target / "models.config").items()}
+    served = read_models_config(target / "models.config")
+    labels = {name: found for name, (_, found) in served.items()}
+    unedited = files({name: found for name, (found, _) in served.items()}, labels) if served else {}
     for file, text in files({name: found for name, found in versions.items() if found}, labels).items():
-        if file == "models.config" or not (target / file).exists():
+        there = (target / file).read_text() if (target / file).exists() else None
+        if file == "models.config" or there in (None, unedited.get(file)):
             write_text(target / file, text)
-        elif file == "kubernetes.yaml" and (target / file).read_text() != text:
+        elif file == "kubernetes.yaml" and there != text:
             print(f"{target / file} is kept as it is; remove it to have it written for all models that are there now.")
 
 

@@ -174,6 +174,14 @@ def test_what_a_killed_export_left_is_removed(opened, tmp_path):
     assert not old.exists() and new.exists()
 
 
+def test_what_was_not_edited_follows_the_models(opened, tmp_path, capsys):
+    line = opened("identity")
+    command.main(line)
+    command.main([*line, "--name", "other"])
+    manifest = (tmp_path / "models" / "serving" / "kubernetes.yaml").read_text()
+    assert "other" in manifest and "my_run" in manifest and "kept as it is" not in capsys.readouterr().out
+
+
 def test_what_was_edited_is_kept(opened, tmp_path, capsys):
     line = opened("identity")
     command.main(line)
