@@ -47,7 +47,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta), epsilon=self.epsilon
         )
-        count = tf.cast(tf.size(inputs[..., 0]), variance.dtype)
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
         variance *= (count - 1.0) / count  # fused, it is that of a sample, of one pixel less; Keras keeps the plain one
         for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             kept.assign(kept * self.momentum + new * (1.0 - self.momentum))
