@@ -103,7 +103,10 @@ class Client:
                 return tf.make_ndarray(stub.Predict(request, timeout=self.timeout).outputs["embedding"])
             except grpc.RpcError as error:
                 refused = error.code() is grpc.StatusCode.INVALID_ARGUMENT
-                raise ServerError(f"{server}: {error.code().name}: {error.details()}", refused) from None
+                said = f"{server}: {error.code().name}: {error.details()}"
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    said += " (Is the server up, and is this its gRPC port? REST is asked as http://host:port.)"
+                raise ServerError(said, refused) from None
 
         return ask
 

@@ -26,7 +26,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from export import rest_forms
 from export.served import Limits, Refused, Served, located
 from export.together import Together
-from tf_reid.loopback import is_loopback
+from tf_reid.loopback import check_free, is_loopback
 
 SERVICERS = [
     "tensorflow_serving.apis.prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server",
@@ -54,6 +54,9 @@ def arguments(argv=None):
 
 def main(argv=None):
     args = arguments(argv)
+    located(args.folder)  # what is wrong with the folder is told here, not by a replica's log
+    check_free(args.host, args.grpc_port, "--grpc-port")
+    check_free(args.host, args.rest_port, "--rest-port")
     stopped = threading.Event()
     try:
         start(args)
@@ -67,13 +70,8 @@ def main(argv=None):
 
 
 def start(args):
-    """Start Ray, its proxies and the models; returns once requests are answered.
-
-    Raises:
-        ConfigError: there is no model to serve.
-    """
+    """Start Ray, its proxies and the models; returns once requests are answered."""
     limits = Limits(args.max_image_bytes, args.max_pixels, 2 * args.max_pixels, args.max_images)
-    located(args.folder)  # what is wrong with the folder is told here, not by a replica's log
     os.environ["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] = str(args.max_request_bytes)  # read by Ray's proxy
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     serve.start(

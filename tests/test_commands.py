@@ -118,7 +118,7 @@ def test_a_run_is_stopped_goes_on_and_is_scored_again(tmp_path, data_dir, capsys
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Checkpoints, "act", stopped)
-        with pytest.raises(SystemExit, match=r"Stopped\. A training goes on from its last checkpoint"):
+        with pytest.raises(SystemExit, match=r"a training goes on from its last checkpoint"):
             run_command(lambda: tf_reid.train.main(arguments))
     assert not (run / "metrics.json").exists()
 

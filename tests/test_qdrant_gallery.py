@@ -6,6 +6,7 @@ from qdrant_client import QdrantClient, models
 from test_gallery import ABOUT, FILTERS, made
 
 from tf_reid import gallery as galleries
+from tf_reid import qdrant_gallery
 from tf_reid.config import ConfigError
 from tf_reid.gallery import Gallery, Record
 from tf_reid.qdrant_gallery import QdrantGallery, connected
@@ -36,6 +37,14 @@ def test_it_finds_what_a_folder_finds(client, tmp_path, distance, filters):
     assert (one["images"], one["cameras"]) == (other["images"], other["cameras"])
     assert both[0].stats()["images"] == both[1].stats()["images"]
     assert both[0].stats()["nobody"]["distance"] == pytest.approx(both[1].stats()["nobody"]["distance"], abs=1e-4)
+
+
+def test_a_folder_is_removed_from_both(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(qdrant_gallery, "ASKED", 3)  # several pages
+    paths = ["a/1.jpg", "a/2.jpg", "a/b/3.jpg", "ab/4.jpg", "5.jpg"]
+    for gallery in (QdrantGallery(client, "g", ABOUT), Gallery(tmp_path, ABOUT)):
+        gallery.add([Record(path) for path in paths], made(5)[1])
+        assert gallery.remove(["a", "5.jpg", "nowhere"]) == 4 and gallery.known(paths) == {"ab/4.jpg"}
 
 
 def test_another_models_embeddings_and_other_collections_are_refused(client):

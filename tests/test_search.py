@@ -83,6 +83,8 @@ def test_a_person_and_a_path_can_be_removed(built, folder, capsys):
     assert search.main(["remove", *built, "--person", "03"]) == 3
     assert search.main(["remove", *built, str(folder / "04_c1_2026-11-21T10.png")]) == 1
     assert search.main(["stats", *built])["images"] == 26
+    with pytest.raises(ConfigError, match="Nothing was removed"):
+        search.main(["remove", *built, "--person", "03"])
     with pytest.raises(ConfigError, match="remove needs paths, --person or --until"):
         search.main(["remove", *built])
 
@@ -123,8 +125,8 @@ def test_a_table_says_what_names_do_not(tmp_path, folder):
     )
     first, second = (crop.record for crop in crops.crops_of_table(tmp_path / "table.csv"))
     assert first[1:] == ("anna", "door", crops.seconds("2026-11-22T09:00")) and second[1:] == (None, None, None)
-    (tmp_path / "bad.csv").write_text("path,time\na.png,soon\n")
-    with pytest.raises(ConfigError, match=r"bad\.csv, .*a\.png: the time 'soon' is none"):
+    (tmp_path / "bad.csv").write_text("path,time\ncrops/01_c0_2026-11-20T10.png,soon\n")
+    with pytest.raises(ConfigError, match=r"bad\.csv, .*T10\.png: the time 'soon' is none"):
         crops.crops_of_table(tmp_path / "bad.csv")
     (tmp_path / "bad.csv").write_text("file\na.png\n")
     with pytest.raises(ConfigError, match="has no rows with a column path"):
@@ -135,7 +137,7 @@ def test_a_table_says_what_names_do_not(tmp_path, folder):
     ("asked", "pattern", "said"),
     [
         ("crops", "(", "is no regular expression"),
-        ("crops", "nothing", "does not fit"),
+        ("crops", r"nothing(?P<person>\d)", "does not fit"),
         ("run:gallery", None, "images of a run need a gallery built with --run"),
     ],
 )
@@ -193,6 +195,43 @@ def test_the_rate_of_strangers_stays_as_it_was_set(built, folder):
     for rate in ("0", "5", "x"):
         with pytest.raises(SystemExit):
             search.arguments(["add", *built, "--nobody", rate])
+
+
+def test_a_folder_can_be_removed_and_no_other_that_begins_like_it(built, folder):
+    with pytest.raises(ConfigError, match="Nothing was removed"):
+        search.main(["remove", *built, str(folder)[:-1]])
+    assert search.main(["remove", *built, str(folder)]) == 30
+
+
+def test_a_pattern_without_the_names_is_refused(built, folder):
+    for pattern in (r"(\d+)_c(\d+)", r"(?P<perso>\d+)_c(?P<camera>\d+)"):
+        with pytest.raises(ConfigError, match="must name its groups"):
+            search.main(["add", *built, str(folder), "--pattern", pattern])
+
+
+def test_a_table_that_names_a_missing_file_is_refused(built, tmp_path):
+    (tmp_path / "crops.csv").write_text("path,person\nnone.png,1\n")
+    with pytest.raises(ConfigError, match=r"crops\.csv names none\.png, and there is no .*none\.png"):
+        search.main(["add", *built, "--csv", str(tmp_path / "crops.csv")])
+
+
+def test_a_mistake_in_build_leaves_no_gallery(model, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no"):
+        search.main(["build", "--index", str(tmp_path / "new"), "--model", str(model), str(tmp_path / "nowhere")])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_camera_that_is_not_there_and_an_unreadable_query_are_told(built, folder, tmp_path):
+    query = str(folder / "04_c1_2026-11-21T10.png")
+    for option in ("--cameras", "--not-cameras"):
+        with pytest.raises(ConfigError, match="has no camera 77, but 0, 1, 2"):
+            search.main(["query", *built, query, option, "77"])
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(ConfigError, match="None of these images can be read"):
+        search.main(["query", *built, str(tmp_path / "text.png")])
+    search.main(["remove", *built, str(folder)])
+    with pytest.raises(ConfigError, match="holds no image yet"):
+        search.main(["query", *built, query])
 
 
 def test_images_up_to_a_time_can_be_removed(built):

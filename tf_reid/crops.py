@@ -15,6 +15,7 @@ from tf_reid.gallery import Record
 from tfds_builders.sources import IMAGE_SUFFIXES
 
 EARLIEST, LATEST = 1e8, 7.26e9  # seconds since 1970
+KNOWN = {"person", "camera", "time"}  # of an image
 OF_A_RUN = "run:"  # before the name of a split, or of a file, of the data set that a run is scored on
 
 
@@ -64,6 +65,10 @@ def crops_in(asked: Iterable[str], pattern: str | None, run: Path | None) -> lis
         expression = re.compile(pattern) if pattern else None
     except re.error as error:
         raise ConfigError(f"--pattern {pattern} is no regular expression: {error}.") from None
+    if expression and (not expression.groupindex or set(expression.groupindex) - KNOWN):
+        raise ConfigError(
+            f"--pattern {pattern} must name its groups: (?P<person>...), (?P<camera>...), (?P<time>...), each or some."
+        )
     return found + [Crop(_described(path, expression), path.read_bytes) for path in images_in(paths)]
 
 
@@ -71,12 +76,15 @@ def crops_of_table(table: Path) -> list[Crop]:
     """Of a CSV file with the column path and, if known, person, camera and time; paths are relative to it.
 
     Raises:
-        ConfigError: the file has no such column, or a time that is none.
+        ConfigError: the file has no such column, a time that is none, or names a file that is not there.
     """
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or "path" not in rows[0]:
         raise ConfigError(f"{table} has no rows with a column path.")
+    for row in rows:
+        if not (table.parent / row["path"]).is_file():
+            raise ConfigError(f"{table} names {row['path']}, and there is no {table.parent / row['path']}.")
     return [
         Crop(_known(table.parent / row["path"], row, table), (table.parent / row["path"]).read_bytes) for row in rows
     ]
@@ -129,7 +137,7 @@ def _described(path, expression):
 
 
 def _known(path, values, where):
-    found = {key: values.get(key) or None for key in ("person", "camera", "time")}
+    found = {key: values.get(key) or None for key in KNOWN}
     if found["time"] is not None:
         try:
             found["time"] = seconds(found["time"])

@@ -157,14 +157,17 @@ class Gallery:
             return len(self) - before
 
     def remove(self, paths: Sequence[str] = (), person: str | None = None, until: float | None = None) -> int:
-        """Remove images by their paths, all of a person, or all up to a time. Returns how many there were.
+        """Remove images by their paths or folders, all of a person, or all up to a time. Returns how many there were.
 
         Nothing of them stays in the database's files; the index forgets them with `lay_out(always=True)`.
         """
         with self.lock:
             with self._transaction():
                 before = len(self)
-                self.database.executemany("DELETE FROM images WHERE path = ?", [(path,) for path in paths])
+                for path in paths:
+                    beneath = f"{path}/"
+                    asked = "DELETE FROM images WHERE path = ? OR substr(path, 1, ?) = ?"
+                    self.database.execute(asked, (path, len(beneath), beneath))
                 if person is not None:
                     self.database.execute("DELETE FROM images WHERE person = ?", (person,))
                 if until is not None:

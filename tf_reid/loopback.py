@@ -1,6 +1,9 @@
-"""Whether an address is this machine's own, so that nobody else is at its other end."""
+"""Where a server may listen: whether an address is this machine's own, and whether a port is free."""
 
 import ipaddress
+import socket
+
+from tf_reid.config import ConfigError
 
 
 def is_loopback(host: str) -> bool:
@@ -13,3 +16,17 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+def check_free(host: str, port: int, option: str):
+    """Raise a ConfigError that names the option where something else listens on a port already, or none may."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just closed is free
+        try:
+            tried.bind((host.strip("[]"), port))
+            tried.listen()
+        except OSError as error:
+            raise ConfigError(
+                f"Port {port} of {host} cannot be used ({error.strerror}); choose another {option}."
+            ) from None

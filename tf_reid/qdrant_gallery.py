@@ -76,7 +76,8 @@ class QdrantGallery:
         return len(fresh)
 
     def remove(self, paths: Sequence[str] = (), person: str | None = None, until: float | None = None) -> int:
-        before = len(self)
+        before, there = len(self), self.known(paths)
+        paths = [*there, *self._beneath([path for path in paths if path not in there])]
         parts = [[_id(path) for path in paths[start : start + ASKED]] for start in range(0, len(paths), ASKED)]
         if person is not None:
             parts.append(models.Filter(must=[_is("person", [person])]))
@@ -86,6 +87,17 @@ class QdrantGallery:
             with _told(self.collection):
                 self.client.delete(self.collection, part)
         return before - len(self)
+
+    def _beneath(self, folders):
+        """Paths of all images in these folders."""
+        found, page = [], None
+        while folders:
+            with _told(self.collection):
+                points, page = self.client.scroll(self.collection, limit=ASKED, offset=page, with_payload=["path"])
+            found += [point.payload["path"] for point in points]
+            if page is None:
+                break
+        return [path for path in found if path.startswith(tuple(f"{folder}/" for folder in folders))]
 
     def lay_out(self, always=False):
         """The server keeps its own index."""

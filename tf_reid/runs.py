@@ -123,7 +123,9 @@ def load_run(folder: Path, overrides=()) -> Config:
     """
     path = folder / "config.yaml"
     if not path.exists():
-        raise ConfigError(f"There is no run in {folder} (no config.yaml); train one with --run {folder}.")
+        beneath = sorted(str(inside) for inside in folder.glob("*") if is_run(inside))
+        other = f"there is one in {', '.join(beneath)}" if beneath else f"train one with --run {folder}"
+        raise ConfigError(f"There is no run in {folder} (no config.yaml); {other}.")
     method = yaml.safe_load(path.read_text())["method"]
     started_from = [f"method.{key}=null" for key in method if key in FROM_RUNS or key.endswith("weights")]
     return configuration.load(str(path), [*started_from, *overrides], METHODS)

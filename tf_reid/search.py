@@ -105,11 +105,11 @@ def add(args):
         raise ConfigError("build needs --run or --model: what is to embed the images.")
     into = None if args.command == "build" else open_gallery(args.index)
     embedder, about = open_embedder(args, into)
-    if into is None:
-        into = open_gallery(args.index, about)
-    gallery.check_same_model(into.about, about, args.index)
     asked = crops.crops_of_table(args.csv) if args.csv else []
     asked += crops.crops_in(args.images, args.pattern, args.run or Path(about["source"]))
+    if into is None:  # not before: a mistake in what was asked leaves no empty gallery
+        into = open_gallery(args.index, about)
+    gallery.check_same_model(into.about, about, args.index)
     there = into.known([crop.record.path for crop in asked])
     fresh = list({crop.record.path: crop for crop in asked if crop.record.path not in there}.values())
     refused = {}
@@ -123,7 +123,7 @@ def add(args):
     into.lay_out()
     for path, said in refused.items():
         print(f"Left out: {path} {said}.")
-    known = f"; {len(there)} were there" if there else ""
+    known = f"; {len(there)} were there and stay as they are (remove them to have them described anew)" if there else ""
     print(f"{len(fresh) - len(refused)} images added to {args.index}{known}; it holds {len(into)}.")
     rate = args.nobody or (into.about.get("nobody") or {}).get("rate", 0.05)
     calibrated = gallery.calibrate(into, rate)
@@ -142,6 +142,8 @@ def remove(args):
     found = open_gallery(args.index)
     paths = [path if path.startswith(OF_A_RUN) else str(Path(path).resolve()) for path in args.images]
     count = found.remove(paths, args.person, None if args.until is None else seconds(args.until))
+    if not count:
+        raise ConfigError(f"Nothing was removed: {args.index} holds no such image.")
     found.lay_out(always=True)  # the index forgets them too
     print(f"{count} images removed from {args.index}; it holds {len(found)}.")
     return count
@@ -167,8 +169,16 @@ def query(args):
         print(f"Left out: {names[number]} {said}.", file=sys.stderr)
     names = [name for number, name in enumerate(names) if number not in refused]
     since, until = (None if time is None else crops.seconds(time) for time in (args.since, args.until))
+    if not names:
+        raise ConfigError("None of these images can be read, so nothing was searched.")
+    about_gallery = into.summary()
+    if not about_gallery["images"]:
+        raise ConfigError(f"{args.index} holds no image yet; add some with python -m tf_reid.search add.")
+    if unknown := set(args.cameras + args.not_cameras) - set(about_gallery["cameras"]):
+        there = ", ".join(about_gallery["cameras"]) or "none that is known"
+        raise ConfigError(f"{args.index} has no camera {min(unknown)}, but {there}.")
     filters = gallery.Filters(tuple(args.cameras), tuple(args.not_cameras), since, until)
-    matches = into.search(embedded, args.top, filters, args.exact) if names else []
+    matches = into.search(embedded, args.top, filters, args.exact)
     calibrated = into.about.get("nobody")
     print(found.as_json(names, matches) if args.json else found.as_table(names, matches, calibrated))
     if args.page:

@@ -16,7 +16,7 @@ from tf_reid.config import ConfigError
 from tf_reid.crops import seconds
 from tf_reid.embedder import SEARCHING
 from tf_reid.gallery import Filters
-from tf_reid.loopback import is_loopback
+from tf_reid.loopback import check_free, is_loopback
 
 PAGE = Path(__file__).with_name("search_page.html")
 MOST_MATCHES = 50
@@ -86,7 +86,7 @@ def run(gallery, embedder, read, host, port, token):
     """Serve the page until it is stopped.
 
     Raises:
-        ConfigError: others could reach it and there is no token.
+        ConfigError: others could reach it and there is no token; the port is in use.
     """
     local = is_loopback(host)
     if not local and not token:
@@ -94,6 +94,7 @@ def run(gallery, embedder, read, host, port, token):
             f"--host {host} lets others reach the gallery: give a --token (or TF_REID_TOKEN) that they have to know, "
             "and put a proxy that speaks TLS in front."
         )
+    check_free(host, port, "--port")
     hosts = (
         ("127.0.0.1", "localhost", "[::1]") if local else ("*",)
     )  # a foreign page that borrows our address is refused

@@ -61,7 +61,7 @@ def run_command(command):
     try:
         command()
     except KeyboardInterrupt:
-        sys.exit("\nStopped. A training goes on from its last checkpoint when the same command is given again.")
+        sys.exit("\nStopped. Give the same command again: a training goes on from its last checkpoint.")
     except Exception as error:
         tensorflow = sys.modules.get("tensorflow")  # not loaded where the settings alone were wrong
         told = (ValueError, OSError, RuntimeError) + ((tensorflow.errors.OpError,) if tensorflow else ())
