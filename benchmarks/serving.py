@@ -104,10 +104,13 @@ def server(args):
 
 def bare(args, image):
     """Milliseconds of the model on as many images at once as there are clients, decoding included."""
+    from pathlib import Path
+
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(args.bare)  # has to outlive its signature
-    model = loaded.signatures["serving_default"]
+    from tf_reid.servable import endpoints
+
+    model = endpoints(Path(args.bare))["serving_default"]
     for images in args.clients:
         batch, taken = tf.constant([image] * images), []
         for _ in range(30):

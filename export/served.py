@@ -10,6 +10,7 @@ import tensorflow as tf
 from export.deployment import read_models_config
 from tf_reid import uploads
 from tf_reid.config import ConfigError
+from tf_reid.servable import endpoints
 
 
 class Refused(Exception):
@@ -206,8 +207,4 @@ def located(folder: Path) -> dict[str, tuple[dict[int, Path], dict[str, int]]]:
 
 
 def _load(folder: Path) -> Loaded:
-    loaded = tf.saved_model.load(str(folder))
-    endpoints = dict(loaded.signatures)
-    for function in endpoints.values():
-        function._owner = loaded  # a signature alone does not keep its model alive
-    return Loaded(folder.parent.name, int(folder.name), endpoints)
+    return Loaded(folder.parent.name, int(folder.name), endpoints(folder))

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tf_reid import runs, uploads
 from tf_reid.config import ConfigError
-from tf_reid.servable import digest, servables
+from tf_reid.servable import digest, endpoints, servables
 
 SEARCHED, SEARCHING = ("gallery", "image", "rgb"), ("probe", "image", "rgb")  # roles, the first that there is
 
@@ -92,10 +92,7 @@ def of_model(folder: Path) -> Embedder:
     about = json.loads(path.read_text())
     if "role" not in about:
         raise ConfigError(f"{folder} makes images and embeds none; name the model without _images.")
-    loaded = tf.saved_model.load(str(place))
-    function = loaded.signatures["serving_default"]
-    function._owner = loaded  # a signature alone does not keep its model alive
-    return Embedder({about["role"]: function}, about, place)
+    return Embedder({about["role"]: endpoints(place)["serving_default"]}, about, place)
 
 
 def opened(place: Path) -> Embedder:

@@ -260,7 +260,7 @@ class Gallery:
         queries = checked(embeddings, self.about["width"])
         with self._snapshot():
             allowed = self._allowed(filters or Filters())
-            indexed = allowed[allowed <= self.covered] if self.index is not None else allowed[:0]
+            indexed = allowed[allowed <= self.covered]  # 0 where there is no index
             others = allowed[len(indexed) :]
             if self._is_hnsw() and (exact or len(indexed) <= FEW):
                 others, indexed = allowed, allowed[:0]
@@ -311,7 +311,7 @@ class Gallery:
     def _one_by_one(self, queries, ids, top):
         if not len(ids):
             return None
-        indexed = int((ids <= self.covered).sum()) if self.index is not None else 0
+        indexed = int((ids <= self.covered).sum())
         embeddings = self._embeddings(ids[indexed:])
         if indexed:  # quicker than from the database
             embeddings = np.concatenate([self.index.reconstruct_batch(ids[:indexed]), embeddings])

@@ -171,12 +171,13 @@ def query(args):
     since, until = (None if time is None else crops.seconds(time) for time in (args.since, args.until))
     if not names:
         raise ConfigError("None of these images can be read, so nothing was searched.")
-    about_gallery = into.summary()
-    if not about_gallery["images"]:
+    if not len(into):
         raise ConfigError(f"{args.index} holds no image yet; add some with python -m tf_reid.search add.")
-    if unknown := set(args.cameras + args.not_cameras) - set(about_gallery["cameras"]):
-        there = ", ".join(about_gallery["cameras"]) or "none that is known"
-        raise ConfigError(f"{args.index} has no camera {min(unknown)}, but {there}.")
+    if named := set(args.cameras + args.not_cameras):
+        cameras = into.summary()["cameras"]
+        if unknown := named - set(cameras):
+            there = ", ".join(cameras) or "none that is known"
+            raise ConfigError(f"{args.index} has no camera {min(unknown)}, but {there}.")
     filters = gallery.Filters(tuple(args.cameras), tuple(args.not_cameras), since, until)
     matches = into.search(embedded, args.top, filters, args.exact)
     calibrated = into.about.get("nobody")

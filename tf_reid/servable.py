@@ -6,6 +6,7 @@ them out once, and any TensorFlow that reads a SavedModel can load it.
 
 import hashlib
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -156,3 +157,12 @@ def digest(encoders: dict, config: Config) -> str:
         "encoders": {role: told_apart_by(encoder) for role, encoder in encoders.items() if role != "similarity"},
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def endpoints(version: Path) -> dict:
+    """Endpoint -> function, of an exported version's folder."""
+    loaded = tf.saved_model.load(str(version))
+    found = dict(loaded.signatures)
+    for function in found.values():
+        function._owner = loaded  # a signature alone does not keep its model alive
+    return found
