@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from tf_reid import config as configuration
-from tf_reid import runs
+from tf_reid.files import write_text
 from tf_reid.methods import METHODS
+from tf_reid.runs import run_folder
 
 NO_TEACHER = ["stages.teacher.steps=0"]
 NOT_FED = [f"method.{key}=0" for key in ("primary_weight", "appearance_code_weight", "generated_identity_weight")]
@@ -152,14 +153,14 @@ def train_and_score(args, run, settings, *options):
         ConfigError: there is a run with other settings in this folder.
     """
     run.parent.mkdir(parents=True, exist_ok=True)
-    runs.check_run(run, configuration.load(args.config, settings, METHODS))
+    run_folder.check_run(run, configuration.load(args.config, settings, METHODS))
     missing = [protocol for protocol in args.protocols if not score_file(run, protocol).exists()]
     if not missing:
         return
     command(args, run, "train", "--config", args.config, "--set", *settings)
     for protocol in missing:
         command(args, run, "evaluate", *(["--set", f"evaluate.protocol={protocol}"] if protocol else []), *options)
-        runs.write_text(score_file(run, protocol), (run / "metrics.json").read_text())
+        write_text(score_file(run, protocol), (run / "metrics.json").read_text())
 
 
 def score_file(run, protocol) -> Path:

@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from tf_reid import metrics, similarity
+from tf_reid.metrics import ranking, similarity
 
 DIMENSIONS = 2048
 SIZES = {  # queries, gallery images, of which distractors, persons, cameras
@@ -52,11 +52,11 @@ def measure(size):
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    metrics.score(similarity.ordering(query, gallery, "cosine"), *labels, same_camera_ignored=True)
+    ranking.score(similarity.ordering(query, gallery, "cosine"), *labels, same_camera_ignored=True)
     ours = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 
-    block = max(1, metrics.BLOCK_ENTRIES // images)
+    block = max(1, ranking.BLOCK_ENTRIES // images)
     start = time.perf_counter()
     for at in range(0, queries, block):
         query[at : at + block] @ gallery.T

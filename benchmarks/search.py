@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_reid import gallery as galleries
-from tf_reid.gallery import Filters, Gallery, Record
+from tf_reid.gallery import faiss_gallery as galleries
+from tf_reid.gallery.faiss_gallery import Filters, Gallery, Record
 
 CAMERAS = 8
 FILTERS = {

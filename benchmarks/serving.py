@@ -47,9 +47,9 @@ def forward(args):
     import keras
     import tensorflow as tf
 
-    from tf_reid.backbones import BACKBONES
-    from tf_reid.data import as_seen
-    from tf_reid.servable import Servable
+    from tf_reid.data.pipeline import as_seen
+    from tf_reid.encoders.servable import Servable
+    from tf_reid.networks.backbones import BACKBONES
 
     keras.utils.set_random_seed(0)
     encoder = BACKBONES[args.backbone](tuple(args.size), None)
@@ -108,7 +108,7 @@ def bare(args, image):
 
     import tensorflow as tf
 
-    from tf_reid.servable import endpoints
+    from tf_reid.encoders.servable import endpoints
 
     model = endpoints(Path(args.bare))["serving_default"]
     for images in args.clients:

@@ -30,8 +30,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from tf_reid import data, samplers
 from tf_reid.config import Optimizer, Stage
+from tf_reid.data import pipeline, samplers
+from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
 
 SIZE = (128, 64)
@@ -62,8 +63,8 @@ def main():
     if "pipeline" not in args.only:
         return
     reference = reference_images_a_second()
-    for kept, when in ((0, "when drawn"), (data.DECODED_BYTES, "once")):
-        data.DECODED_BYTES = kept
+    for kept, when in ((0, "when drawn"), (pipeline.DECODED_BYTES, "once")):
+        pipeline.DECODED_BYTES = kept
         ours = images_a_second()
         print(
             f"input pipeline, decoded {when}: {ours:.0f} images/s; {ours / reference:.2f} x a plain OpenCV loop "
@@ -198,10 +199,10 @@ def images_a_second(steps=150, batch=64) -> float:
     camera = np.arange(len(encoded)) % 2
     person = np.arange(len(encoded)) // 4 + 1
     text = np.full(len(encoded), "")
-    records = data.Records("benchmark", encoded, person, camera, text, text, text, {}, "", "benchmark")
+    records = Records("benchmark", encoded, person, camera, text, text, text, {}, "", "benchmark")
     options = {"seed": 0, "stage": 0, "start": 0, "steps": 20 + steps, "image_size": SIZE, "flip": True, "pad": 10}
     sampler = samplers.pairs(records, Stage(steps=steps, batch_size=batch, optimizers={}))
-    batches = iter(data.training_batches({"source": records}, sampler, **options))
+    batches = iter(pipeline.training_batches({"source": records}, sampler, **options))
     for _ in range(20):
         next(batches)
     start = time.perf_counter()

@@ -29,9 +29,9 @@ def main(argv=None) -> dict[str, Path]:
     """Returns model name -> the folder of its new version."""
     args = arguments(argv)
     from export import deployment, proof, saving
-    from tf_reid import evaluation
+    from tf_reid.evaluation import scoring
 
-    run = evaluation.open_trained(args.run)
+    run = scoring.open_trained(args.run)
     saving.check_finished(run, args.run)
     chosen = saving.chosen(run, args.representation)
     if args.gallery:
@@ -68,6 +68,6 @@ def main(argv=None) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-    from tf_reid.train import run_command
+    from tf_reid.command_line import run_command
 
     run_command(main)

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import tfds_builders
-from tf_reid import evaluation
-from tf_reid.splits import scored_domain
+from tf_reid.evaluation import scoring
+from tf_reid.runs.splits import scored_domain
 
 
 def text(run, run_folder: Path, name: str, servable, representation: str, digest: str) -> str:
@@ -20,7 +20,7 @@ def text(run, run_folder: Path, name: str, servable, representation: str, digest
     )
     scores = "not evaluated"
     if representation in metrics:
-        scores = "```\n" + evaluation.table({representation: metrics[representation]}, scored) + "\n```"
+        scores = "```\n" + scoring.table({representation: metrics[representation]}, scored) + "\n```"
     return f"""# {name}
 
 Embeds images of persons, so that images of one person lie near each other: {config.method["name"]}, representation
@@ -51,7 +51,7 @@ by name, not as the only ground of a decision about a person, not where those se
 demands. A match is a likelihood of similar looks, mostly clothes. Errors are not evenly spread over groups of people;
 nobody has measured them here.
 
-Code: Apache-2.0. `config.yaml`, `data.json` and `environment.json` beside this file say exactly how it was made.
+Code: Apache-2.0. `config.yaml`, `pipeline.json` and `environment.json` beside this file say exactly how it was made.
 """
 
 
@@ -71,7 +71,7 @@ so wherever it is shown, and never offer it as a picture of a person.
 
 {_trained_on(run)}
 
-Code: Apache-2.0. `config.yaml`, `data.json` and `environment.json` beside this file say exactly how it was made.
+Code: Apache-2.0. `config.yaml`, `pipeline.json` and `environment.json` beside this file say exactly how it was made.
 """
 
 

@@ -34,10 +34,11 @@ def main(argv=None) -> dict:
 
     from export import saving
     from export.client import Client
-    from tf_reid import evaluation, scoring, splits
     from tf_reid.config import ConfigError
+    from tf_reid.evaluation import extraction, scoring
+    from tf_reid.runs import splits
 
-    run = evaluation.open_trained(args.run)
+    run = scoring.open_trained(args.run)
     saving.check_finished(run, args.run)
     chosen = saving.chosen(run, args.representation)
     records = run.domains[splits.scored_domain(run.config)]
@@ -49,11 +50,11 @@ def main(argv=None) -> dict:
         return indices, np.stack(list(Client(args.server, name, label=args.label).embed_bytes(images)))
 
     found = {}
-    for role, parts in scoring.roles(names, records, trials).items():
-        found[role] = scoring.filled([embedded(*part) for part in parts if len(part[1])], len(records))
-    sides = scoring.query_and_gallery(found)
-    comparison = scoring.Comparison(*sides, run.config.evaluate.distance, run.config.evaluate.rerank)
-    served = scoring.score(comparison, records, trials)
+    for role, parts in extraction.roles(names, records, trials).items():
+        found[role] = extraction.filled([embedded(*part) for part in parts if len(part[1])], len(records))
+    sides = extraction.query_and_gallery(found)
+    comparison = extraction.Comparison(*sides, run.config.evaluate.distance, run.config.evaluate.rerank)
+    served = extraction.score(comparison, records, trials)
     expected = json.loads((args.run / "metrics.json").read_text())[chosen.representation]
     both = {key: (float(served[key]), expected[key]) for key in ("rank1", "rank5", "rank10", "mAP")}
     for key, (ours, theirs) in both.items():
@@ -66,6 +67,6 @@ def main(argv=None) -> dict:
 
 
 if __name__ == "__main__":
-    from tf_reid.train import run_command
+    from tf_reid.command_line import run_command
 
     run_command(main)

@@ -17,8 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from tf_reid.crops import images_in
-from tf_reid.runs import write_bytes
+from tf_reid.files import images_in, write_bytes
 
 RETRIED = {
     "methodConfig": [
@@ -186,6 +185,6 @@ def embed_or_leave_out(client: Client, files) -> list[tuple[Path, np.ndarray]]:
 
 
 if __name__ == "__main__":
-    from tf_reid.train import run_command
+    from tf_reid.command_line import run_command
 
     run_command(main)

@@ -17,7 +17,7 @@ import yaml
 from google.protobuf import text_format
 
 from tf_reid.config import ConfigError
-from tf_reid.runs import write_text
+from tf_reid.files import write_text
 
 IMAGE = "tensorflow/serving:2.21.0"
 GRPC, REST = 8500, 8501

@@ -11,9 +11,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from export import loading, saving
-from tf_reid import data, scoring
 from tf_reid.config import ConfigError
-from tf_reid.splits import scored_domain
+from tf_reid.data import pipeline
+from tf_reid.evaluation import extraction
+from tf_reid.runs.splits import scored_domain
 
 CROPS = 64  # real images that are compared
 LEAST_COSINE = 0.99999
@@ -32,7 +33,7 @@ def prove(folder: Path, role: str, chosen, run):
     """
     servable, encoder = chosen.servables[role], chosen.encoders[role]
     records = run.domains[scored_domain(run.config)].take(slice(CROPS))
-    expected = scoring.extract(encoder, records, servable.image_size, flip=run.config.evaluate.flip)
+    expected = extraction.extract(encoder, records, servable.image_size, flip=run.config.evaluate.flip)
     if run.config.evaluate.distance == "cosine":
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
 
@@ -51,8 +52,8 @@ def prove(folder: Path, role: str, chosen, run):
 def prove_images(folder: Path, servable, run):
     """As `prove`, of what makes images: by one level of 255 at most they differ from Keras's."""
     records = run.domains[scored_domain(run.config)].take(slice(CROPS))
-    images = data.all_images(records, servable.image_size)
-    expected = data.to_uint8(servable.make(*([tf.constant(images)] * len(servable.names))))
+    images = pipeline.all_images(records, servable.image_size)
+    expected = pipeline.to_uint8(servable.make(*([tf.constant(images)] * len(servable.names))))
 
     def compare(answer, truth):
         if (apart := int(np.abs(answer.astype(int) - truth).max())) > 1:
@@ -67,7 +68,7 @@ def _prove(folder, servable, records, expected, compare):
     if bad := sorted(name for name in operations if any(part in name for part in FORBIDDEN)):
         raise _refused(folder, f"its graph has the operations {', '.join(bad)}")
     encoded = records.images.tolist()
-    pixels = data.to_uint8(data.all_images(records, servable.image_size))
+    pixels = pipeline.to_uint8(pipeline.all_images(records, servable.image_size))
 
     def case(endpoint, values):
         inputs = endpoints[endpoint]["inputs"]

@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from export import card
 from tf_reid.config import ConfigError
-from tf_reid.embedder import SEARCHING
-from tf_reid.runs import write_text
-from tf_reid.servable import ImageServable, digest, servables
+from tf_reid.encoders.encoder import SEARCHING
+from tf_reid.encoders.servable import ImageServable, digest, servables
+from tf_reid.files import write_text
 
 OF_THE_RUN = ("config.yaml", "metrics.json", "data.json", "environment.json")
 WARM_UP_BATCHES = (1, 8)
@@ -71,7 +71,7 @@ def add_search(chosen: Chosen, place: Path, top: int):
         ConfigError: there is no such gallery, or its embeddings are another model's.
         ValueError: it is empty or too large.
     """
-    from tf_reid.gallery import Gallery, check_same_model
+    from tf_reid.gallery.faiss_gallery import Gallery, check_same_model
 
     gallery = Gallery(place)
     check_same_model(gallery.about, {"digest": chosen.digest, "source": "this run"}, place)

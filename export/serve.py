@@ -26,7 +26,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from export import rest_forms
 from export.served import Limits, Refused, Served, located
 from export.together import Together
-from tf_reid.loopback import check_free, is_loopback
+from tf_reid.gallery.loopback import check_free, is_loopback
 
 SERVICERS = [
     "tensorflow_serving.apis.prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server",
@@ -288,6 +288,6 @@ def _error(refused):
 
 
 if __name__ == "__main__":
-    from tf_reid.train import run_command
+    from tf_reid.command_line import run_command
 
     run_command(main)

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from export.deployment import read_models_config
-from tf_reid import uploads
 from tf_reid.config import ConfigError
-from tf_reid.servable import endpoints
+from tf_reid.encoders import image_checks
+from tf_reid.encoders.servable import endpoints
 
 
 class Refused(Exception):
@@ -27,9 +27,9 @@ class Refused(Exception):
 class Limits(NamedTuple):
     """What one request may ask for: bytes and pixels of an image, pixels of all, images."""
 
-    image_bytes: int = uploads.MOST_BYTES
-    pixels: int = uploads.MOST_PIXELS
-    all_pixels: int = 2 * uploads.MOST_PIXELS
+    image_bytes: int = image_checks.MOST_BYTES
+    pixels: int = image_checks.MOST_PIXELS
+    all_pixels: int = 2 * image_checks.MOST_PIXELS
     images: int = 64
 
 
@@ -112,7 +112,7 @@ class Served:
             pixels = 0
             for number, value in enumerate(values):
                 try:
-                    pixels += uploads.check(value, self.limits.image_bytes, self.limits.pixels)
+                    pixels += image_checks.check(value, self.limits.image_bytes, self.limits.pixels)
                 except ValueError as error:
                     raise Refused("INVALID_ARGUMENT", f"Image {number} {error}.") from None
             if pixels > self.limits.all_pixels:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_reid.config import Optimizer
 from tf_reid.config import Stage as StageConfig
-from tf_reid.data import Records
+from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
 
 tf.config.set_logical_device_configuration(

@@ -22,9 +22,10 @@ import tf_reid.evaluate
 import tf_reid.train
 import tf_reid.visualize
 from tf_reid import config as configuration
-from tf_reid import evaluation, training
+from tf_reid.command_line import run_command
+from tf_reid.evaluation import scoring
 from tf_reid.methods import METHODS
-from tf_reid.train import run_command
+from tf_reid.runs import training
 from tfds_builders.__main__ import parse
 from tfds_builders.synthetic_pedestrians.synthetic_pedestrians_dataset_builder import Builder
 
@@ -83,7 +84,7 @@ def test_every_configuration_trains_and_is_scored(name, tmp_path, data_dir, caps
             tags |= {value.tag for value in event.summary.value}
     last = list(LOADED[name].stages)[-1]
     assert {f"{last}/evaluation/{representation}/rank1" for representation in written} <= tags
-    networks = evaluation.open_trained(tmp_path / "run", []).model.networks()
+    networks = scoring.open_trained(tmp_path / "run", []).model.networks()
     assert {path.name for path in (tmp_path / "run" / "networks").iterdir()} == {f"{n}.weights.h5" for n in networks}
 
     pages = tf_reid.visualize.main(["--run", str(tmp_path / "run"), "--count", "2", "--plane", "pca"])
@@ -278,7 +279,7 @@ def test_every_command_in_the_readme_is_one():
 def test_what_the_readme_says_of_deploying_and_searching_runs(tmp_path, data_dir):
     run = tmp_path / "runs" / "simpgan"
     tf_reid.train.main(command("simpgan", run, data_dir, "run.pictures_every=0"))
-    records = evaluation.open_trained(run, []).domains["target"]
+    records = scoring.open_trained(run, []).domains["target"]
     (tmp_path / "crop.jpg").write_bytes(records.images[0])
     text = (ROOT / "README.md").read_text()
     blocks = [re.search(f"## {title}\n.*?```\n(.*?)```", text, re.DOTALL)[1] for title in ("Deploy", "Search")]

@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE
 
-from tf_reid import crops, embedder, search
+from tf_reid import search
 from tf_reid.config import ConfigError
-from tf_reid.servable import Servable
+from tf_reid.encoders import encoder
+from tf_reid.encoders.servable import Servable
+from tf_reid.gallery import crops
 
 
 @pytest.fixture
@@ -69,9 +71,9 @@ def test_what_is_there_is_not_embedded_again(built, folder, model, monkeypatch, 
     cv2.imwrite(str(folder / "11_c0_2026-11-20T10.png"), np.zeros((*SIZE, 3), np.uint8))
     (folder / "12_c0_2026-11-20T10.png").write_text("no image")
     seen = []
-    own = embedder.Embedder.embed
+    own = encoder.Embedder.embed
     monkeypatch.setattr(
-        embedder.Embedder, "embed", lambda self, images, roles: seen.extend(images) or own(self, images, roles)
+        encoder.Embedder, "embed", lambda self, images, roles: seen.extend(images) or own(self, images, roles)
     )
     search.main(["add", *built, str(folder), "--pattern", PATTERN])
     said = capsys.readouterr().out
@@ -152,16 +154,16 @@ def test_what_cannot_be_read_is_told(tmp_path, folder, asked, pattern, said):
 def test_a_model_for_one_role_does_not_embed_for_another(model):
     path = model / "2" / "assets.extra" / "model.json"
     path.write_text(path.read_text().replace('"image"', '"probe"'))
-    one = embedder.of_model(model)
+    one = encoder.of_model(model)
     with pytest.raises(ConfigError, match="embeds probe images, not gallery or image or rgb images"):
-        one.embed([b""], embedder.SEARCHED)
-    assert one.embed([b"x"], embedder.SEARCHING)[1] == {0: "is not a JPEG, PNG, BMP, WEBP image"}
+        one.embed([b""], encoder.SEARCHED)
+    assert one.embed([b"x"], encoder.SEARCHING)[1] == {0: "is not a JPEG, PNG, BMP, WEBP image"}
 
 
 def test_an_image_whose_header_alone_is_right_is_left_out(model):
     noise = np.random.default_rng(0).integers(256, size=(90, 90, 3), dtype=np.uint8)
     good = cv2.imencode(".jpg", noise)[1].tobytes()
-    found, refused = embedder.of_model(model).embed([good, good[:-3000], good], embedder.SEARCHING)
+    found, refused = encoder.of_model(model).embed([good, good[:-3000], good], encoder.SEARCHING)
     assert refused == {1: "cannot be decoded"} and len(found) == 2
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 

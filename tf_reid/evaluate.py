@@ -43,23 +43,25 @@ def arguments(argv=None):
 def main(argv=None) -> dict:
     """Returns the metrics by representation, as in the run's metrics.json."""
     args = arguments(argv)
-    from tf_reid import evaluation, generation, splits, verification
+    from tf_reid.evaluation import generated, scoring
+    from tf_reid.metrics import verification
+    from tf_reid.runs import splits
 
     folder = Path(args.run)
-    model, config, domains, seen, averaged, _ = evaluation.open_trained(folder, args.set)
+    model, config, domains, seen, averaged, _ = scoring.open_trained(folder, args.set)
     rates = args.threshold or verification.RATES if args.threshold is not None else None
     options = {"baselines": args.baselines, "rates": rates}
     with averaged():
         if args.images is not None:
-            generation.judge(model, config, seen, folder, args.images)
+            generated.judge(model, config, seen, folder, args.images)
         if args.across:
             scored = domains[splits.scored_domain(config)]
             trial = splits.fair_trials(config, scored, seen)[0]
-            generation.across_views(model, config, scored, trial, folder)
-        return evaluation.evaluate(model, config, domains, seen, folder, **options)
+            generated.across_views(model, config, scored, trial, folder)
+        return scoring.evaluate(model, config, domains, seen, folder, **options)
 
 
 if __name__ == "__main__":
-    from tf_reid.train import run_command
+    from tf_reid.command_line import run_command
 
     run_command(main)

@@ -71,19 +71,19 @@ def _share(text):
 def open_gallery(place: str, about=None):
     """A folder's gallery, or Qdrant's."""
     if place.startswith(("qdrant://", "qdrants://")):
-        from tf_reid.qdrant_gallery import connected
+        from tf_reid.gallery.qdrant_gallery import connected
 
         return connected(place, about)
-    from tf_reid.gallery import Gallery
+    from tf_reid.gallery.faiss_gallery import Gallery
 
     return Gallery(Path(place), about)
 
 
 def open_embedder(args, built=None):
     """What embeds, what is named or else what built this gallery; and what a gallery has to know of it."""
-    from tf_reid import embedder
+    from tf_reid.encoders import encoder
 
-    found = embedder.opened(args.run or args.model or Path(built.about["source"]))
+    found = encoder.opened(args.run or args.model or Path(built.about["source"]))
     about = {
         "digest": found.digest,
         "distance": found.distance,
@@ -97,9 +97,9 @@ def add(args):
     """Embed and add what is not there yet. Each batch is whole; after a kill, the same command goes on."""
     from tqdm import tqdm
 
-    from tf_reid import crops, gallery
     from tf_reid.config import ConfigError
-    from tf_reid.embedder import SEARCHED
+    from tf_reid.encoders.encoder import SEARCHED
+    from tf_reid.gallery import crops, faiss_gallery
 
     if args.command == "build" and not (args.run or args.model):
         raise ConfigError("build needs --run or --model: what is to embed the images.")
@@ -109,7 +109,7 @@ def add(args):
     asked += crops.crops_in(args.images, args.pattern, args.run or Path(about["source"]))
     if into is None:  # not before: a mistake in what was asked leaves no empty gallery
         into = open_gallery(args.index, about)
-    gallery.check_same_model(into.about, about, args.index)
+    faiss_gallery.check_same_model(into.about, about, args.index)
     there = into.known([crop.record.path for crop in asked])
     fresh = list({crop.record.path: crop for crop in asked if crop.record.path not in there}.values())
     refused = {}
@@ -126,7 +126,7 @@ def add(args):
     known = f"; {len(there)} were there and stay as they are (remove them to have them described anew)" if there else ""
     print(f"{len(fresh) - len(refused)} images added to {args.index}{known}; it holds {len(into)}.")
     rate = args.nobody or (into.about.get("nobody") or {}).get("rate", 0.05)
-    calibrated = gallery.calibrate(into, rate)
+    calibrated = faiss_gallery.calibrate(into, rate)
     if calibrated:
         said = f"a stranger comes within {calibrated['distance']:.4f} of somebody in {100 * rate:g} % of searches"
         print(f"By {calibrated['asked']} images whose person is known, {said}.")
@@ -135,7 +135,7 @@ def add(args):
 
 def remove(args):
     from tf_reid.config import ConfigError
-    from tf_reid.crops import OF_A_RUN, seconds
+    from tf_reid.gallery.crops import OF_A_RUN, seconds
 
     if not args.images and args.person is None and args.until is None:
         raise ConfigError("remove needs paths, --person or --until.")
@@ -151,15 +151,17 @@ def remove(args):
 
 def query(args):
     """Returns the matches of each image."""
-    from tf_reid import crops, found, gallery, pictures, runs
     from tf_reid.config import ConfigError
-    from tf_reid.embedder import SEARCHING
+    from tf_reid.encoders.encoder import SEARCHING
+    from tf_reid.files import write_text
+    from tf_reid.gallery import crops, faiss_gallery, report
+    from tf_reid.pictures import grids
 
     if args.page and args.page.suffix not in (".html", ".png"):
         raise ConfigError(f"--page {args.page} must end in .html or .png.")
     into = open_gallery(args.index)
     embedder, about = open_embedder(args, into)
-    gallery.check_same_model(into.about, about, args.index)
+    faiss_gallery.check_same_model(into.about, about, args.index)
     run = args.run or Path(into.about["source"])
     asked = crops.crops_in(args.images, None, run)
     contents = {crop.record.path: crop.read() for crop in asked}
@@ -178,16 +180,16 @@ def query(args):
         if unknown := named - set(cameras):
             there = ", ".join(cameras) or "none that is known"
             raise ConfigError(f"{args.index} has no camera {min(unknown)}, but {there}.")
-    filters = gallery.Filters(tuple(args.cameras), tuple(args.not_cameras), since, until)
+    filters = faiss_gallery.Filters(tuple(args.cameras), tuple(args.not_cameras), since, until)
     matches = into.search(embedded, args.top, filters, args.exact)
     calibrated = into.about.get("nobody")
-    print(found.as_json(names, matches) if args.json else found.as_table(names, matches, calibrated))
+    print(report.as_json(names, matches) if args.json else report.as_table(names, matches, calibrated))
     if args.page:
         read = crops.reader(run)
         if args.page.suffix == ".png":
-            pictures.write_png(args.page, found.as_png(names, matches, contents.get, read))
+            grids.write_png(args.page, report.as_png(names, matches, contents.get, read))
         else:
-            runs.write_text(args.page, found.as_html(names, matches, contents.get, read, calibrated))
+            write_text(args.page, report.as_html(names, matches, contents.get, read, calibrated))
         print(f"Written: {args.page}", file=sys.stderr)
     return matches
 
@@ -201,15 +203,15 @@ def stats(args):
 
 
 def serve(args):
-    from tf_reid import crops, gallery, search_page
+    from tf_reid.gallery import crops, faiss_gallery, web_page
 
     into = open_gallery(args.index)
     embedder, about = open_embedder(args, into)
-    gallery.check_same_model(into.about, about, args.index)
-    search_page.run(into, embedder, crops.reader(Path(into.about["source"])), args.host, args.port, args.token)
+    faiss_gallery.check_same_model(into.about, about, args.index)
+    web_page.run(into, embedder, crops.reader(Path(into.about["source"])), args.host, args.port, args.token)
 
 
 if __name__ == "__main__":
-    from tf_reid.train import run_command
+    from tf_reid.command_line import run_command
 
     run_command(main)

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -30,45 +29,34 @@ def main(argv=None) -> dict:
         print(configuration.dump(config), end="")
         return {}
 
-    from tf_reid import evaluation, runs, scoring, splits, training
+    from tf_reid.evaluation import extraction, scoring
+    from tf_reid.runs import run_folder, splits, training
 
     folder = Path(args.run or Path("runs") / Path(args.config).stem)
-    strategy = runs.make_strategy(config.run.strategy)
-    runs.make_deterministic(config)
-    runs.check_batches(config, strategy)
-    own = runs.own_folder(strategy, folder)
+    strategy = run_folder.make_strategy(config.run.strategy)
+    run_folder.make_deterministic(config)
+    run_folder.check_batches(config, strategy)
+    own = run_folder.own_folder(strategy, folder)
     if own == folder:
-        runs.check_run(folder, config)
+        run_folder.check_run(folder, config)
     domains = splits.load_data(config)
     seen = splits.training_records(config, domains)
     # Refused now rather than after the training.
     scored = domains[splits.scored_domain(config)]
-    scoring.check_matches(scored, splits.fair_trials(config, scored, seen))
-    runs.check_classifier(config, seen["source"])
+    extraction.check_matches(scored, splits.fair_trials(config, scored, seen))
+    run_folder.check_classifier(config, seen["source"])
     with strategy.scope():
-        model = runs.build_model(config, seen["source"].identities)
-    evaluation.representations(model, config, scored)  # likewise
+        model = run_folder.build_model(config, seen["source"].identities)
+    scoring.representations(model, config, scored)  # likewise
     if own == folder:
-        runs.open_run(folder, config, seen)  # not before: a setting that the method refuses leaves no run behind
+        run_folder.open_run(folder, config, seen)  # not before: a setting that the method refuses leaves no run behind
     images, persons = len(seen["source"]), model.identities
     print(f"{config.method['name']}: {images} labelled images of {persons} persons; run folder {folder}")
-    training.train(model, config, seen, folder, lambda: evaluation.scores(model, config, domains, seen), own)
-    return evaluation.evaluate(model, config, domains, seen, own)
-
-
-def run_command(command):
-    """Run a command; what a user can mend is told in one sentence, without a traceback."""
-    try:
-        command()
-    except KeyboardInterrupt:
-        sys.exit("\nStopped. Give the same command again: a training goes on from its last checkpoint.")
-    except Exception as error:
-        tensorflow = sys.modules.get("tensorflow")  # not loaded where the settings alone were wrong
-        told = (ValueError, OSError, RuntimeError) + ((tensorflow.errors.OpError,) if tensorflow else ())
-        if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, told):
-            raise
-        sys.exit(f"Error: {error}\n(TF_REID_TRACEBACK=1 shows where it was raised.)")
+    training.train(model, config, seen, folder, lambda: scoring.scores(model, config, domains, seen), own)
+    return scoring.evaluate(model, config, domains, seen, own)
 
 
 if __name__ == "__main__":
+    from tf_reid.command_line import run_command
+
     run_command(main)

@@ -41,10 +41,11 @@ def main(argv=None) -> list[Path]:
     import tensorflow as tf
     from tqdm import tqdm
 
-    from tf_reid import evaluation, pictures
+    from tf_reid.evaluation import scoring
+    from tf_reid.pictures import grids
 
     folder = Path(args.run)
-    run = evaluation.open_trained(folder, args.set)
+    run = scoring.open_trained(folder, args.set)
     written = []
     with run.averaged(), tf.summary.create_file_writer(str(folder / "tensorboard")).as_default(step=0):
         draw = _pages(run, folder, args)
@@ -53,7 +54,7 @@ def main(argv=None) -> list[Path]:
         for what in tqdm(args.what or list(draw), unit="page"):
             for name, picture in draw[what]().items():
                 written.append(folder / "pages" / f"{name}.png")
-                pictures.write_png(written[-1], picture)
+                grids.write_png(written[-1], picture)
                 tf.summary.image(f"pages/{name}", picture[None])
     print("Written:", *written, sep="\n  ")
     return written
@@ -63,19 +64,20 @@ def _pages(run, folder, args) -> dict:
     """WHAT -> a function that draws: name of the file -> picture."""
     import numpy as np
 
-    from tf_reid import evaluation, pages, scoring, splits
+    from tf_reid.evaluation import extraction, pages, scoring
+    from tf_reid.runs import splits
 
     model, config, size = run.model, run.config, run.config.data.image_size
     scored, source = run.domains[splits.scored_domain(config)], run.seen["source"]
     trial = splits.fair_trials(config, scored, run.seen)[0]
-    found = evaluation.representations(model, config, scored)
+    found = scoring.representations(model, config, scored)
 
     def chosen(matches):
         return pages.shown(scored, trial, size, args.seed, args.persons, args.count, matches)
 
     @functools.cache
     def compared(name):
-        return evaluation.comparison_of(found[name], scored, [trial], config)
+        return scoring.comparison_of(found[name], scored, [trial], config)
 
     def made(what):
         first, second = chosen(matches="probe" in model.encoders())
@@ -97,7 +99,7 @@ def _pages(run, folder, args) -> dict:
         groups, persons = [f"camera {camera}" for camera in scored.camera[images]], scored.person[images]
         if "target" in run.seen:  # beside the source, which the target is to be like
             beside = source.take(np.random.default_rng(args.seed).permutation(len(source))[: POINTS // 2])
-            raw = scoring.extract(found["raw"]["image"], beside, size)
+            raw = extraction.extract(found["raw"]["image"], beside, size)
             theirs = dict.fromkeys(panels, raw) | {"pixels": pages.pixels_in_rows(beside, size)}
             panels = {name: np.concatenate([features, theirs[name]]) for name, features in panels.items()}
             groups, persons = groups + ["source"] * len(beside), np.pad(persons, (0, len(beside)))
@@ -116,6 +118,6 @@ def _pages(run, folder, args) -> dict:
 
 
 if __name__ == "__main__":
-    from tf_reid.train import run_command
+    from tf_reid.command_line import run_command
 
     run_command(main)

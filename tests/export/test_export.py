@@ -18,22 +18,23 @@ from tensorflow_serving.config import model_server_config_pb2
 from export import __main__ as command
 from export import deployment, proof, saving
 from tf_reid import config as configuration
-from tf_reid import data, evaluation
 from tf_reid.config import ConfigError
-from tf_reid.gallery import Gallery, Record
+from tf_reid.data import pipeline
+from tf_reid.evaluation import scoring
+from tf_reid.gallery.faiss_gallery import Gallery, Record
 
 RECORDS = make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3, size=(40, 30))
 
 
 @pytest.fixture
 def opened(tmp_path, monkeypatch):
-    """A run, as `evaluation.open_trained` gives it, of a method's small and untrained networks."""
+    """A run, as `scoring.open_trained` gives it, of a method's small and untrained networks."""
 
     def of(name, **changes):
         config = configuration.load(f"configs/{name}.yaml", ["data.image_size=[32, 16]"], METHODS)
         domains = {"source": RECORDS} | ({"target": RECORDS} if config.data.target else {})
-        run = evaluation.Trained(build(name, **changes), config, domains, domains, None)
-        monkeypatch.setattr(evaluation, "open_trained", lambda _folder: run)
+        run = scoring.Trained(build(name, **changes), config, domains, domains, None)
+        monkeypatch.setattr(scoring, "open_trained", lambda _folder: run)
         folder = tmp_path / "my_run"
         folder.mkdir(exist_ok=True)
         (folder / "config.yaml").write_text(configuration.dump(config))
@@ -82,7 +83,7 @@ def test_a_representation_that_is_not_there_or_not_a_distance_is_refused(opened,
 
 def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_path):
     line = [*opened("identity"), "--gallery", str(tmp_path / "gallery"), "--top", "2"]
-    chosen = saving.chosen(evaluation.open_trained(None), None)
+    chosen = saving.chosen(scoring.open_trained(None), None)
     about = {"digest": chosen.digest, "distance": "cosine", "width": chosen.servables["image"].width, "source": "here"}
     gallery = Gallery(tmp_path / "gallery", about)
     embedded = chosen.servables["image"].from_bytes(tf.constant(RECORDS.images.tolist()))["embedding"].numpy()
@@ -108,9 +109,9 @@ def test_what_makes_images_becomes_a_model_too(opened, name, parts):
     made = tf.saved_model.load(str(found["my_run_images"])).signatures["serving_default"]
     image = made(**{f"{part}_bytes": tf.constant(RECORDS.images[:2].tolist()) for part in parts})["image_bytes"]
     pixels = np.stack([tf.io.decode_png(one) for one in image.numpy()])
-    model = evaluation.open_trained(None).model
-    images = data.all_images(RECORDS.take(slice(2)), SIZE)
-    expected = data.to_uint8(model.image_maker()[1](*([tf.constant(images)] * len(parts))))
+    model = scoring.open_trained(None).model
+    images = pipeline.all_images(RECORDS.take(slice(2)), SIZE)
+    expected = pipeline.to_uint8(model.image_maker()[1](*([tf.constant(images)] * len(parts))))
     np.testing.assert_allclose(pixels.astype(int), expected, atol=1)
 
 
@@ -159,8 +160,8 @@ def test_a_graph_that_needs_a_compiler_is_seen(tmp_path):
 
 def test_a_run_that_is_not_finished_is_refused(opened, monkeypatch):
     line = opened("identity")
-    run = evaluation.open_trained(None)._replace(finished=False)
-    monkeypatch.setattr(evaluation, "open_trained", lambda _folder: run)
+    run = scoring.open_trained(None)._replace(finished=False)
+    monkeypatch.setattr(scoring, "open_trained", lambda _folder: run)
     with pytest.raises(ConfigError, match="my_run is not finished; train it to its end"):
         command.main(line)
 
@@ -194,7 +195,7 @@ def test_what_was_edited_is_kept(opened, tmp_path, capsys):
 
 def test_a_wrong_embedding_is_seen(opened, monkeypatch):
     line = opened("identity")
-    monkeypatch.setattr("tf_reid.folding._with_norm", lambda layer, norm: [layer.kernel * 0.9, norm.beta])
+    monkeypatch.setattr("tf_reid.encoders.folding._with_norm", lambda layer, norm: [layer.kernel * 0.9, norm.beta])
     with pytest.raises(ConfigError, match="have a cosine of only"):
         command.main(line)
 

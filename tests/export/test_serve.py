@@ -24,7 +24,7 @@ from tensorflow_serving.apis import (
 )
 
 from export import client, deployment
-from tf_reid.servable import Servable
+from tf_reid.encoders.servable import Servable
 
 IMAGES = make_records([1, 1, 2, 2], [1, 2, 1, 2], size=(40, 30)).images.tolist()
 

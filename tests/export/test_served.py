@@ -12,7 +12,7 @@ from PIL import Image
 from export import deployment
 from export.served import Limits, Refused, Served
 from tf_reid.config import ConfigError
-from tf_reid.servable import ImageServable, Servable
+from tf_reid.encoders.servable import ImageServable, Servable
 
 GOOD = make_records([1, 1, 2, 2], [1, 2, 1, 2], size=(40, 30)).images.tolist()
 LIMITS = Limits(image_bytes=20_000, pixels=10_000, images=3)

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from conftest import PERSONS, SIZE, build
 
-from tf_reid.losses import identification
 from tf_reid.methods.cmgan import modality_accuracy, modality_loss
+from tf_reid.networks.losses import identification
 
 
 def batch(pairs=4, seed=0):

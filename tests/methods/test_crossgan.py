@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 from conftest import PERSONS, SIZE, batch_for, build, make_records, stage_of
 
-from tf_reid import data, losses, samplers
-from tf_reid.methods.base import Shown
+from tf_reid.data import pipeline, samplers
+from tf_reid.networks import losses
+from tf_reid.pictures.page import Shown
 
 RNG = np.random.default_rng(7)
 
@@ -176,7 +177,7 @@ def test_no_person_is_read(tmp_path):
             place = {"seed": 0, "stage": number, "start": 0, "steps": 2, "image_size": SIZE, "flip": True, "pad": 2}
             model.step.assign(0)
             model.begin(stage)
-            batches = iter(data.training_batches({"source": records}, sampler, **place))
+            batches = iter(pipeline.training_batches({"source": records}, sampler, **place))
             model.train_function(batches), model.train_function(batches)
         return [v.numpy() for network in model.networks().values() for v in network.weights]
 

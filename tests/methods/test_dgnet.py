@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 from conftest import PERSONS, SIZE, build, rows_of_four
 
-from tf_reid import dgnet_networks as networks
-from tf_reid import losses
-from tf_reid.backbones import maps_of, small
-from tf_reid.layers import ReflectPad, frozen
-from tf_reid.methods.base import Shown
 from tf_reid.methods.dgnet import fools, scores_and_penalty, tells_apart
+from tf_reid.networks import dgnet as networks
+from tf_reid.networks import losses
+from tf_reid.networks.backbones import maps_of, small
+from tf_reid.networks.layers import ReflectPad, frozen
+from tf_reid.pictures.page import Shown
 
 RNG = np.random.default_rng(5)
 FED, UNFED = {"fed": True}, {"fed": False}

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from conftest import build, random_batch
 
-from tf_reid.methods.base import Shown
 from tf_reid.methods.simpgan import build_critic, build_generator
+from tf_reid.pictures.page import Shown
 
 NETWORKS = ("classifier", "G", "F", "D_S", "D_T")
 

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from conftest import PERSONS, SIZE, build
 
-from tf_reid import losses
 from tf_reid.methods.view_adaptation import view_loss
+from tf_reid.networks import losses
 
 RNG = np.random.default_rng(3)
 

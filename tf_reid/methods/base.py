@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import keras
 import tensorflow as tf
 
 from tf_reid.config import Optimizer
 from tf_reid.config import Stage as StageConfig
+from tf_reid.pictures.page import Page, Shown
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Stage:
 
     Attributes:
         players: names of the players it moves.
-        sampler: name of the sampler in `tf_reid.samplers` that makes its batches.
+        sampler: name of the sampler in `tf_reid.data.samplers` that makes its batches.
         domains: 1 if a batch holds source images only, 2 if it holds target images too.
         weight: the method's setting without which the stage has no loss, if there is one.
     """
@@ -27,29 +28,6 @@ class Stage:
     sampler: str
     domains: int = 1
     weight: str | None = None
-
-
-PARTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way between two codes, on pages of interpolations
-
-
-class Shown(NamedTuple):
-    """Images for a page: float32 [n, H, W, 3] in [-1, 1], and what is said of each, such as "person 7, camera 2"."""
-
-    images: tf.Tensor
-    captions: list[str]
-
-
-class Page(NamedTuple):
-    """Rows of images float32 [C, H, W, 3] in [-1, 1], with a title a column and a title a row."""
-
-    rows: list
-    column_titles: list[str]
-    row_titles: list[str]
-
-    @classmethod
-    def of_columns(cls, titles, columns, row_titles):
-        """Of columns of images [n, H, W, 3], with their titles, and n titles of rows."""
-        return cls(tf.unstack(tf.stack(columns, axis=1)), titles, row_titles)
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):

@@ -10,11 +10,11 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from tf_reid.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.config import NotNegative, Positive, Weights, Whole
-from tf_reid.layers import StandardisedImages, feed_forward
-from tf_reid.losses import identification, squared_distances, triplet
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
+from tf_reid.networks.layers import StandardisedImages, feed_forward
+from tf_reid.networks.losses import identification, squared_distances, triplet
 
 
 class CmGAN(ReIDModel):

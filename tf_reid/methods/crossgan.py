@@ -11,10 +11,11 @@ import tensorflow as tf
 from keras import layers
 from pydantic import Field
 
-from tf_reid import losses
-from tf_reid.backbones import Backbone
 from tf_reid.config import Count, NotNegative, Positive, Weights, Whole
-from tf_reid.crossgan_networks import (
+from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.networks import losses
+from tf_reid.networks.backbones import Backbone
+from tf_reid.networks.crossgan import (
     DISCRIMINATOR_UNITS,
     GENERATOR_UNITS,
     build_encoder,
@@ -25,7 +26,7 @@ from tf_reid.crossgan_networks import (
     generator_units,
     what_is_seen,
 )
-from tf_reid.methods.base import PARTS, Page, ReIDModel, Stage
+from tf_reid.pictures.page import PARTS, Page
 
 
 class CrossGAN(ReIDModel):

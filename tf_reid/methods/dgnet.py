@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 import keras
 import tensorflow as tf
 
-from tf_reid import losses
-from tf_reid.backbones import BACKBONES, Backbone, maps_of
-from tf_reid.classifier import SiameseClassifier
 from tf_reid.config import Count, ExistingPath, NotNegative, Positive, Share, Weights, Whole
-from tf_reid.data import erased
-from tf_reid.dgnet_networks import (
+from tf_reid.data.pipeline import erased
+from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.networks import losses
+from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
+from tf_reid.networks.dgnet import (
     appearance_encoder,
     classifier_head,
     decoder,
@@ -25,8 +25,9 @@ from tf_reid.dgnet_networks import (
     structure_encoder,
     to_imagenet,
 )
-from tf_reid.layers import frozen, scale_gradient
-from tf_reid.methods.base import PARTS, Page, ReIDModel, Stage
+from tf_reid.networks.layers import frozen, scale_gradient
+from tf_reid.networks.siamese import SiameseClassifier
+from tf_reid.pictures.page import PARTS, Page
 
 
 class DGNet(ReIDModel):

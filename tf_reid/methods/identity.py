@@ -4,17 +4,17 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_reid.backbones import Backbone, maps_of
-from tf_reid.classifier import SiameseClassifier
 from tf_reid.config import Share, Weights
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.networks.backbones import Backbone, maps_of
+from tf_reid.networks.siamese import SiameseClassifier
 
 
 class Identity(ReIDModel):
     """Train the siamese classifier of SimPGAN, section 4.2, on one labelled data set (Eq. 1-5).
 
     Args:
-        backbone: a name in `tf_reid.backbones`.
+        backbone: a name in `tf_reid.networks.backbones`.
         weights: "imagenet", a local weights file, or null for random weights.
         dropout: before both heads.
     """

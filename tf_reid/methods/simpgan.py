@@ -10,13 +10,14 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from tf_reid.backbones import Backbone, maps_of
-from tf_reid.classifier import SiameseClassifier
 from tf_reid.config import Count, ExistingPath, NotNegative, Share, Weights, Whole
-from tf_reid.image_pool import ImagePool
-from tf_reid.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
-from tf_reid.losses import l1, least_squares, verification
-from tf_reid.methods.base import Page, ReIDModel, Stage
+from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.networks.backbones import Backbone, maps_of
+from tf_reid.networks.image_pool import ImagePool
+from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
+from tf_reid.networks.losses import l1, least_squares, verification
+from tf_reid.networks.siamese import SiameseClassifier
+from tf_reid.pictures.page import Page
 
 
 class SimPGAN(ReIDModel):

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal
 
 import tensorflow as tf
 
-from tf_reid import losses
-from tf_reid.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.config import NotNegative, Positive, Weights, Whole
-from tf_reid.layers import feed_forward
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.networks import losses
+from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
+from tf_reid.networks.layers import feed_forward
 
 
 class ViewAdaptation(ReIDModel):

@@ -1,0 +1,109 @@
+"""The training pipeline."""
+
+import cv2
+import numpy as np
+import tensorflow as tf
+from conftest import SIZE, make_records, stage_of
+
+from tf_reid.data import pipeline, samplers
+
+PERSON = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
+CAMERA = [1, 1, 2, 1, 2, 1, 3, 3, 3, 3]
+
+
+def batches(records, sampler, start=0, steps=6, seed=0, flip=False, pad=0):
+    return pipeline.training_batches(
+        records, sampler, seed=seed, stage=0, start=start, steps=steps, image_size=SIZE, flip=flip, pad=pad
+    )
+
+
+def test_batches_hold_the_drawn_images_and_labels_from_0():
+    records = make_records(PERSON, CAMERA)
+    sampler = samplers.pairs(records, stage_of(8))
+    expected = sampler(np.random.default_rng([0, 0, 0]))["source"]
+    batch = next(iter(batches({"source": records}, sampler)))
+    assert batch["source"].shape == (4, 2, *SIZE, 3) and batch["source"].dtype == np.float32
+    np.testing.assert_array_equal(pipeline.to_uint8(batch["source"])[:, :, 0, 0, 0], expected[0])
+    np.testing.assert_array_equal(batch["source_person"], records.person[expected[0]] - 1)
+    assert batch["source"].numpy().min() >= -1 and batch["source"].numpy().max() <= 1
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    domains = {"source": make_records(PERSON, CAMERA), "target": make_records([0] * 12, [1] * 12)}
+    sampler = samplers.pairs_of_two_domains(domains["source"], stage_of(4), domains["target"])
+    whole = list(batches(domains, sampler, flip=True, pad=3).as_numpy_iterator())
+    later = list(batches(domains, sampler, start=4, flip=True, pad=3).as_numpy_iterator())
+    other = next(batches(domains, sampler, seed=1, flip=True, pad=3).as_numpy_iterator())
+    assert len(whole) == 6 and len(later) == 2
+    for a, b in zip(whole[4:], later, strict=True):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+    assert (other["source"] != whole[0]["source"]).any()
+
+
+def test_few_images_that_are_read_often_are_decoded_once(monkeypatch):
+    images = make_records(PERSON, CAMERA, size=(64, 32)).images
+    decoded = []
+    monkeypatch.setattr(tf.io, "decode_image", lambda *a, to=tf.io.decode_image, **k: decoded.append(a) or to(*a, **k))
+    once, seldom = (
+        pipeline._reader(images, SIZE, reads=len(images) + 1),
+        pipeline._reader(images, SIZE, reads=len(images)),
+    )
+    monkeypatch.setattr(pipeline, "DECODED_BYTES", len(images) * 3 * SIZE[0] * SIZE[1] - 1)
+    many = pipeline._reader(images, SIZE, reads=len(images) + 1)
+    for read, decodes in ((once, False), (seldom, True), (many, True)):
+        decoded.clear()
+        found = read(tf.constant([3, 5]))
+        assert bool(decoded) == decodes
+        assert found.shape == (2, *SIZE, 3) and found.dtype == tf.uint8
+        np.testing.assert_array_equal(found, once(tf.constant([3, 5])))
+
+
+def test_augmentation_mirrors_and_shifts_within_its_margin():
+    records = make_records(PERSON, CAMERA)
+    original = pipeline.to_uint8(np.concatenate(list(pipeline.image_batches(records, SIZE, 64))))
+    sampler = samplers.pairs(records, stage_of(8))
+    seen = {"mirrored": 0, "shifted": 0, "all": 0}
+    for batch in batches({"source": records}, sampler, steps=12, flip=True, pad=2):
+        for image in pipeline.to_uint8(batch["source"]).reshape(-1, *SIZE, 3):
+            index = image[..., 0].max()
+            found = []
+            for mirrored in (False, True):
+                source = original[index][:, ::-1] if mirrored else original[index]
+                padded = np.pad(source, [(2, 2), (2, 2), (0, 0)], mode="edge")
+                for y in range(5):
+                    for x in range(5):
+                        if np.array_equal(padded[y : y + SIZE[0], x : x + SIZE[1]], image):
+                            found.append((mirrored, (y, x) != (2, 2)))
+            assert len(found) == 1
+            seen["all"] += 1
+            seen["mirrored"] += found[0][0]
+            seen["shifted"] += found[0][1]
+    assert 0.3 < seen["mirrored"] / seen["all"] < 0.7 and seen["shifted"] > 0.8 * seen["all"]
+
+
+def test_images_of_another_size_are_resized():
+    records = make_records([1, 2], [1, 1], size=(64, 32))
+    (batch,) = pipeline.image_batches(records, SIZE, 8)
+    expected = cv2.resize(
+        cv2.imdecode(np.frombuffer(records.images[1], np.uint8), 1)[..., ::-1],
+        SIZE[::-1],
+        interpolation=cv2.INTER_AREA,
+    )
+    assert batch.shape == (2, *SIZE, 3)
+    assert np.abs(pipeline.to_uint8(batch)[1].astype(int) - expected).mean() < 20
+
+
+def test_erasing_takes_a_rectangle_of_the_asked_share_of_images():
+    images, draws = tf.ones((400, 32, 16, 3)), np.random.default_rng(0).random((400, 5), dtype=np.float32)
+    found = pipeline.erased(images, draws, 0.5, tf.constant([-1.0, 0.0, 0.5])).numpy()
+    gone = (found != 1.0).any(axis=-1)
+    assert (gone.any(axis=(1, 2)) == (draws[:, 0] < 0.5)).all()
+    assert np.abs(found[gone] - [-1.0, 0.0, 0.5]).max() == 0.0
+    for mask in gone[gone.any(axis=(1, 2))]:
+        rows, columns = mask.any(axis=1), mask.any(axis=0)
+        assert mask.sum() == rows.sum() * columns.sum()  # a rectangle
+        assert (np.diff(np.flatnonzero(rows)) == 1).all() and (np.diff(np.flatnonzero(columns)) == 1).all()
+        assert mask.mean() < 0.45
+    assert 0.15 < gone[gone.any(axis=(1, 2))].mean() < 0.25  # 2 to 40 %, less what is cut at the border
+    assert not (pipeline.erased(images, draws, 0.0, tf.zeros(3)).numpy() != 1.0).any()

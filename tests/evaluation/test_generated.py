@@ -1,0 +1,131 @@
+"""Judging what a run makes: which images are compared with which, and what is written."""
+
+import json
+from typing import ClassVar
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SIZE, build, make_records
+
+from tf_reid import config as configuration
+from tf_reid.config import ConfigError
+from tf_reid.data import pipeline
+from tf_reid.evaluation import generated
+from tf_reid.methods import METHODS
+from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.metrics.protocols import trials
+
+RECORDS = make_records([1, 1, 2, 2, 3, 3, 4, 4] * 2, [1, 2] * 8)
+PERSONS = 4
+
+
+class Darkening(ReIDModel):
+    """Makes every image darker; its features are the images' mean colours."""
+
+    STAGES: ClassVar = {"joint": Stage(players=(), sampler="pairs")}
+
+    def __init__(self, darker, persons=True):
+        super().__init__(SIZE, PERSONS, 0)
+        self.darker, self.persons = darker, persons
+
+    def generated(self, batch):
+        images = tf.reshape(batch["source"], (-1, *SIZE, 3))
+        persons = tf.reshape(batch["source_person"], (-1,)) if self.persons else None
+        return {"darker": (images - self.darker, images, persons)}
+
+    def encoders(self):
+        images = keras.Input((*SIZE, 3))
+        return {"image": keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))}
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "identity.yaml").write_text(
+        "data: {source: synthetic_pedestrians/street, image_size: [32, 16]}\n"
+        "method: {name: identity, backbone: small, weights: null}\n"
+        "stages: {classifier: {steps: 1, batch_size: 8, optimizers: {classifier: {name: sgd, learning_rate: 0.1}}}}\n"
+    )
+    found = configuration.load(str(tmp_path / "identity.yaml"), [], METHODS)
+    found.stages = {"joint": found.stages["classifier"]}
+    return found
+
+
+def test_images_are_judged_against_those_they_are_made_of(tmp_path, config, capsys):
+    same, darker = (
+        generated.judge(Darkening(by), config, {"source": RECORDS}, tmp_path, subsets=3)["darker"] for by in (0.0, 0.5)
+    )
+    name = f"encoder of {tmp_path.name}"
+    assert same[f"FID ({name})"] == pytest.approx(0.0, abs=1e-5)
+    assert darker[f"FID ({name})"] > 0.2 and darker[f"KID x 1000 ({name})"] > same[f"KID x 1000 ({name})"]
+    assert 0.0 < same["SSIM within an identity"] < 1.0 and same["images"] == 32  # an epoch of pairs
+    assert json.loads((tmp_path / "images.json").read_text()) == {"darker": darker}
+    assert "darker: FID (encoder of" in capsys.readouterr().out
+
+
+def test_images_of_nobody_have_no_likeness_within_an_identity(tmp_path, config):
+    found = generated.judge(Darkening(0.0, persons=False), config, {"source": RECORDS}, tmp_path, subsets=2)
+    assert "SSIM within an identity" not in found["darker"]
+
+
+def test_a_method_that_makes_no_image_is_told_so(tmp_path, config):
+    model = Darkening(0.0)
+    model.generated = lambda batch: {}
+    with pytest.raises(ConfigError, match="generates no images"):
+        generated.judge(model, config, {"source": RECORDS}, tmp_path)
+    with pytest.raises(ConfigError, match="puts no image in another view"):
+        generated.across_views(model, config, RECORDS, None, tmp_path)
+
+
+def test_features_of_two_views_judge_no_image(tmp_path, config):
+    model = Darkening(0.0)
+    model.encoders = lambda: {"probe": None, "gallery": None}
+    with pytest.raises(ConfigError, match="an encoder a view or modality"):
+        generated.judge(model, config, {"source": RECORDS}, tmp_path)
+
+
+def test_every_image_of_the_prior_is_another(config):
+    found = generated._made(build("crossgan"), config, {"source": RECORDS})
+    for title in ("g1(z)", "g2(z)"):
+        assert len(np.unique(found[title][0].reshape(8, -1), axis=0)) == 8
+
+
+def test_features_of_another_size_judge_no_image(tmp_path, config, monkeypatch):
+    other = build("identity")
+    other.image_size = (64, 32)
+    monkeypatch.setattr(generated.runs, "load_run", lambda folder: None)
+    monkeypatch.setattr(generated.runs, "restored", lambda folder, settings: (other, None))
+    with pytest.raises(ConfigError, match=r"sees images of \(64, 32\).*makes images of \(32, 16\)"):
+        generated.judge(Darkening(0.0), config, {"source": RECORDS}, tmp_path, extractor=str(tmp_path))
+
+
+def test_queries_in_the_gallerys_view_are_compared_with_their_persons(tmp_path, config, capsys):
+    """A method that knows each query's truth agrees with it, the query itself and others do not."""
+    records = make_records([1, 1, 2, 2, 3, 3, 1], [1, 2] * 3 + [1], ["query", "gallery"] * 3 + ["gallery"])
+    (trial,) = trials(records.person, records.camera, records.split, {"kind": "market"}, file=records.file)
+    images = pipeline.all_images(records, SIZE)
+    truth = {
+        round((float(query[0, 0, 0]) + 1) * 127.5): gallery
+        for query, gallery in zip(images[:6:2], images[1::2], strict=True)  # the last is of its query's own camera
+    }
+
+    def looked_up(queries):
+        return np.stack([truth[round((float(query[0, 0, 0]) + 1) * 127.5)] for query in queries])
+
+    def knows(queries):
+        return tf.numpy_function(looked_up, [queries], tf.float32)
+
+    model = Darkening(0.0)
+    model.across = lambda: {"known": knows, "nearly": lambda queries: knows(queries) - 4.0 / 127.5}
+    found = generated.across_views(model, config, records, trial, tmp_path)
+    assert found["known"] == {"distance": 0.0, "agree exactly, %": 100.0, "agree within 8, %": 100.0}
+    nearly = found["nearly"]
+    assert nearly["agree exactly, %"] == 0.0 and nearly["agree within 8, %"] == 100.0
+    pixels = np.prod((*SIZE, 3))
+    assert nearly["distance"] == pytest.approx(4.0 / 255 * pixels**0.5, rel=1e-3)
+    expected = np.linalg.norm((images[:6:2] - images[1::2]).reshape(3, -1) / 2.0, axis=1).mean()
+    assert found["the query itself"]["distance"] == pytest.approx(expected, rel=1e-4)
+    assert found["another person of the gallery"]["agree within 8, %"] < 1.0
+    assert json.loads((tmp_path / "across.json").read_text()) == found
+    assert "3 queries in the gallery's view" in capsys.readouterr().out

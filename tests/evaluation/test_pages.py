@@ -1,0 +1,115 @@
+"""Who and what is on a page, and where."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SIZE, make_records
+
+from tf_reid.evaluation import extraction, pages
+from tf_reid.metrics.protocols import trials
+from tf_reid.pictures import curves
+from tf_reid.pictures.page import Page, Shown
+
+PERSON, CAMERA = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5], [1, 2] * 5
+RECORDS = make_records(PERSON, CAMERA, ["query", "gallery"] * 5)
+(TRIAL,) = trials(RECORDS.person, RECORDS.camera, RECORDS.split, {"kind": "market"}, file=RECORDS.file)
+
+
+def persons_of(shown):
+    return [caption.split(",")[0] for caption in shown.captions]
+
+
+def test_queries_are_shown_beside_their_persons_or_beside_others():
+    first, second = pages.shown(RECORDS, TRIAL, SIZE, seed=0, count=2, matches=True)
+    assert persons_of(first) == persons_of(second) and len(set(persons_of(first))) == 2
+    assert {caption.split()[-1] for caption in first.captions} == {"1"}
+    first, others = pages.shown(RECORDS, TRIAL, SIZE, seed=0, count=2)
+    assert not set(persons_of(first)) & set(persons_of(others)) and len(others.images) == 2
+    index = [round((float(image[0, 0, 0]) + 1) * 127.5) for image in first.images]  # red is the index
+    assert [f"person {PERSON[i]}, camera {CAMERA[i]}" for i in index] == first.captions
+
+
+def test_persons_are_named_in_order():
+    first, _ = pages.shown(RECORDS, TRIAL, SIZE, seed=0, persons=[4, 2], matches=True)
+    assert persons_of(first) == ["person 4", "person 2"]
+    with pytest.raises(ValueError, match=r"--persons: 9 is no query"):
+        pages.shown(RECORDS, TRIAL, SIZE, seed=0, persons=[9])
+
+
+def test_too_many_images_for_the_persons_that_there_are():
+    with pytest.raises(ValueError, match=r"shows 2 other persons; name fewer by --count"):
+        pages.shown(RECORDS, TRIAL, SIZE, seed=0, count=3)
+
+
+def test_a_page_is_drawn_with_its_titles():
+    row = tf.zeros((2, *SIZE, 3))
+    plain, titled = (pages.drawn(Page([row, row], *titles)) for titles in (([], []), (["a", "b"], ["c", "d\ne"])))
+    assert titled.shape[0] > plain.shape[0] and titled.shape[1] > plain.shape[1]
+
+
+def test_attention_is_red_where_maps_are_strong():
+    strength = np.zeros((1, 4, 2, 3), np.float32)
+    strength[0, 0, 0] = [-3.0, 4.0, 0.0]  # its sign does not matter
+    images = keras.Input((*SIZE, 3))
+    maps = keras.Model(
+        images, keras.layers.Lambda(lambda x: tf.repeat(tf.constant(strength), tf.shape(x)[0], 0))(images)
+    )
+    shown = Shown(tf.zeros((1, *SIZE, 3)), ["somebody"])
+    heat = pages._heat(np.full((*SIZE, 3), 128, np.uint8), np.linalg.norm(strength[0], axis=-1)).astype(int)
+    assert heat[2, 2, 0] > heat[2, 2, 2] + 50 and heat[-2, -2, 2] > heat[-2, -2, 0] + 50
+    page = pages.attention({"image": maps}, shown, shown).astype(int)
+    assert ((page[..., 0] - page[..., 2]) > 50).any() and ((page[..., 2] - page[..., 0]) > 50).any()
+
+
+def test_attention_takes_each_sides_own_encoder():
+    images = keras.Input((*SIZE, 3))
+    left, right = np.zeros((2, 1, 4, 2, 1), np.float32)
+    left[:, :, 0], right[:, :, 1] = 1.0, 1.0
+    maps = {
+        role: keras.Model(
+            images, keras.layers.Lambda(lambda x, where=where: tf.constant(where) + 0.0 * x[:, :4, :2, :1])(images)
+        )
+        for role, where in (("probe", left), ("gallery", right))
+    }
+    shown = Shown(tf.zeros((1, *SIZE, 3)), ["somebody"])
+    page = pages.attention(maps, shown, shown)
+    both = pages.attention({"image": maps["probe"]}, shown, shown)
+    half = len(page) // 2
+    np.testing.assert_array_equal(page[:half], both[:half])
+    assert (page[half:] != both[half:]).any()
+
+
+def test_points_are_where_they_belong_in_their_groups_colour():
+    points = np.array([[0.0, 0.0], [1.0, 1.0], [0.5, 0.5]])
+    picture = curves.scatter(points, np.array(["camera 1", "camera 2", "others"]), "title", "component").astype(int)
+    low, high = (
+        picture[curves.HEIGHT - curves.MARGIN, curves.MARGIN],
+        picture[curves.MARGIN, curves.HEIGHT - curves.MARGIN],
+    )
+    assert np.ptp(low) > 100 and np.ptp(high) > 100 and (low != high).any()
+    assert np.ptp(picture[curves.HEIGHT // 2, curves.HEIGHT // 2]) == 0  # grey
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_the_plane_keeps_apart_what_is_apart(method):
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.normal(size=(20, 8)), rng.normal(size=(20, 8)) + 50.0])
+    plane = pages._plane(features, method, 0)
+    assert plane.shape == (40, 2)
+    inside, across = np.ptp(plane[:20], axis=0).max(), np.linalg.norm(plane[:20].mean(0) - plane[20:].mean(0))
+    assert across > inside
+
+
+def test_the_map_has_a_panel_a_representation_above_and_below():
+    features = {"pixels": np.eye(10, dtype=np.float32), "raw": np.arange(20.0).reshape(10, 2)}
+    picture = pages.feature_map(features, np.array(["camera 1"] * 10), RECORDS.person, "pca", 0)
+    assert picture.shape == (2 * curves.HEIGHT, 2 * curves.WIDTH, 3)
+
+
+def test_features_of_queries_and_of_gallery_images_are_told_apart():
+    query, gallery = np.zeros((10, 3), np.float32), np.ones((10, 3), np.float32)
+    images, of_query = pages.some_images(TRIAL, 0, 4)
+    found = pages.features_of(extraction.Comparison(query, gallery, "cosine"), images, of_query)
+    assert of_query.tolist() == [True, True, False, False] and found[:, 0].tolist() == [0, 0, 1, 1]
+    assert set(RECORDS.split[images[of_query]]) == {"query"}

@@ -1,0 +1,332 @@
+"""What an evaluation leaves behind: metrics.json, rank lists, the projector's log, the table."""
+
+import json
+from types import SimpleNamespace
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import SIZE, make_records, stage_configs
+
+from tf_reid.config import Config, ConfigError, Data
+from tf_reid.evaluation import extraction, pages, scoring
+from tf_reid.methods import METHODS
+from tf_reid.pictures.grids import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
+from tf_reid.runs import splits
+
+PERSON, CAMERA = np.repeat(np.arange(1, 7), 4), np.tile([1, 1, 2, 2], 6)
+SPLIT = np.where(PERSON <= 3, "train", np.tile(["query", "gallery", "gallery", "gallery"], 6))
+RATES = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP"}
+KEYS = RATES | {
+    "queries",
+    "dropped",
+    "dropped_because",
+    "gallery",
+    "cmc",
+    "spread",
+    "trials",
+    "protocol",
+    "description",
+}
+
+
+def perfect(images):
+    """Knows the person by the record's number, which `make_records` paints in red."""
+    index = tf.cast(tf.round((images[:, 0, 0, 0] + 1.0) * 127.5), tf.int32)
+    return tf.one_hot(tf.gather(tf.constant(PERSON, tf.int32), index), 8)
+
+
+def blind(images):
+    return tf.ones((tf.shape(images)[0], 8))
+
+
+def model(**encoders):
+    """A method, as evaluation sees it."""
+    return SimpleNamespace(representations=lambda: {name: {"image": encoder} for name, encoder in encoders.items()})
+
+
+@pytest.fixture
+def config():
+    return Config(
+        data=Data(source="a", target="b", image_size=list(SIZE)),
+        method={"name": "simpgan"},
+        stages=stage_configs(METHODS["simpgan"]),
+    )
+
+
+@pytest.fixture(scope="module")
+def domains():
+    return {domain: make_records(PERSON, CAMERA, SPLIT, name=domain) for domain in ("source", "target")}
+
+
+def seen(config, domains):
+    return splits.training_records(config, domains)
+
+
+def test_metrics_are_written_by_representation_in_per_cent(tmp_path, config, domains, capsys):
+    returned = scoring.evaluate(model(raw=blind, translated=perfect), config, domains, seen(config, domains), tmp_path)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert list(written) == list(returned) == ["raw", "translated"]
+    for result in written.values():
+        assert set(result) == KEYS
+        assert (result["queries"], result["gallery"], result["trials"], result["protocol"]) == (3, 9, 1, "market")
+        assert len(result["cmc"]) == 50 and set(result["spread"]) == RATES
+    assert all(written["translated"][key] == 100 for key in RATES)
+    # Without a difference between images the gallery keeps its order: with its two right images (the third is the
+    # query's own camera's, and left out), the first, second and third person's stand at 1 and 2 | 4 and 5 | 7 and 8 ...
+    first = np.array([1, 4, 7])  # ... of those 8 images that are not left out
+    assert written["raw"]["rank1"] == pytest.approx(100 / 3)
+    assert written["raw"]["rank5"] == pytest.approx(200 / 3)
+    assert written["raw"]["rank10"] == 100
+    assert written["raw"]["mAP"] == pytest.approx(np.mean(100 * (1 / first + 2 / (first + 1)) / 2))
+    assert written["raw"]["mINP"] == pytest.approx(np.mean(100 * 2 / (first + 1)))
+
+    printed = capsys.readouterr().out
+    assert "target, protocol market, 1 trial(s): 3 queries, 9 gallery images" in printed
+    row = next(line for line in printed.splitlines() if line.startswith("translated"))
+    assert row.split()[1:] == ["100.0"] * 7
+    assert f"tensorboard --logdir {tmp_path}" in printed
+
+
+def test_every_representation_has_a_rank_list_and_a_projector_log(tmp_path, config, domains):
+    scoring.evaluate(model(raw=blind, translated=perfect), config, domains, seen(config, domains), tmp_path)
+    for name in ("raw", "translated"):
+        picture = cv2.imread(str(tmp_path / "evaluation" / f"rank_list_{name}.png"))[..., ::-1]
+        colours = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+        assert {RIGHT_FRAME, WRONG_FRAME, QUERY_FRAME} <= colours  # 8 images are shown, of which 2 are right
+        folder = tmp_path / "tensorboard" / "embeddings" / name
+        assert {path.name for path in folder.iterdir()} > {"features.tsv", "sprite.png", "projector_config.pbtxt"}
+        header, *rows = [line.split("\t") for line in (folder / "metadata.tsv").read_text().splitlines()]
+        assert header == ["person", "camera", "role", "file"]
+        assert [row[2] for row in rows] == ["query"] * 3 + ["gallery"] * 9
+        assert len(np.loadtxt(folder / "features.tsv")) == 12
+    persons = np.loadtxt(folder / "features.tsv").argmax(axis=1)  # the perfect encoder's
+    np.testing.assert_array_equal(persons, [int(row[0]) for row in rows])
+
+
+def test_the_projector_shows_components_of_features_that_are_too_wide(tmp_path, config, domains, monkeypatch):
+    monkeypatch.setattr(scoring.pages, "WIDEST", 2)
+    scoring.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path)
+    found = np.loadtxt(tmp_path / "tensorboard" / "embeddings" / "raw" / "features.tsv")
+    assert found.shape[0] == 12 and found.shape[1] <= 12 and np.isfinite(found).all()
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
+
+
+def test_the_rank_list_leaves_out_what_the_score_leaves_out(tmp_path, config, domains, monkeypatch):
+    shown = {}
+    monkeypatch.setattr(
+        pages.pictures,
+        "rank_list",
+        lambda query, gallery, order, correct, captions, found: (
+            shown.update(correct=correct, captions=captions, found=found) or np.zeros((8, 8, 3), np.uint8)
+        ),
+    )
+    scoring.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path)
+    for caption, found, correct in zip(shown["captions"], shown["found"], shown["correct"], strict=True):
+        person, camera = caption.split("\n")
+        assert correct[:2].all() and not correct[2:8].any()
+        assert all(
+            text.startswith(f"{person}\n") and camera not in text and text.endswith("0.000") for text in found[:2]
+        )
+
+
+def test_metrics_over_several_trials_come_with_their_spread(config):
+    first = {**dict.fromkeys(RATES, 50.0), "trials": 10, "queries": 3, "gallery": 9, "dropped": 2}
+    first |= {"dropped_because": {"nobody came": 1.5, "it was dark": 0.5}}
+    first |= {"protocol": "folds", "description": "Over ten seeded folds."}
+    text = scoring.table({"raw": first | {"spread": dict.fromkeys(RATES, 2.5)}}, "grid")
+    assert "Over ten seeded folds." in text
+    assert "grid, protocol folds, 10 trial(s)" in text
+    assert text.splitlines()[3].split() == ["raw"] + ["50.0", "±", "2.5"] * 7
+    assert "2 queries have no match in the gallery and are left out:" in text
+    assert "- 1.5: nobody came" in text and "- 0.5: it was dark" in text
+
+
+def test_baselines_are_scored_beside(tmp_path, config, domains):
+    keras.utils.set_random_seed(0)
+    images = keras.Input((*SIZE, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(images))
+    encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
+    found = scoring.evaluate(model(raw=encoder), config, domains, seen(config, domains), tmp_path, baselines=True)
+    assert list(found) == ["raw", "pixels", "colour_histogram", "colour_covariance", "adaptive_batch_norm"]
+    assert all(set(result) == KEYS for result in json.loads((tmp_path / "metrics.json").read_text()).values())
+
+    alone = config.model_copy(update={"data": Data(source="a", image_size=list(SIZE))})
+    source = {"source": domains["source"]}
+    found = scoring.evaluate(
+        model(raw=encoder), alone, source, splits.training_records(alone, source), tmp_path, baselines=True
+    )
+    assert list(found) == ["raw", "pixels", "colour_histogram"]  # the others bring two domains together
+
+
+def test_scores_are_those_of_an_evaluation_without_files(tmp_path, config, domains):
+    found = scoring.scores(model(raw=perfect), config, domains, seen(config, domains))
+    assert found["raw"]["rank1"] == 100 and set(found["raw"]) == KEYS
+    assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------- features kept with the run
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """How many records went through an encoder, call by call."""
+    counts, original = [], extraction.feature_batches
+
+    def watched(encoder, records, *rest):
+        counts.append(len(records))
+        return original(encoder, records, *rest)
+
+    monkeypatch.setattr(scoring, "feature_batches", watched)
+    return counts
+
+
+def test_features_are_kept_by_an_evaluation_and_not_by_scores(tmp_path, config, domains, encoder, looked_at):
+    images = seen(config, domains)
+    first = scoring.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    assert looked_at == [12]  # no training image
+    config.evaluate.distance = "euclidean"
+    second = scoring.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    assert looked_at == [12] and second["raw"]["mAP"] != first["raw"]["mAP"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "features").iterdir()}
+    assert scoring.scores(model(raw=encoder), config, domains, images)["raw"] | {"cmc": 0} == second["raw"] | {"cmc": 0}
+    assert looked_at == [12, 12]  # the weights of a training change: neither read nor written
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "features").iterdir()}
+
+
+def test_an_encoder_of_two_representations_looks_at_the_images_once(tmp_path, config, domains, encoder, looked_at):
+    images = seen(config, domains)
+    found = scoring.evaluate(model(raw=encoder, learned=encoder), config, domains, images, tmp_path)
+    assert looked_at == [12] and found["raw"]["mAP"] == found["learned"]["mAP"]
+    encoder.set_weights([2 * values for values in encoder.get_weights()])
+    scoring.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    assert len(list((tmp_path / "evaluation" / "features").glob("*.npy"))) == 1  # what no longer holds is removed
+
+
+# --------------------------------------------------------------------- re-ranking
+
+
+@pytest.fixture(scope="module")
+def twelve_persons():
+    """Ten of them scored, by two queries and two gallery images each."""
+    person, camera = np.repeat(np.arange(1, 13), 4), np.tile([1, 1, 2, 2], 12)
+    split = np.where(person <= 2, "train", np.tile(["query", "query", "gallery", "gallery"], 12))
+    return {domain: make_records(person, camera, split, name=domain) for domain in ("source", "target")}
+
+
+def test_reranking_is_a_setting(tmp_path, config, twelve_persons, encoder):
+    images = seen(config, twelve_persons)
+    plain = scoring.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path)
+    config.evaluate.rerank = True
+    found = scoring.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path)
+    assert found["raw"]["mAP"] != plain["raw"]["mAP"] and set(found["raw"]) == KEYS
+    with pytest.raises(ConfigError, match=r"threshold needs evaluate\.rerank=false"):
+        scoring.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path, rates=(0.1,))
+
+
+# --------------------------------------------------------------------- verification
+
+
+def test_thresholds_are_set_on_one_half_of_the_persons_and_tried_on_the_other(tmp_path, config, twelve_persons):
+    person = twelve_persons["target"].person
+
+    def knows(images):
+        index = tf.cast(tf.round((images[:, 0, 0, 0] + 1.0) * 127.5), tf.int32)
+        return tf.one_hot(tf.gather(tf.constant(person, tf.int32), index), 16)
+
+    images = seen(config, twelve_persons)
+    encoders = model(raw=blind, translated=knows)
+    found = scoring.evaluate(encoders, config, twelve_persons, images, tmp_path, rates=(0.1,))
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    right, coin = written["translated"]["verification"], written["raw"]["verification"]
+    # Ten scored persons: 5 x 2 queries and 5 x 2 gallery images in either half.
+    for one in (right, coin):
+        assert (one["same_pairs"], one["different_pairs"]) == (20, 80)
+        assert (one["calibration_same_pairs"], one["calibration_different_pairs"]) == (20, 80)
+    assert right["eer"] == 0 and coin["eer"] == 50
+    at_rate, at_equal = right["thresholds"]
+    assert (at_rate["set_at"], at_equal["set_at"]) == (10, "equal")
+    assert 0.4 < at_equal["threshold"] < 0.6 and (at_equal["true_match_rate"], at_equal["false_match_rate"]) == (100, 0)
+    assert found["raw"]["verification"] == coin
+    assert cv2.imread(str(tmp_path / "evaluation" / "roc.png")).shape == (480, 640, 3)
+    with pytest.raises(ValueError, match=r"rate of 0\.001 needs at least 1000 pairs of two persons"):
+        scoring.evaluate(encoders, config, twelve_persons, images, tmp_path, rates=(0.001,))
+
+
+def test_validation_persons_calibrate_where_there_are_any(tmp_path, config, capsys):
+    protocol = {
+        "kind": "trials",
+        "test_persons": [[1, 2, 3], [1, 2, 4]],
+        "validation_persons": [[5, 6], [5, 6]],
+        "query_cameras": [1],
+        "gallery_cameras": [2],
+    }
+    domains = {
+        domain: make_records(PERSON, CAMERA, name=domain, protocols={"market": protocol})
+        for domain in ("source", "target")
+    }
+    config.data.target_split = "all"
+    found = scoring.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path, rates=(0.5,))["raw"][
+        "verification"
+    ]
+    assert (found["calibration_same_pairs"], found["calibration_different_pairs"]) == (8, 8)
+    assert (found["same_pairs"], found["different_pairs"]) == (12, 24)
+    assert found["eer"] == 0
+    printed = capsys.readouterr().out
+    assert "raw: the same person or not, 12 and 24 pairs; equal error rate 0.00 %" in printed
+    assert "set at 50 % false matches of other persons" in printed
+
+
+@pytest.mark.parametrize("why_not", ["trained on", "one camera", "no query"])
+def test_validation_persons_who_cannot_calibrate_leave_it_to_the_halves(why_not, tmp_path, config):
+    person, camera = np.repeat(np.arange(1, 8), 4), np.tile([1, 1, 2, 2], 7)
+    if why_not == "one camera":
+        camera[person == 5], camera[person == 6] = 1, 2
+    elif why_not == "no query":
+        camera[(person == 5) | (person == 6)] = 2
+    protocol = {"kind": "trials", "test_persons": [[1, 2, 3, 4]], "validation_persons": [[5, 6]]}
+    protocol |= {"query_cameras": [1], "gallery_cameras": [2]}
+    scored = make_records(person, camera, name="a", protocols={"market": protocol})
+    domains = {"source": scored, "target": scored}
+    images = seen(config, domains)
+    if why_not == "trained on":
+        images["source"] = scored.take(person > 4)
+    found = scoring.evaluate(model(raw=blind), config, domains, images, tmp_path, rates=(0.5,))["raw"]
+    calibrating = {key: found["verification"][f"calibration_{key}"] for key in ("same_pairs", "different_pairs")}
+    assert calibrating == {"same_pairs": 8, "different_pairs": 8}  # of two persons of the test, as many as are held out
+    assert calibrating.items() <= found["verification"].items()
+
+
+def test_the_halves_compare_their_own_persons_alone(tmp_path, config, twelve_persons, monkeypatch):
+    sizes, original = [], extraction.Comparison.distances
+    monkeypatch.setattr(
+        extraction.Comparison,
+        "distances",
+        lambda self, trial: sizes.append((len(trial.query), len(trial.gallery))) or original(self, trial),
+    )
+    images = seen(config, twelve_persons)
+    scoring.evaluate(model(raw=blind), config, twelve_persons, images, tmp_path, rates=(0.1,))
+    assert sizes == [(10, 10), (10, 10), (20, 20)]  # the last is for the rank list
+
+
+def test_a_learned_similarity_is_left_out_of_re_ranking(config, domains):
+    both = {"raw": {"image": perfect}, "learned": {"image": perfect, "similarity": None}}
+    method, scored = SimpleNamespace(representations=lambda: both), domains["target"]
+    assert scoring.representations(method, config, scored) == both
+    config.evaluate.rerank = True
+    assert set(scoring.representations(method, config, scored)) == {"raw"}
+
+
+def test_sides_with_an_encoder_each_do_not_change_parts(config):
+    protocol = {"kind": "trials", "test_persons": [[1]], "query_cameras": [1], "gallery_cameras": [2]}
+    either = {"one": protocol, "both": protocol | {"both_directions": True}}
+    scored = make_records(PERSON, CAMERA, name="target", protocols=either)
+    views = SimpleNamespace(representations=lambda: {"raw": {"probe": perfect, "gallery": perfect}})
+    config.evaluate.protocol = "one"
+    assert set(scoring.representations(views, config, scored)) == {"raw"}
+    config.evaluate.protocol = "both"
+    with pytest.raises(ConfigError, match=r"evaluate\.protocol: both of target also takes gallery images as queries"):
+        scoring.representations(views, config, scored)
+    assert scoring.representations(model(raw=perfect), config, scored)

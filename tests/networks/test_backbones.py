@@ -1,0 +1,90 @@
+import keras
+import numpy as np
+import pytest
+import scipy.io
+import tensorflow as tf
+
+from tf_reid.networks import backbones
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("small", 256), ("small_vgg", 256), ("resnet50", 2048), ("vgg16", 512), ("vgg_m", 512)]
+)
+def test_a_backbone_gives_one_vector_an_image_and_a_gradient_to_its_input(name, width):
+    backbone = backbones.BACKBONES[name]((64, 64), None)
+    images = tf.constant(np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        features = backbone(images)
+        total = tf.reduce_sum(features**2)
+    assert features.shape == (2, width)
+    assert np.abs(tape.gradient(total, images)).max() > 0
+
+
+def test_preprocessing_is_what_keras_weights_were_trained_on():
+    pixels = np.random.default_rng(0).integers(256, size=(2, 8, 4, 3)).astype(np.float32)
+    expected = keras.applications.resnet50.preprocess_input(pixels.copy())
+    np.testing.assert_allclose(backbones.CaffePreprocessing()(pixels / 127.5 - 1.0), expected, atol=1e-3)
+
+
+def test_weights_are_read_from_a_local_file(tmp_path):
+    trained = backbones.small((32, 16))
+    trained.save_weights(tmp_path / "small.weights.h5")
+    again = backbones.small((32, 16), str(tmp_path / "small.weights.h5"))
+    for a, b in zip(trained.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
+    def unreachable(**_):
+        raise OSError("no route to host")
+
+    unreachable.__name__ = "ResNet50"
+    monkeypatch.setattr(keras.applications, "ResNet50", unreachable)
+    with pytest.raises(OSError, match="set the method's weights to its path"):
+        backbones.resnet50((64, 32), "imagenet")
+
+
+@pytest.mark.parametrize("name", backbones.BACKBONES)
+def test_batch_statistics_are_those_of_all_replicas(name):
+    layers = backbones.BACKBONES[name]((64, 64), None)._flatten_layers()
+    found = [layer.synchronized for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert all(found) and len(found) >= {"resnet50": 53, "small": 12, "small_vgg": 8}.get(name, 0)
+
+
+@pytest.mark.parametrize("name", ["small", "small_vgg", "vgg_m"])
+def test_a_net_without_imagenet_weights_says_so(name):
+    with pytest.raises(ValueError, match=f"no ImageNet weights of the backbone {name}"):
+        backbones.BACKBONES[name]((64, 64), "imagenet")
+
+
+def matconvnet(path, kernels):
+    """A file of MatConvNet's form: a cell of layer structures with names, types and weights."""
+    names = [name for kernel in kernels for name in (kernel, f"relu{kernel[-1]}")]
+    found = np.empty((1, len(names)), object)
+    for i, name in enumerate(names):
+        weights = np.empty((1, 2 if name in kernels else 0), object)
+        if name in kernels:
+            weights[0, 0], weights[0, 1] = kernels[name], np.zeros((kernels[name].shape[-1], 1), np.float32)
+        found[0, i] = {"name": name, "type": "conv" if name in kernels else "relu", "weights": weights}
+    scipy.io.savemat(path, {"layers": found})
+
+
+def test_vgg_m_takes_matconvnets_weights_and_refuses_other_files(tmp_path):
+    net = backbones.vgg_m((64, 64))
+    rng = np.random.default_rng(0)
+    convolutions = [layer for layer in net.layers if layer.name.startswith("conv")]
+    kernels = {layer.name: rng.normal(size=layer.kernel.shape).astype(np.float32) for layer in convolutions}
+    matconvnet(tmp_path / "imagenet-vgg-m.mat", kernels)
+    loaded = backbones.vgg_m((64, 64), str(tmp_path / "imagenet-vgg-m.mat"))
+    for name, kernel in kernels.items():
+        np.testing.assert_array_equal(loaded.get_layer(name).kernel, kernel)
+    matconvnet(tmp_path / "other.mat", {"conv1": kernels["conv1"]})
+    with pytest.raises(ValueError, match=r"other\.mat is not MatConvNet's imagenet-vgg-m\.mat"):
+        backbones.vgg_m((64, 64), str(tmp_path / "other.mat"))
+
+
+def test_vgg_m_has_the_published_number_of_convolution_weights():
+    net = backbones.vgg_m((224, 224))
+    assert net.count_params() == 6_528_640
+    assert net.get_layer("pool5").output.shape == (None, 6, 6, 512)  # what its first fully-connected layer takes

@@ -1,0 +1,124 @@
+"""The run's folder, the strategy."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from conftest import make_records
+
+from tf_reid import config as configuration
+from tf_reid.config import ConfigError
+from tf_reid.methods import METHODS
+from tf_reid.runs import run_folder, splits
+
+
+def records():
+    """Six persons, each seen once by either camera."""
+    return make_records(np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6), name="a")
+
+
+# --------------------------------------------------------------------- the folder
+
+
+@pytest.fixture
+def simple():
+    """A configuration as a file gives it."""
+    return lambda *overrides: configuration.load("configs/identity.yaml", overrides, METHODS)
+
+
+def test_a_runs_folder_says_what_it_is_and_reads_back(tmp_path, simple):
+    config = simple("run.seed=3")
+    run_folder.open_run(tmp_path / "runs" / "mine", config, {"source": records()})
+    assert run_folder.load_run(tmp_path / "runs" / "mine") == config
+    written = json.loads((tmp_path / "runs" / "mine" / "environment.json").read_text())
+    assert set(written) >= {"command", "revision", "python", "packages", "devices", "cpu", "cpu_cores"}
+    run_folder.open_run(tmp_path / "runs" / "mine", config, {"source": records()})  # the same settings: goes on
+    trained_on = json.loads((tmp_path / "runs" / "mine" / "data.json").read_text())
+    assert trained_on == {"source": splits.fingerprint(records())}
+
+
+def test_every_setting_that_differs_is_named(tmp_path, simple):
+    run_folder.open_run(tmp_path / "run", simple(), {})
+    with pytest.raises(ConfigError) as error:
+        run_folder.check_run(tmp_path / "run", simple("run.seed=3", "stages.classifier.steps=7"))
+    for part in ("run.seed was 0 and is now 3", "stages.classifier.steps was", "is now 7", "choose another --run"):
+        assert part in str(error.value)
+    assert "image_size" not in str(error.value)
+    assert run_folder.load_run(tmp_path / "run") == simple()  # and the old ones stand
+
+
+def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(tmp_path, simple):
+    run_folder.open_run(tmp_path / "run", simple(), {})
+    path = tmp_path / "run" / "config.yaml"
+    older = yaml.safe_load(path.read_text())
+    del older["stages"]["classifier"]["optimizers"]["classifier"]["ema_momentum"]
+    path.write_text(yaml.safe_dump(older))
+    run_folder.open_run(tmp_path / "run", simple(), {})
+    with pytest.raises(ConfigError, match=r"ema_momentum was 0\.0 and is now 0\.5"):
+        run_folder.check_run(tmp_path / "run", simple("stages.classifier.optimizers.classifier.ema_momentum=0.5"))
+
+
+def test_the_protocol_of_a_run_stays_what_it_was_trained_with(tmp_path, simple):
+    """It decides what is trained on: under another one, trained persons would be tested."""
+    run_folder.open_run(tmp_path / "run", simple(), {})
+    with pytest.raises(ConfigError, match=r"evaluate\.protocol was None and is now 'market'"):
+        run_folder.check_run(tmp_path / "run", simple("evaluate.protocol=market"))
+    run_folder.check_run(tmp_path / "run", simple("evaluate.flip=true"))  # changes only how it is scored
+
+
+def test_a_data_set_that_changed_is_refused(tmp_path, simple):
+    """One more person may deal training and test persons anew."""
+    before, after = records(), records().take(np.arange(2, 12))
+    run_folder.open_run(tmp_path / "run", simple(), {"source": before})
+    run_folder.check_data(tmp_path / "run", {"source": records()})
+    with pytest.raises(ConfigError, match=r"trained on 12 images of 6 persons of a, .*\(10 of 5 of a\)"):
+        run_folder.open_run(tmp_path / "run", simple(), {"source": after})
+
+
+def test_a_classifier_of_other_images_is_refused(tmp_path, simple):
+    before = tmp_path / "before"
+    run_folder.open_run(before, simple(), {"source": records()})
+    config = simple()
+    config.method["classifier"] = str(before)
+    run_folder.check_classifier(config, records())
+    with pytest.raises(ConfigError, match=r"method\.classifier: .*before was trained on 12 images of 6 persons of a, "):
+        run_folder.check_classifier(config, records().take(np.arange(2, 12)))
+    config.data.image_size = [32, 16]
+    with pytest.raises(ConfigError, match=r"before was trained at data\.image_size=.*, this run has \[32, 16\]"):
+        run_folder.check_classifier(config, records())
+    run_folder.check_classifier(simple(), records())  # takes no classifier
+
+
+def test_a_folder_of_other_things_is_left_alone(tmp_path, simple):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match=r"holds other things and no config\.yaml"):
+        run_folder.check_run(tmp_path, simple())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_no_run_is_said_with_what_to_do(tmp_path):
+    with pytest.raises(ConfigError, match=r"There is no run in .*nowhere \(no config\.yaml\); train one with --run"):
+        run_folder.load_run(tmp_path / "nowhere")
+
+
+# --------------------------------------------------------------------- the strategy
+
+
+def test_one_is_one_device():
+    strategy = run_folder.make_strategy("one")
+    assert strategy is tf.distribute.get_strategy() and strategy.num_replicas_in_sync == 1
+
+
+def test_auto_is_all_gpus_or_one_cpu():
+    gpus = len(tf.config.list_logical_devices("GPU"))
+    assert run_folder.make_strategy("auto").num_replicas_in_sync == max(1, gpus)
+
+
+def test_mirrored_takes_every_device(two_replicas, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: asked.append(devices) or two_replicas)
+    assert run_folder.make_strategy("mirrored") is two_replicas
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    assert asked == [[device.name for device in devices]]

@@ -1,0 +1,192 @@
+"""What may be trained on and scored."""
+
+import numpy as np
+import pytest
+from conftest import SIZE, make_records, stage_configs
+
+from tf_reid.config import Config, ConfigError, Data, Evaluate
+from tf_reid.methods import METHODS
+from tf_reid.runs import splits
+
+PERSON, CAMERA = np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6)
+THREE_TRIALS = {
+    "kind": "trials",
+    "test_persons": [[1, 2], [3, 4], [5, 6]],
+    "query_cameras": [1],
+    "gallery_cameras": [2],
+    "both_directions": True,
+}
+
+
+def records(name="a", protocols=None):
+    """Six persons, each seen once by either camera."""
+    found = make_records(PERSON, CAMERA, name=name, protocols=protocols or {"three": THREE_TRIALS})
+    object.__setattr__(found, "default_protocol", next(iter(found.protocols)))
+    return found
+
+
+def settings(method="identity", steps=10, protocol=None, **data):
+    return Config(
+        data=Data(**{"source": "a", "image_size": list(SIZE)} | data),
+        method={"name": method},
+        stages=stage_configs(METHODS[method], steps=steps),
+        evaluate=Evaluate(protocol=protocol),
+    )
+
+
+def fair(config):
+    """The fair trials of a run whose source (and target, if it has one) is `records()`."""
+    domains = {"source": records("a")} | ({"target": records("b")} if config.data.target else {})
+    return splits.fair_trials(config, list(domains.values())[-1], splits.training_records(config, domains))
+
+
+def numbers(config):
+    """The rounds it may be scored in."""
+    return numbers_of(fair(config))
+
+
+def numbers_of(trials):
+    """Both directions of a round are there, or neither."""
+    found = [trial.number for trial in trials]
+    assert found[::2] == found[1::2]
+    return found[::2]
+
+
+# --------------------------------------------------------------------- fair trials
+
+
+@pytest.mark.parametrize("trial", [0, 2])
+def test_a_source_is_scored_in_its_own_trial_alone_and_with_none_it_was_trained_on(trial):
+    config = settings(trial=trial)
+    (number,) = numbers(config)
+    assert number == trial
+    trained = set(splits.training_records(config, {"source": records()})["source"].person)
+    tested = {p for t in fair(config) for p in PERSON[t.query]}
+    assert trained | tested == set(range(1, 7)) and not trained & tested
+
+
+def test_a_source_trained_on_as_a_whole_is_not_scored():
+    with pytest.raises(ConfigError, match=r"Every trial of .* trained on; set data\.source_split=train"):
+        fair(settings(source_split="all"))
+
+
+def test_a_target_whose_training_images_were_seen_is_scored_in_its_own_trial():
+    config = settings("simpgan", target="b", trial=1)
+    assert numbers(config) == [1]
+    seen = splits.training_records(config, {"target": records("b")})["target"]
+    assert not set(seen.person) & set(PERSON[fair(config)[0].query])
+
+
+def test_scoring_by_another_protocol_than_trained_with_keeps_trained_persons_out():
+    protocols = {"three": THREE_TRIALS, "one": THREE_TRIALS | {"test_persons": [[1, 6]]}}
+    both = records(protocols=protocols)
+    seen = splits.training_records(settings(protocol="three"), {"source": both})
+    with pytest.raises(ConfigError, match=r"keep evaluate\.protocol as it was in training"):
+        splits.fair_trials(settings(protocol="one"), both, seen)
+
+
+def test_a_target_seen_as_a_whole_without_its_labels_is_scored_in_every_trial():
+    assert numbers(settings("simpgan", target="b", target_split="all")) == [0, 1, 2]
+    assert numbers(settings("simpgan", target="b", target_split="all", source_split="all")) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_a_target_never_trained_on_is_scored_in_every_trial(split):
+    assert numbers(settings("identity", target="b", target_split=split)) == [0, 1, 2]
+    direct = settings("simpgan", target="b", target_split=split)
+    direct.stages["translation"].steps = 0
+    assert numbers(direct) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("steps", [0, 10])
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_a_target_that_is_the_source_as_well_is_scored_without_its_labelled_persons(steps, split):
+    same = records()
+    domains = {"source": same, "target": same}
+    config = settings("simpgan", steps=steps, source="a", target="a", target_split=split)
+    assert numbers_of(splits.fair_trials(config, same, splits.training_records(config, domains))) == [0]
+    config.data.source_split = "all"
+    with pytest.raises(ConfigError, match=r"set data\.source_split=train"):
+        splits.fair_trials(config, same, splits.training_records(config, domains))
+
+
+def test_what_was_fitted_to_the_targets_training_images_is_not_scored_on_them():
+    direct = settings("simpgan", steps=0, target="b")
+    domains = {"source": records("a"), "target": records("b")}
+    seen = splits.training_records(direct, domains)
+    assert numbers_of(splits.fair_trials(direct, domains["target"], seen, adapted=True)) == [0]
+    assert numbers_of(splits.fair_trials(direct, domains["target"], seen)) == [0, 1, 2]
+
+
+def test_an_unknown_protocol_is_named_with_those_there_are():
+    both = records(protocols={"one": THREE_TRIALS, "two": THREE_TRIALS | {"test_persons": [[1, 6]]}})
+    assert splits.protocol_of(both, None)["test_persons"] == THREE_TRIALS["test_persons"]
+    assert splits.protocol_of(both, "two")["test_persons"] == [[1, 6]]
+    with pytest.raises(ConfigError, match=r"evaluate\.protocol: a has no 'three', but one, two"):
+        splits.protocol_of(both, "three")
+
+
+@pytest.mark.parametrize(("population", "expected"), [("people", [0]), (None, [0, 1, 2])])
+def test_another_variant_of_the_source_is_not_scored_on_its_persons(population, expected):
+    """As cuhk03/labeled is not after cuhk03/detected, whose files have names of their own."""
+    source, target = (make_records(PERSON, CAMERA, name=name, population=population) for name in ("a/one", "a/two"))
+    source.file[:] = [f"one/{file}" for file in source.file]
+    for one in (source, target):
+        one.protocols.update(market=THREE_TRIALS)
+    config = settings(source="a/one", target="a/two")
+    seen = splits.training_records(config, {"source": source, "target": target})
+    assert numbers_of(splits.fair_trials(config, target, seen)) == expected
+    seen["source"] = source
+    if population:
+        message = r"a/two holds persons who are trained on; .*, or score on other persons than those of a/one\."
+        with pytest.raises(ConfigError, match=message):
+            splits.fair_trials(config, target, seen)
+    else:
+        assert numbers_of(splits.fair_trials(config, target, seen)) == expected
+
+
+# --------------------------------------------------------------------- training records
+
+
+def test_distractors_and_junk_are_never_in_a_source_and_junk_never_in_a_target():
+    person = np.array([1, 1, 0, -1, 2, 2, 0, -1])
+    split = ["train"] * 4 + ["query", "gallery", "gallery", "gallery"]
+    domains = {name: make_records(person, np.ones(8, np.int64), split, name=name) for name in ("source", "target")}
+    found = splits.training_records(settings(target="b", source_split="all", target_split="all"), domains)
+    assert found["source"].person.tolist() == [1, 1, 2, 2]
+    assert found["target"].person.tolist() == [1, 1, 0, 2, 2, 0]
+    found = splits.training_records(settings(target="b"), domains)
+    assert found["source"].person.tolist() == [1, 1]
+    assert found["target"].person.tolist() == [1, 1, 0]
+
+
+def test_the_protocol_asked_for_decides_what_the_scored_domain_trains_on():
+    protocols = {"three": THREE_TRIALS, "one": THREE_TRIALS | {"test_persons": [[1, 6]]}}
+    domains = {name: records(name, protocols) for name in ("source", "target")}
+
+    def persons(config):
+        return {
+            domain: sorted(set(r.person.tolist())) for domain, r in splits.training_records(config, domains).items()
+        }
+
+    both = settings("simpgan", target="b", protocol="one")
+    assert persons(both) == {"source": [3, 4, 5, 6], "target": [2, 3, 4, 5]}
+    domains.pop("target")
+    assert persons(settings(protocol="one")) == {"source": [2, 3, 4, 5]}
+
+
+def test_no_image_to_train_on_is_said_with_the_key():
+    whole = records("grid", {"whole": THREE_TRIALS | {"test_persons": [list(range(1, 7))]}})
+    with pytest.raises(ConfigError, match=r"grid has no training image; set data\.target_split=all"):
+        splits.training_records(settings("simpgan", target="b"), {"target": whole})
+
+
+def test_only_the_cameras_asked_for_are_trained_on_and_scored(monkeypatch):
+    monkeypatch.setattr(splits.tfds_builders, "builder", lambda spec, data_dir: spec)
+    monkeypatch.setattr(splits.tfds_builders, "prepare", lambda builder, manual_dir: builder)
+    monkeypatch.setattr(splits.data, "load_records", records)
+    assert set(splits.load_data(settings(source_cameras=[2]))["source"].camera) == {2}
+    both = splits.load_data(settings("simpgan", source_cameras=[1], target="b"))
+    assert set(both["source"].camera) == {1} and set(both["target"].camera) == {1, 2}
+    with pytest.raises(ConfigError, match=r"data\.source_cameras: a has no camera 7, but 1, 2\."):
+        splits.load_data(settings(source_cameras=[1, 7]))

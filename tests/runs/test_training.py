@@ -1,0 +1,206 @@
+"""The training loop: checkpoints, kill and resume, NaN, what it shows."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from conftest import SMALL, make_records
+
+from tf_reid import config as configuration
+from tf_reid.methods import METHODS
+from tf_reid.runs import run_folder, splits, training
+
+PERSON, CAMERA = np.repeat(np.arange(1, 6), 4), np.tile([1, 1, 2, 2], 5)
+SPLIT = np.tile(["train", "query", "train", "gallery"], 5)
+# What two processes can be compared on: no dropout, and plain descent, which does not enlarge rounding as Adam does.
+ONE_STAGE = ("data.target=null", "method.dropout=0.0", "stages.classifier.optimizers.classifier.name=sgd")
+
+AVERAGED = "stages.translation.optimizers.generators.ema_momentum=0.5"
+
+
+def settings(tmp_path, *overrides, name="simpgan"):
+    values = {
+        "data": {
+            "source": "a",
+            "target": "b",
+            "image_size": [32, 16],
+            "augment": {"pad": 2},
+            "source_split": "all",
+        },
+        "method": {"name": name, **SMALL[name], "dropout": 0.5},
+        "stages": {
+            stage: {
+                "steps": 6,
+                "batch_size": 4,
+                "optimizers": {p: {"name": "adam", "learning_rate": 1.0e-3} for p in about.players},
+            }
+            for stage, about in METHODS[name].STAGES.items()
+        },
+        "run": {"checkpoint_every": 2, "log_every": 1, "pictures_every": 3},
+    }
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return configuration.load(str(path), list(overrides), METHODS)
+
+
+def domains():
+    return {
+        "source": make_records(PERSON, CAMERA, SPLIT),
+        "target": make_records(PERSON, CAMERA, SPLIT, name="b"),
+    }
+
+
+def built(config):
+    run_folder.make_deterministic(config)
+    return run_folder.build_model(config, splits.training_records(config, domains())["source"].identities)
+
+
+def train(folder, config, model=None, evaluate=dict):
+    model, records = model or built(config), splits.training_records(config, domains())
+    run_folder.open_run(folder, config, records)
+    training.train(model, config, records, folder, evaluate)
+    return model
+
+
+def weights(model):
+    """Everything that training changes: networks, optimizers, random states, pools."""
+    raw = [model.source_pool.images, model.target_pool.images] if hasattr(model, "source_pool") else []
+    optimizers = [v for optimizer in model.player_optimizers.values() for v in optimizer.variables]
+    return [v.numpy() for v in [*model.variables, *optimizers, *raw]]
+
+
+def test_a_run_killed_three_times_equals_one_that_never_was(tmp_path):
+    config = settings(tmp_path, AVERAGED)
+    expected = weights(train(tmp_path / "whole", config))
+    script = (
+        "import sys, pathlib; sys.path.insert(0, 'tests'); import test_training as t\n"
+        "tmp = pathlib.Path(sys.argv[1]); t.train(tmp / 'killed', t.settings(tmp, t.AVERAGED))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    for checkpoints in (1, 3, 5):  # killed some time after the n-th checkpoint
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment)
+        marker = tmp_path / "killed" / "checkpoints" / f"ckpt-{checkpoints}.index"
+        while process.poll() is None and not marker.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    found = weights(train(tmp_path / "killed", config))
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(tmp_path, monkeypatch):
+    """At the last step all three see the mean, which differs from the weights that went on training."""
+    config = settings(tmp_path, AVERAGED, "run.evaluate_every=6")
+    model = built(config)
+    scored, drawn = [], []
+    real = model.pictures
+    monkeypatch.setattr(model, "pictures", lambda batch: drawn.append(model.F.get_weights()) or real(batch))
+    train(tmp_path / "run", config, model, lambda: scored.append(model.F.get_weights()) or {})
+    kept = model.F.get_weights()
+    model.F.load_weights(tmp_path / "run" / "networks" / "F.weights.h5")
+    trained_on = built(config)
+    run_folder.Progress(tmp_path / "run", trained_on).checkpoint.restore(
+        str(tmp_path / "run" / "checkpoints" / "ckpt-7")
+    )  # of its last step
+    for mean in (scored[-1], drawn[-1], model.F.get_weights()):
+        assert all(np.array_equal(a, b) for a, b in zip(kept, mean, strict=True))
+    assert any(np.any(a != b) for a, b in zip(kept, trained_on.F.get_weights(), strict=True))
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    config = settings(tmp_path)
+    expected = weights(train(tmp_path / "run", config))
+    found = weights(train(tmp_path / "run", config))
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_loss_that_is_nan_stops_the_run_and_is_named_and_no_checkpoint_holds_it(tmp_path):
+    config = settings(tmp_path, "run.checkpoint_every=1")
+    model = built(config)
+    real = model.similarity_loss
+
+    def broken(back_source, persons):
+        return real(back_source, persons) * tf.where(model.step >= 3, np.nan, 1.0)
+
+    model.similarity_loss = broken
+    with pytest.raises(training.NotFinite, match=r"generators/similarity of stage translation is nan at step 4"):
+        train(tmp_path / "run", config, model)
+    again = built(config)
+    assert run_folder.Progress(tmp_path / "run", again).restore()
+    assert int(again.step) == 3
+    assert all(np.isfinite(value).all() for value in weights(again))
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_weights_that_are_nan_are_in_no_checkpoint_also_after_a_last_step(tmp_path, at):
+    """The losses of a step are taken before its update: they do not show what it broke."""
+    config = settings(tmp_path, "run.checkpoint_every=1", "data.target=null", name="identity")
+    model = built(config)
+    real = model.minimize
+
+    def broken(tape, losses, player):
+        real(tape, losses, player)
+        variable = model.variables_of(player)[0]
+        variable.assign(tf.where(model.step + 1 >= at, np.nan, variable))
+
+    model.minimize = broken
+    with pytest.raises(training.NotFinite, match=f"weights of classifier are no longer finite after step {at} of"):
+        train(tmp_path / "run", config, model)
+    assert not (tmp_path / "run" / "networks").exists()
+    again = built(config)
+    assert run_folder.Progress(tmp_path / "run", again).restore()
+    assert int(again.step) == at - 1
+    assert all(np.isfinite(value).all() for value in weights(again))
+
+
+def test_a_run_leaves_pictures_curves_settings_and_networks(tmp_path):
+    config = settings(tmp_path)
+    folder = tmp_path / "run"
+    train(folder, config)
+    names = sorted(path.name for path in (folder / "pictures").iterdir())
+    assert names == [f"translation_{d}_{s:06d}.png" for d in ("source_to_target", "target_to_source") for s in (3, 6)]
+    assert {path.name for path in (folder / "networks").iterdir()} == {
+        f"{n}.weights.h5" for n in ("classifier", "G", "F")
+    }
+    tags = set()
+    for file in (folder / "tensorboard").glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            tags |= {value.tag for value in event.summary.value}
+    assert {
+        "configuration",
+        "classifier/classifier/identity",
+        "translation/generators/cycle",
+        "translation/critics/D_S",
+        "translation/critics/learning_rate",
+        "translation/target to source",
+    } <= tags
+
+
+def test_a_broken_checkpoint_says_what_to_do(tmp_path):
+    config = settings(tmp_path, name="identity")
+    train(tmp_path / "run", config)
+    for file in (tmp_path / "run" / "checkpoints").glob("*.index"):
+        file.write_bytes(b"half")
+    with pytest.raises(ValueError, match="cannot be read"):
+        train(tmp_path / "run", config)
+
+
+def test_the_environment_is_written_down():
+    found = run_folder.environment()
+    assert found["packages"]["tensorflow"] == tf.__version__
+    assert found["revision"] and found["devices"]
+
+
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_the_training_images_are_those_of_the_split(tmp_path, split):
+    config = settings(tmp_path, f"data.source_split={split}")
+    found = splits.training_records(config, domains())["source"]
+    assert len(found) == (10 if split == "train" else 20)

@@ -1,0 +1,77 @@
+"""The images of a data set, still encoded, and what is known of each. Importing this module loads no TensorFlow."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Records:
+    """The images of one data set, still encoded, and what is known of each.
+
+    Attributes:
+        name: the data set, for messages.
+        images: object [N], JPEG or PNG bytes.
+        person, camera: int64 [N]; person 0 is a distractor, -1 junk.
+        modality: str [N], "rgb" or "infrared".
+        file: str [N].
+        split: str [N], "train", "query" or "gallery", in some data sets "multi_query".
+        protocols: name -> protocol, see `tf_reid.metrics.protocols`.
+        default_protocol: the one that is used where none is asked for.
+        population: whose persons the ids are; in two data sets of one population, one number is one person.
+    """
+
+    name: str
+    images: np.ndarray
+    person: np.ndarray
+    camera: np.ndarray
+    modality: np.ndarray
+    file: np.ndarray
+    split: np.ndarray
+    protocols: dict
+    default_protocol: str
+    population: str
+
+    def __len__(self):
+        return len(self.images)
+
+    @property
+    def identities(self) -> int:
+        """How many persons there are."""
+        return len(np.unique(self.person))
+
+    def take(self, chosen) -> "Records":
+        """The records at these indices, or where this mask is true."""
+        columns = ("images", "person", "camera", "modality", "file", "split")
+        return replace(self, **{column: getattr(self, column)[chosen] for column in columns})
+
+
+def load_records(builder) -> Records:
+    """Read an `images` data set that a builder of `tfds_builders` has prepared; the images stay encoded."""
+    import tensorflow_datasets as tfds
+
+    columns = {name: [] for name in ("images", "person", "camera", "modality", "file", "split")}
+    modalities = builder.info.features["modality"].names
+    for split in builder.info.splits:
+        dataset = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
+        for record in dataset.as_numpy_iterator():
+            columns["images"].append(record["image"])
+            columns["person"].append(record["person"])
+            columns["camera"].append(record["camera"])
+            columns["modality"].append(modalities[record["modality"]])
+            columns["file"].append(record["file"].decode())
+            columns["split"].append(split)
+    arrays = {name: np.array(values, dtype=object if name == "images" else None) for name, values in columns.items()}
+    metadata = builder.info.metadata
+    return Records(
+        builder.info.full_name,
+        **arrays,
+        protocols=metadata["protocols"],
+        default_protocol=metadata["default_protocol"],
+        population=builder.population,
+    )
+
+
+def relabelled(person: np.ndarray) -> np.ndarray:
+    """Person ids -> 0..K-1 in ascending order, as a K-way classifier wants them."""
+    return np.unique(person, return_inverse=True)[1]

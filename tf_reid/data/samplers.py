@@ -1,0 +1,225 @@
+"""How images become batches: each sampler is made of the records that it draws from and its stage's settings.
+
+`stage.batch_size` counts the images of a domain. A sampler keeps no state between epochs: a generator gives an epoch.
+"""
+
+import numpy as np
+
+from tf_reid.data.pipeline import Sampler
+from tf_reid.data.records import Records
+
+
+def pairs(source: Records, stage) -> Sampler:
+    """Labelled pairs: `batch_size // 2` a step, `positive_share` of which (exact over an epoch) show one person.
+
+    A positive pair is an image and another of the same person, from another camera wherever the person has one; an
+    image whose person has no other image is never drawn for it. A negative is an image and one of another person.
+
+    Raises:
+        ValueError: no person has two images, or there is only one person.
+    """
+    draw = _pair_drawer(source, stage.positive_share)
+    count = stage.batch_size // 2
+
+    def epoch(rng):
+        chosen = draw(rng, _steps(len(source), count) * count)
+        return {"source": chosen.reshape(-1, count, 2)}
+
+    return epoch
+
+
+def pairs_of_two_domains(source: Records, stage, target: Records) -> Sampler:
+    """`pairs` of the source beside random pairs of the target, whose ids are not read (SimPGAN, section 4.3)."""
+    draw = _pair_drawer(source, stage.positive_share)
+    count = stage.batch_size // 2
+
+    def epoch(rng):
+        steps = _steps(max(len(source), len(target)), stage.batch_size)
+        images = steps * stage.batch_size
+        repeats = -(-images // len(target))
+        order = np.concatenate([rng.permutation(len(target)) for _ in range(repeats)])[:images]
+        chosen = draw(rng, steps * count)
+        return {"source": chosen.reshape(steps, count, 2), "target": order.reshape(steps, count, 2)}
+
+    return epoch
+
+
+def modalities(source: Records, stage) -> Sampler:
+    """`batch_size // 2` persons a step, each with one RGB image and one infrared image, in this order (cmGAN, Alg. 1).
+
+    An epoch is one pass over the persons; one that is seen in a single modality is never drawn.
+
+    Raises:
+        ValueError: fewer persons than a batch has are seen in both modalities.
+    """
+    infrared = source.modality == "infrared"
+    return _two_sides(source, np.flatnonzero(~infrared), np.flatnonzero(infrared), stage, 1, "both modalities")
+
+
+def views(source: Records, stage) -> Sampler:
+    """Persons, each with `images_per_view` pairs of a probe and a gallery image (view adaptation's SP batches).
+
+    Where the images are of two cameras, the one with the lower number is the probe view; where they are of more, two of
+    each person's cameras are drawn, once and for all. An epoch is one pass over the persons seen in both views.
+
+    Raises:
+        ValueError: fewer persons than a batch has are seen in two views.
+    """
+    probe, gallery = _two_views(source)
+    return _two_sides(source, probe, gallery, stage, stage.images_per_view, "two views")
+
+
+def swaps(source: Records, stage) -> Sampler:
+    """Rows of four images: of one person, of another, and another image of either (DG-Net's two batches of positives).
+
+    `batch_size // 4` rows a step. An image whose person has no other one is never drawn.
+
+    Raises:
+        ValueError: the batch is no multiple of 4, or fewer than two persons have two images.
+    """
+    if stage.batch_size % 4:
+        raise ValueError(f"A batch_size of {stage.batch_size} holds no whole rows of 4 images; use a multiple of 4.")
+    count, person = stage.batch_size // 4, source.person
+    others = {p: np.flatnonzero(person == p) for p in np.unique(person)}
+    images = np.array([i for i in range(len(source)) if len(others[person[i]]) > 1], dtype=np.int64)
+    if len(np.unique(person[images])) < 2:
+        raise ValueError(f"{source.name}: fewer than two persons have two training images, so none can be swapped.")
+
+    def epoch(rng):
+        steps = _steps(len(images), count)
+        first, second = (_cycled(rng, images, steps * count) for _ in range(2))
+        while (clash := person[first] == person[second]).any():
+            second[clash] = rng.choice(images, size=clash.sum())
+        both = [first, second]
+        positives = [np.array([rng.choice(others[person[i]][others[person[i]] != i]) for i in side]) for side in both]
+        return {"source": np.stack([*both, *positives], axis=1).reshape(steps, count, 4)}
+
+    return epoch
+
+
+def unpaired_views(source: Records, stage) -> Sampler:
+    """`batch_size // 2` images of a view beside as many of the other, drawn apart: who is on them is not read.
+
+    Two cameras are the two views, the one with the lower number the first. The images of more cameras are halved at
+    random, always in the same way, so that either view has seen them all. An epoch is a pass over the larger view.
+
+    Raises:
+        ValueError: all images are of one camera.
+    """
+    cameras = np.unique(source.camera)
+    if len(cameras) < 2:
+        raise ValueError(f"{source.name}: all training images are of camera {cameras[0]}; two views take two cameras.")
+    first = source.camera == cameras[0]
+    if len(cameras) > 2:
+        first = np.random.default_rng(0).permutation(len(source)) < len(source) // 2
+    sides, count = [np.flatnonzero(first), np.flatnonzero(~first)], stage.batch_size // 2
+
+    def epoch(rng):
+        steps = _steps(max(map(len, sides)), count)
+        drawn = [_cycled(rng, side, steps * count) for side in sides]
+        return {"source": np.stack(drawn, axis=1).reshape(steps, count, 2)}
+
+    return epoch
+
+
+SAMPLERS = {
+    "pairs": pairs,
+    "pairs_of_two_domains": pairs_of_two_domains,
+    "modalities": modalities,
+    "views": views,
+    "swaps": swaps,
+    "unpaired_views": unpaired_views,
+}
+ROW = dict.fromkeys(SAMPLERS, 2) | {"swaps": 4}  # images of a domain that stay together when replicas share a batch
+
+
+def of_stage(kind, stage, records: dict) -> Sampler:
+    """The sampler of a method's stage.
+
+    Args:
+        kind: the method's own `Stage`. stage: its settings. records: of `source`, and of `target` where it takes both.
+    """
+    target = [records["target"]] if kind.domains == 2 else []
+    return SAMPLERS[kind.sampler](records["source"], stage, *target)
+
+
+def _two_sides(records, first, second, stage, each, what) -> Sampler:
+    """Batches of different persons, each with `each` pairs of an image from `first` and one from `second` (indices)."""
+    sides = [{p: side[records.person[side] == p] for p in np.unique(records.person[side])} for side in (first, second)]
+    persons = np.array(sorted(sides[0].keys() & sides[1].keys()), dtype=np.int64)
+    count = stage.batch_size // (2 * each)
+    if count < 2:
+        raise ValueError(f"A batch_size of {stage.batch_size} holds {count} persons; the stage needs two or more.")
+    if len(persons) < count:
+        raise ValueError(
+            f"{records.name}: a batch of {stage.batch_size} images takes {count} persons seen in {what}, but there are "
+            f"{len(persons)}; choose another data set or a smaller batch_size of the stage."
+        )
+
+    def epoch(rng):
+        steps = len(persons) // count
+        order = np.repeat(rng.permutation(persons)[: steps * count], each)
+        drawn = [np.concatenate([_cycled(rng, side[p], each) for p in order[::each]]) for side in sides]
+        return {"source": np.stack(drawn, axis=1).reshape(steps, count * each, 2)}
+
+    return epoch
+
+
+def _two_views(records):
+    """-> indices of the probe view's images and of the gallery view's."""
+    cameras = np.unique(records.camera)
+    rng = np.random.default_rng(0)
+    probe, gallery = [], []
+    for person in np.unique(records.person):
+        own = np.flatnonzero(records.person == person)
+        seen_by = np.unique(records.camera[own])
+        if len(seen_by) < 2:
+            continue
+        first, second = cameras if len(cameras) == 2 else rng.permutation(seen_by)[:2]
+        probe.append(own[records.camera[own] == first])
+        gallery.append(own[records.camera[own] == second])
+    nobody = np.empty(0, np.int64)
+    return np.concatenate([nobody, *probe]), np.concatenate([nobody, *gallery])
+
+
+def _steps(images, batch):
+    return max(1, images // batch)
+
+
+def _pair_drawer(records: Records, positive_share: float):
+    """-> draw(rng, n): int [n, 2] indices of n pairs in random order, round(n · share) of them of one person."""
+    person, camera = records.person, records.camera
+    images_of = {p: np.flatnonzero(person == p) for p in np.unique(person)}
+    partners = [_partners(i, images_of[person[i]], camera) for i in range(len(records))]
+    leaders = np.array([i for i, others in enumerate(partners) if len(others)], dtype=np.int64)
+    if positive_share > 0 and not len(leaders):
+        raise ValueError(f"{records.name}: no person has two training images, so no pair of one person can be drawn.")
+    if positive_share < 1 and len(images_of) < 2:
+        raise ValueError(f"{records.name}: only one person among the training images, so no pair of two can be drawn.")
+
+    def draw(rng, count):
+        positives = round(count * positive_share)
+        first = _cycled(rng, leaders, positives)
+        second = np.array([rng.choice(partners[i]) for i in first], dtype=np.int64)
+        others = _cycled(rng, np.arange(len(records)), count - positives)
+        strangers = rng.integers(len(records), size=count - positives)
+        while (clash := person[others] == person[strangers]).any():
+            strangers[clash] = rng.integers(len(records), size=clash.sum())
+        drawn = np.concatenate([np.stack([first, second], 1), np.stack([others, strangers], 1)])
+        return drawn[rng.permutation(count)]
+
+    return draw
+
+
+def _partners(image, same_person, camera):
+    """Other images of the person, those of other cameras if there are any."""
+    elsewhere = same_person[camera[same_person] != camera[image]]
+    return elsewhere if len(elsewhere) else same_person[same_person != image]
+
+
+def _cycled(rng, values, count):
+    """`count` of the values in random order, each used equally often but for one."""
+    if not count:
+        return np.empty(0, np.int64)
+    repeats = -(-count // len(values))
+    return np.concatenate([rng.permutation(values) for _ in range(repeats)])[:count]

@@ -1,0 +1,149 @@
+"""Features kept with a run, so that scoring it again by another protocol or distance reads no image.
+
+```
+RUN/evaluation/features/<role>_<digest>.json           which rows are there, in which array, and what they belong to
+RUN/evaluation/features/<role>_<digest>_<unique>.npy   that array, float32 [N, D], a row a record of the scored data set
+```
+The digest is of what the features belong to: images, encoders and settings. Several processes may share the folder: an
+array is never changed once it has its name, and the one that is read is the one that its rows' list names.
+"""
+
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from tf_reid.data.records import Records
+from tf_reid.evaluation.extraction import filled
+from tf_reid.files import write_text
+
+FORMAT = 1  # to be counted up where code (decoding, resizing, a layer's own) makes other features of the same images
+ROWS = 4096  # copied at once
+ABANDONED = 24 * 3600  # seconds without a write after which a half-written array is nobody's any more
+
+
+class Store:
+    """The features that one evaluation keeps, of all its representations: those of one encoder are kept once."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.used = folder, set()
+
+    def get(self, role, parts, records: Records, settings: dict, batches) -> np.ndarray:
+        """Features of a role, memory-mapped float32 [N, D], of which at least the rows that `parts` name are filled.
+
+        Args:
+            parts: [(encoder, int indices)].
+            settings: what else the features depend on; plain values.
+            batches: parts -> iterable of (indices, features); called with what is not there yet.
+        """
+        encoders = [told_apart_by(encoder) for encoder, _ in parts]
+        about = settings | {"format": FORMAT, "images": _images(records), "encoders": encoders}
+        name = f"{role}_{_sha256(json.dumps(about, sort_keys=True))[:16]}"
+        self.used.add(name)
+        old, there = self._kept(name, len(records))
+        missing = [(encoder, indices[~there[indices]]) for encoder, indices in parts]
+        missing = [(encoder, indices) for encoder, indices in missing if len(indices)]
+        if not missing:
+            return old
+
+        def old_and_new():
+            if there.any():
+                for rows in np.split(np.flatnonzero(there), range(ROWS, there.sum(), ROWS)):
+                    yield rows, old[rows]
+            yield from batches(missing)
+
+        path = self.folder / f"{name}_{uuid.uuid4().hex[:8]}.npy"
+        beside = path.with_name(f".{path.name}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            filled(old_and_new(), len(records), lambda shape, dtype: _on_disk(beside, shape, dtype)).flush()
+            found = np.load(beside, mmap_mode="r")  # now: another process may remove the file once it has its name
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+        for _, indices in missing:
+            there[indices] = True
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]]).astype(np.int8)))
+        listed = {"belong_to": about, "features": path.name, "rows": ends.reshape(-1, 2).tolist()}
+        write_text(self.folder / f"{name}.json", json.dumps(listed, indent=1) + "\n")
+        return found
+
+    def _kept(self, name, count):
+        """-> the array of this name, None if there is none, and which of its rows are filled, bool [count]."""
+        there = np.zeros(count, bool)
+        try:
+            listed = json.loads((self.folder / f"{name}.json").read_text())
+            array = np.load(self.folder / listed["features"], mmap_mode="r")
+        except FileNotFoundError:  # of the array: another process has just removed it
+            return None, there
+        for start, stop in listed["rows"]:
+            there[start:stop] = True
+        return array, there
+
+    def remove_the_rest(self):
+        """Remove what was not asked for: features of other weights or settings, and what killed processes left."""
+        kept = set()
+        for path in (self.folder / f"{name}.json" for name in self.used):
+            if path.exists():
+                kept |= {path.name, json.loads(path.read_text())["features"]}
+        for path in self.folder.glob("*"):
+            if path.name in kept:
+                continue
+            try:
+                if not path.name.startswith(".") or time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
+            except FileNotFoundError:  # another process has removed it, or given it its name
+                continue
+
+
+def told_apart_by(encoder) -> dict:
+    """What tells one encoder from another: hashes of its weights and of what it computes."""
+    return {"weights": _weights(encoder), "computation": _computation(encoder)}
+
+
+def can_keep(encoders: dict) -> bool:
+    """Whether the encoders are Keras models, whose weights and settings tell what they compute.
+
+    They do not tell what the code of a layer does: a change of that is a new `FORMAT`.
+    """
+    return all(hasattr(encoder, "get_weights") for role, encoder in encoders.items() if role != "similarity")
+
+
+def _on_disk(path, shape, dtype):
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # where the disk is full, an error here; later, writing to memory, a crash
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _images(records):
+    lines = (f"{f}\t{m}\t{len(i)}\n" for f, m, i in zip(records.file, records.modality, records.images, strict=True))
+    return {"data": records.name, "sha256": _sha256("".join(lines))}
+
+
+def _weights(encoder):
+    found = hashlib.sha256()
+    for values in encoder.get_weights():
+        found.update(str(values.shape).encode() + np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()
+
+
+def _computation(encoder):
+    """A hash of the layers, their settings and connections; the same however many layers were made before them.
+
+    Keras numbers the layers that nobody named as they are made: here they are numbered within the encoder.
+    """
+    text = encoder.to_json()
+    names = dict.fromkeys(re.findall(r'"name": "([^"]+)"', text))
+    numbered = {name: re.sub(r"_\d+$", "", name) + f"#{number}" for number, name in enumerate(names)}
+    return _sha256(re.sub(r'"([^"]+)"', lambda found: f'"{numbered.get(found[1], found[1])}"', text))
+
+
+def _sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,257 @@
+"""From records to trials: which image is a query, which is in the gallery, which may be trained on.
+
+A data set stores its protocol as a dictionary of plain values (it survives JSON), of one of two kinds:
+
+    {"kind": "market"}          the records' own split says it: "train", "query", "gallery"
+      optional "multi_query": true     a query's feature is the mean over the images of its person and camera in the
+                                       splits "query" and "multi_query"
+
+    {"kind": "trials",          several rounds, each with its own test persons
+     "test_persons": [[...], [...]],        one list of ids a round
+     "query_cameras": [1], "gallery_cameras": [2],
+     "distractors": [0],                    ids that are in every gallery (default: none)
+     "shots": 1,                            gallery images kept per person (default: null, all)
+     "shots_per_camera": true,              `shots` of each person and camera (default: false, of each person)
+     "gallery_files": [[...], [...]],       one list of file names a round: the gallery is exactly these records
+                                            (official draws), and gallery_cameras, if given, only say whence they are;
+                                            without distractors, shots, repeats and both_directions
+     "repeats": 10,                         each round's gallery is drawn so many times (default: 1)
+     "two_random_cameras": true,            for every test person two of the cameras that see him are drawn: one random
+                                            image of the first is the query, `shots` of the second are in the gallery;
+                                            persons seen by one camera take no part. Without query_cameras and
+                                            gallery_cameras
+     "both_directions": true,               once more with the cameras' parts exchanged (default: false)
+     "validation_persons": [[...], [...]]}  one list a round, never trained on, to set thresholds by (default: none)
+
+Either kind may have
+
+     "kept_out": [...],                ids of others who are never trained on, in any round (default: none)
+     "ignored_cameras": [[3, 2]],           for a query of camera 3, gallery images of camera 2 are left out
+     "cmc": "identity"                      CMC by the rank among identities, see `ranking` (default: "image")
+
+`shots` never thins out distractors. Records of the split "multi_query" take no part in kind "trials".
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One round of evaluation, as indices into the records.
+
+    Attributes:
+        name: for a report, such as "trial 3", "trial 3, draw 2" or "trial 3, reversed".
+        query, gallery: int64 indices.
+        same_camera_ignored: leave out gallery images of the query's own person and camera.
+        number: the round this belongs to, as `train_mask` counts them; its draws and both its directions share it.
+        ignored_cameras: pairs of cameras, see above.
+        cmc: "image" or "identity".
+        averaged: for each query the indices of the images whose mean feature stands for it; None: its own alone.
+    """
+
+    name: str
+    query: np.ndarray
+    gallery: np.ndarray
+    same_camera_ignored: bool
+    number: int = 0
+    ignored_cameras: tuple = ()
+    cmc: str = "image"
+    averaged: list | None = None
+
+    @property
+    def query_images(self) -> np.ndarray:
+        """Every image that a query's feature is made of, int64 indices."""
+        return self.query if self.averaged is None else np.unique(np.concatenate([self.query, *self.averaged]))
+
+    def part(self, queries, gallery) -> "Trial":
+        """The same trial with some of its queries and of its gallery images (bool masks)."""
+        averaged = None if self.averaged is None else [self.averaged[i] for i in np.flatnonzero(queries)]
+        return replace(self, query=self.query[queries], gallery=self.gallery[gallery], averaged=averaged)
+
+
+def trials(person, camera, split, protocol, seed=0, file=None):
+    """The rounds in which a data set is scored.
+
+    Args:
+        person, camera: int [N].
+        split: [N] of "train", "query", "gallery" or "multi_query"; kind "trials" reads the last alone.
+        protocol: see the top of this file.
+        seed: decides every draw, independently for each round, direction and repeat.
+        file: [N] names, for protocols with `gallery_files`.
+
+    Returns:
+        list of Trial.
+
+    Raises:
+        ValueError: an unknown kind, a missing key, keys that exclude each other, or a round without query or gallery
+            images.
+    """
+    person, camera, split = np.asarray(person), np.asarray(camera), np.asarray(split)
+    _check(protocol)
+    person = _without_multi_query(person, split, protocol)
+    rules = {
+        "ignored_cameras": tuple(tuple(pair) for pair in protocol.get("ignored_cameras") or ()),
+        "cmc": protocol.get("cmc", "image"),
+    }
+    if protocol["kind"] == "market":
+        return [_market(person, camera, split, bool(protocol.get("multi_query")), rules)]
+    found = []
+    for number, persons in enumerate(protocol["test_persons"]):
+        for direction in range(2 if protocol.get("both_directions") else 1):
+            for repeat in range(protocol.get("repeats") or 1):
+                name = f"trial {number}" + f", draw {repeat}" * bool(repeat) + ", reversed" * direction
+                # A last 0 leaves the seed as it is without: the first draw is that of a protocol that draws once.
+                random = np.random.default_rng([seed, number, direction, repeat])
+                if protocol.get("two_random_cameras"):
+                    query, gallery = _of_two_cameras_each(name, person, camera, persons, protocol, random)
+                else:
+                    sides = [protocol["query_cameras"], protocol.get("gallery_cameras")][:: -1 if direction else 1]
+                    files = protocol["gallery_files"][number] if protocol.get("gallery_files") else None
+                    query = _images(name, "query", person, camera, persons, sides[0])
+                    if files is not None:
+                        gallery = _named(name, file, files)
+                    else:
+                        gallery = _of_cameras(name, person, camera, persons, sides[1], protocol, random)
+                # With a camera on both sides a query would otherwise find itself.
+                shared = not protocol.get("two_random_cameras") and bool(set(camera[query]) & set(camera[gallery]))
+                found.append(Trial(name, query, gallery, shared, number, **rules))
+    return found
+
+
+def train_mask(person, split, protocol, trial=0):
+    """Which images may be trained on, so that the round `trial` is a fair test.
+
+    Args:
+        person: int [N]. split: [N] of "train", "query", "gallery" or "multi_query".
+        trial: the round's number (`Trial.number`); kind "market" has only round 0.
+
+    Returns:
+        bool [N]. Kind "market": the split "train". Kind "trials": all persons but the round's test and
+        validation persons, the distractors, and the ids 0 and −1, which name no one person. Of either kind none
+        of the persons that the protocol keeps out.
+
+    Raises:
+        ValueError: an unknown kind, a missing key, or a round that does not exist.
+    """
+    person, split = np.asarray(person), np.asarray(split)
+    _check(protocol)
+    rounds = 1 if protocol["kind"] == "market" else len(protocol["test_persons"])
+    if not 0 <= trial < rounds:
+        raise ValueError(f"There is no trial {trial}: this protocol has {rounds}, counted from 0.")
+    allowed = ~np.isin(person, protocol.get("kept_out") or [])
+    if protocol["kind"] == "market":
+        return allowed & (split == "train")
+    tested = [*protocol["test_persons"][trial], *(protocol.get("distractors") or [])]
+    if protocol.get("validation_persons"):
+        tested += protocol["validation_persons"][trial]
+    return allowed & (_without_multi_query(person, split, protocol) > 0) & ~np.isin(person, tested)
+
+
+def _check(protocol):
+    kind = protocol.get("kind")
+    if kind not in ("market", "trials"):
+        raise ValueError(f"Unknown protocol kind {kind!r}: it must be 'market' or 'trials'.")
+    if protocol.get("cmc", "image") not in ("image", "identity"):
+        raise ValueError(f"A protocol's 'cmc' is 'image' or 'identity', not {protocol['cmc']!r}.")
+    if kind == "market":
+        return
+    drawn, named = protocol.get("two_random_cameras"), protocol.get("gallery_files")
+    needed = {"test_persons": True, "query_cameras": not drawn, "gallery_cameras": not drawn and not named}
+    for key in needed:
+        if needed[key] and not protocol.get(key):
+            raise ValueError(f"A protocol of kind 'trials' needs a list that is not empty under '{key}'.")
+    excluded = {
+        "two_random_cameras": ("query_cameras", "gallery_cameras", "gallery_files", "both_directions"),
+        "gallery_files": ("shots", "distractors", "both_directions"),
+    }
+    for key, others in excluded.items():
+        for other in others:
+            if protocol.get(key) and protocol.get(other):
+                raise ValueError(f"A protocol cannot have both '{key}' and '{other}'.")
+    if named and (protocol.get("repeats") or 1) > 1:
+        raise ValueError("A protocol with 'gallery_files' draws nothing that 'repeats' could draw again.")
+    for key in ("validation_persons", "gallery_files"):
+        if protocol.get(key) and len(protocol[key]) != len(protocol["test_persons"]):
+            raise ValueError(
+                f"'{key}' has {len(protocol[key])} lists and 'test_persons' {len(protocol['test_persons'])}: "
+                "the protocol needs one of each a trial."
+            )
+
+
+def _without_multi_query(person, split, protocol):
+    """The persons, where the protocol is of kind "trials" those of the split "multi_query" made junk: −1."""
+    return person if protocol["kind"] == "market" else np.where(split == "multi_query", -1, person)
+
+
+def _market(person, camera, split, multi_query, rules):
+    parts = {}
+    for part in ("query", "gallery") + ("multi_query",) * multi_query:
+        parts[part] = np.flatnonzero(split == part)
+        if not len(parts[part]):
+            present = ", ".join(np.unique(split).tolist()) or "none"
+            raise ValueError(f"No record has the split '{part}'; the splits there are: {present}.")
+    averaged = None
+    if multi_query:
+        images = defaultdict(list)  # of a person in a camera
+        for i in np.concatenate([parts["query"], parts["multi_query"]]).tolist():
+            images[person[i], camera[i]].append(i)
+        averaged = [np.array(images[person[i], camera[i]]) for i in parts["query"]]
+    return Trial("market", parts["query"], parts["gallery"], True, averaged=averaged, **rules)
+
+
+def _images(name, part, person, camera, persons, cameras):
+    """The images of these persons in these cameras."""
+    found = np.flatnonzero(np.isin(person, persons) & np.isin(camera, cameras))
+    if not len(found):
+        raise ValueError(
+            f"The {part} of {name} is empty: none of its {len(persons)} persons has an image in cameras "
+            f"{list(cameras)}; the cameras there are {np.unique(camera).tolist()}."
+        )
+    return found
+
+
+def _of_cameras(name, person, camera, persons, cameras, protocol, random):
+    distractors = protocol.get("distractors") or []
+    gallery = _images(name, "gallery", person, camera, [*persons, *distractors], cameras)
+    if not protocol.get("shots"):
+        return gallery
+    of = [person[gallery]] + [camera[gallery]] * bool(protocol.get("shots_per_camera"))
+    group = np.unique(np.stack(of), axis=1, return_inverse=True)[1].ravel()
+    spared = np.isin(person[gallery], distractors)
+    kept = [gallery[spared]]
+    for number in np.unique(group[~spared]):
+        kept.append(_draw(gallery[group == number], protocol["shots"], random))
+    return np.sort(np.concatenate(kept))
+
+
+def _of_two_cameras_each(name, person, camera, persons, protocol, random):
+    query, gallery = [], [np.flatnonzero(np.isin(person, protocol.get("distractors") or []))]
+    for one in np.unique(persons):
+        own = np.flatnonzero(person == one)
+        if len(seen := np.unique(camera[own])) < 2:
+            continue
+        first, second = random.choice(seen, 2, replace=False)
+        query.append(random.choice(own[camera[own] == first]))
+        gallery.append(_draw(own[camera[own] == second], protocol.get("shots"), random))
+    if not query:
+        raise ValueError(f"The query of {name} is empty: none of its {len(persons)} persons was seen by two cameras.")
+    return np.sort(query), np.sort(np.concatenate(gallery))
+
+
+def _named(name, file, wanted):
+    if file is None:
+        raise ValueError("A protocol with 'gallery_files' needs the records' file names.")
+    found = np.flatnonzero(np.isin(file, wanted))
+    if missing := set(wanted) - set(np.asarray(file)[found].tolist()):
+        raise ValueError(
+            f"The gallery of {name} names {len(missing)} files that no record has, such as {min(missing)}."
+        )
+    return found
+
+
+def _draw(indices, shots, random):
+    """`shots` of the indices, drawn at random; all where there are fewer, or no number is given."""
+    return random.choice(indices, min(shots, len(indices)), replace=False) if shots else indices

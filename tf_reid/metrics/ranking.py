@@ -1,0 +1,241 @@
+"""How well a ranking finds the person: CMC, mAP and mINP. NumPy in, NumPy out.
+
+Everything follows from the ranks of the right gallery images alone. Such a rank is counted (how many images are more
+alike than this one?), which no more than looks at each similarity once a right image; nothing is sorted. Person id −1
+(any negative id) is junk and ignored; 0 is a distractor: it stays in the gallery, is never a query and never right.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+CMC_RANKS = 50
+BLOCK_ENTRIES = 2**27  # similarities held at once: 512 MiB; a matrix product of few rows is slow
+RATES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
+COUNTS = ("queries", "dropped", "gallery")
+NO_PERSON = "the query is junk or a distractor"
+NOT_IN_GALLERY = "the gallery has no image of the person"
+ONLY_IGNORED = "the gallery has the person only from cameras that are ignored for the query"
+
+
+def score(
+    similarity,
+    query_person,
+    query_camera,
+    gallery_person,
+    gallery_camera,
+    same_camera_ignored,
+    ignored_cameras=(),
+    cmc="image",
+):
+    """Rank the gallery for every query and measure the rankings.
+
+    Args:
+        similarity: see `tf_reid.metrics.similarity`: slice of the queries -> float32 [B, G], which is written to.
+        query_person, query_camera: int [Q]. gallery_person, gallery_camera: int [G].
+        same_camera_ignored: leave out gallery images of the query's own person and camera (Market's rule).
+        ignored_cameras: pairs (a, b): queries of camera a leave out all gallery images of camera b.
+        cmc: "image", or "identity": CMC by the rank of the first right image where every other person counts once
+            (SYSU-MM01's rule; each distractor counts, for nobody knows who is the same). mAP is by images always.
+
+    Returns:
+        dict of rank1, rank5, rank10, rank20, mAP (step), mAP_trapezoid, mINP (floats, per cent); cmc (float
+        [50], per cent at ranks 1 to 50); queries (int, those with a match: all is averaged over them);
+        dropped (int, those without) and dropped_because (reason -> int); gallery (int, images that are not junk).
+
+    Raises:
+        ValueError: shapes that do not fit, similarities that are not finite, or no query with a match (and why).
+    """
+    if cmc not in ("image", "identity"):
+        raise ValueError(f"cmc is {cmc!r}, but it must be 'image' or 'identity'.")
+    matches, hidden, dropped = matched(
+        query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras
+    )
+    gallery_person = np.asarray(gallery_person)
+
+    ranks, first = [None] * len(matches), [None] * len(matches)
+
+    def rank(start, found):
+        """Fill in the ranks of the queries from `start` on, whose similarities `found` are."""
+        compared = np.empty(found.shape[1], bool)
+        for query, row in enumerate(found, start):
+            right = matches[query]
+            if not len(right):
+                continue
+            for positions in hidden[query]:
+                row[positions] = -np.inf
+            if not (row.max() < np.inf and row[right].min() > -np.inf):
+                raise ValueError(f"The similarities of query {query} to the gallery hold NaN or infinite values.")
+            own = ranks[query] = np.sort(ranks_of(row, right, compared))
+            first[query] = own[0] if cmc == "image" else _rank_of_person(row, right, gallery_person)
+
+    size = max(1, BLOCK_ENTRIES // len(gallery_person))
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:  # NumPy compares and counts without Python's lock
+        for start in range(0, len(query_person), size):
+            stop = min(start + size, len(query_person))
+            found = similarity(slice(start, stop))
+            if found.shape != (stop - start, len(gallery_person)):
+                raise ValueError(
+                    f"There are {stop - start} queries and {len(gallery_person)} gallery images by their person ids, "
+                    f"but similarities of {' x '.join(map(str, found.shape))}."
+                )
+            share = -(-len(found) // (8 * workers))  # small, so that a core that others use too takes fewer
+            shares = range(0, len(found), share)
+            list(pool.map(rank, [start + s for s in shares], [found[s : s + share] for s in shares]))
+            del found  # not two blocks at once
+
+    counted = np.array([query for query, own in enumerate(ranks) if own is not None])
+    quality = ranking_quality(
+        np.repeat(counted, [len(ranks[query]) for query in counted]), np.concatenate([ranks[q] for q in counted])
+    )
+    rates = 100.0 * np.mean(np.array([first[q] for q in counted])[:, None] <= np.arange(1, CMC_RANKS + 1), axis=0)
+    return {
+        **{f"rank{k}": float(rates[k - 1]) for k in (1, 5, 10, 20)},
+        "mAP": 100.0 * float(np.mean(quality["ap_step"])),
+        "mAP_trapezoid": 100.0 * float(np.mean(quality["ap_trapezoid"])),
+        "mINP": 100.0 * float(np.mean(quality["inp"])),
+        "queries": len(counted),
+        "dropped": len(query_person) - len(counted),
+        "dropped_because": dropped,
+        "gallery": int(np.sum(gallery_person >= 0)),
+        "cmc": rates,
+    }
+
+
+def ranks_of(row, positions, compared=None):
+    """Where these gallery images stand in one query's ranking, by counting the images before them.
+
+    Equal similarities keep the order of the gallery, so a result does not change from run to run.
+
+    Args:
+        row: float [G], higher is more alike; images that do not take part are −infinity.
+        positions: int [M], of images that do. compared: bool [G] to work in, where there are many rows.
+
+    Returns:
+        int64 [M], 1 is best.
+    """
+    compared = np.empty(len(row), bool) if compared is None else compared
+    ranks = np.empty(len(positions), np.int64)
+    for number, position in enumerate(positions.tolist()):
+        value = row[position]
+        before = np.greater_equal(row[:position], value, out=compared[:position])
+        after = np.greater(row[position + 1 :], value, out=compared[position + 1 :])
+        ranks[number] = 1 + np.count_nonzero(before) + np.count_nonzero(after)
+    return ranks
+
+
+def ranking_quality(rows, ranks):
+    """What one query after the other scores, from the ranks of its right images.
+
+    With h hits among the first r images at the h-th right image's rank r, and M right images:
+    *AP step* is the mean of h/r; *AP trapezoid*, Market-1501's original, the mean of
+    ((h−1)/(r−1) + h/r) / 2, where the first term is 1 at rank 1; *INP* is M over the last right image's rank.
+
+    Args:
+        rows, ranks: int64 [M], the query and the rank of each right image, by query, then by rank.
+
+    Returns:
+        dict of ap_step, ap_trapezoid, inp: float64 [queries], 0 to 1.
+    """
+    _, start, count = np.unique(rows, return_index=True, return_counts=True)
+    hits = np.arange(len(rows)) - np.repeat(start, count) + 1
+    precision = hits / ranks
+    precision_before = np.where(ranks == 1, 1.0, (hits - 1) / np.maximum(ranks - 1, 1))
+    return {
+        "ap_step": np.add.reduceat(precision, start) / count,
+        "ap_trapezoid": np.add.reduceat((precision_before + precision) / 2, start) / count,
+        "inp": count / ranks[start + count - 1],
+    }
+
+
+def average(results):
+    """The mean over trials of what `score` returns.
+
+    Returns:
+        The same keys; counts stay ints where the trials agree. Also `trials` (int) and `spread`, a dict of
+        each rate's standard deviation over the trials (ddof 0, so 0.0 for one trial).
+
+    Raises:
+        ValueError: no results.
+    """
+    if not results:
+        raise ValueError("There is no result to average: the protocol gave no trial.")
+    mean = {key: float(np.mean([result[key] for result in results])) for key in RATES}
+    for key in COUNTS:
+        mean[key] = _mean_count([result[key] for result in results])
+    reasons = dict.fromkeys(reason for result in results for reason in result["dropped_because"])
+    mean["dropped_because"] = {
+        reason: _mean_count([result["dropped_because"].get(reason, 0) for result in results]) for reason in reasons
+    }
+    mean["cmc"] = np.mean([result["cmc"] for result in results], axis=0)
+    mean["spread"] = {key: float(np.std([result[key] for result in results])) for key in RATES}
+    mean["trials"] = len(results)
+    return mean
+
+
+def _mean_count(counts):
+    return counts[0] if len(set(counts)) == 1 else float(np.mean(counts))
+
+
+def _labels(name, person, camera):
+    person, camera = np.asarray(person), np.asarray(camera)
+    if len(person) != len(camera):
+        raise ValueError(f"There are {len(person)} person ids and {len(camera)} cameras of the {name}: one of each.")
+    if not len(person):
+        raise ValueError(f"No query has a match: the {name} has no image.")
+    return person, camera
+
+
+def matched(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras):
+    """As `sorted_out`, but of at least one query with a right image; arguments and errors are those of `score`."""
+    query_person, query_camera = _labels("query", query_person, query_camera)
+    gallery_person, gallery_camera = _labels("gallery", gallery_person, gallery_camera)
+    found = sorted_out(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras)
+    dropped = found[2]
+    if sum(dropped.values()) == len(query_person):
+        raise ValueError(f"No query has a match: {_why_no_match(query_person, gallery_person, dropped)}.")
+    return found
+
+
+def sorted_out(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras):
+    """-> per query the gallery's right images (int [M]) and those that are left out (a list of int arrays), and why
+    queries have no right image (reason -> how many)."""
+    unseen, own_unseen = {}, {}  # by the query's camera: images that are left out; cameras of the person's own that are
+    for camera in np.unique(query_camera).tolist():
+        ignored = [b for a, b in ignored_cameras if a == camera]
+        unseen[camera] = np.flatnonzero((gallery_person < 0) | np.isin(gallery_camera, ignored))
+        own_unseen[camera] = np.array(ignored + [camera] * bool(same_camera_ignored), gallery_camera.dtype)
+    by_person = np.argsort(gallery_person, kind="stable")
+    start, stop = (np.searchsorted(gallery_person[by_person], query_person, side) for side in ("left", "right"))
+    matches, hidden, reasons = [], [], []
+    for query, (person, camera) in enumerate(zip(query_person.tolist(), query_camera.tolist(), strict=True)):
+        own = by_person[start[query] : stop[query]] if person > 0 else by_person[:0]
+        away = np.all(gallery_camera[own][:, None] != own_unseen[camera], axis=1)
+        matches.append(own[away])
+        hidden.append((unseen[camera], own[~away]))
+        if not away.any():
+            reasons.append(NO_PERSON if person <= 0 else ONLY_IGNORED if len(own) else NOT_IN_GALLERY)
+    return matches, hidden, {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+
+
+def _rank_of_person(row, right, gallery_person):
+    """The rank of a query's first right image where each other person counts once, and every distractor."""
+    best = right[np.argmax(row[right])]  # of equals the first
+    ahead = row > row[best]
+    ahead[:best] |= row[:best] == row[best]
+    person = gallery_person[ahead]
+    return 1 + len(np.unique(person[person > 0])) + np.count_nonzero(person == 0)
+
+
+def _why_no_match(query_person, gallery_person, dropped):
+    for name, person in (("query", query_person), ("gallery", gallery_person)):
+        if np.all(person <= 0):
+            return f"every {name} image is junk or a distractor (person id -1 or 0)"
+    if ONLY_IGNORED not in dropped:
+        return "the persons of the query and the persons of the gallery have no id in common"
+    return (
+        "every gallery image of a query's person was taken by the query's own camera or another that is ignored for "
+        "it; check the camera numbers"
+    )

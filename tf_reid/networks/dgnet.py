@@ -1,0 +1,231 @@
+"""DG-Net's networks. Structure encoder, decoder and discriminator see images normalised as for ImageNet.
+
+Sizes are those of 256x128 images with ResNet-50 (`width` 32); with other images and backbones they scale.
+"""
+
+from functools import partial
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
+
+HEAD_WIDTH = 512  # of the primary feature and of the fine-grained one
+plain_norm = partial(InstanceNorm, affine=False)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's images in [0, 1]
+
+
+def to_imagenet(images):
+    """[-1, 1] -> zero mean and unit variance over ImageNet."""
+    return ((images + 1.0) / 2.0 - tf.constant(MEAN)) / tf.constant(STD)
+
+
+def from_imagenet(images):
+    """The inverse of `to_imagenet`; what was generated may lie outside of [-1, 1]."""
+    return (images * tf.constant(STD) + tf.constant(MEAN)) * 2.0 - 1.0
+
+
+def appearance_encoder(maps, stripes) -> keras.Model:
+    """E_a: images [B, H, W, 3] in [-1, 1] -> appearance code [B, 4·C] and what the heads see [B, C].
+
+    The code is the maximum of each of four stripes of the last maps, the heads' input that of all of them.
+
+    Args:
+        maps: images -> a backbone's last maps [B, h, w, C].
+        stripes: lay the code out stripe by stripe; else channel by channel, as the authors' code does, so that a
+            quarter of it holds a quarter of the channels at all four heights.
+
+    Raises:
+        ValueError: the last maps cannot be cut into four stripes of one height.
+    """
+    height, columns, channels = maps.output_shape[1:]
+    if height % 4:
+        raise ValueError(
+            f"data.image_size is {list(maps.input_shape[1:3])}: the backbone's last maps are {height} high, but the "
+            "appearance code needs a multiple of 4; choose another size, or method.last_stride=1."
+        )
+    rows = keras.ops.reshape(maps.output, (-1, 4, height // 4 * columns, channels))
+    code = keras.ops.max(rows, axis=2)
+    if not stripes:
+        code = keras.ops.transpose(code, (0, 2, 1))
+    code = keras.ops.reshape(code, (-1, 4 * channels))
+    return keras.Model(maps.input, [code, keras.ops.max(maps.output, axis=(1, 2))], name="E_a")
+
+
+def embedding_head(width, name) -> keras.Model:
+    """[B, width] -> a feature [B, 512]: linear, then batch norm."""
+    kaiming = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    norm = BatchNormalization()
+    return keras.Sequential(
+        [keras.Input((width,)), layers.Dense(HEAD_WIDTH, kernel_initializer=kaiming), norm], name=name
+    )
+
+
+def classifier_head(identities, dropout, name) -> keras.Model:
+    """A feature [B, 512] -> logits [B, K]."""
+    init = keras.initializers.RandomNormal(stddev=0.001)
+    head = [layers.Dropout(dropout), layers.Dense(identities, kernel_initializer=init)]
+    return keras.Sequential([keras.Input((HEAD_WIDTH,)), *head], name=name)
+
+
+def structure_encoder(image_size, width) -> keras.Model:
+    """E_s: normalised images [B, H, W, 3], without their colour -> structure code [B, H/4, W/4, 4·width].
+
+    Each of the code's channels has zero mean and unit variance over an image's places.
+    """
+    images = keras.Input((*image_size, 3))
+    x = keras.ops.mean(images, axis=-1, keepdims=True)
+    for channels, stride in ((width // 2, 2), (width, 1), (width, 1), (2 * width, 2)):
+        x = _conv(x, channels, 3, stride, norm=plain_norm)
+    for _ in range(4):
+        x = _residual(x, norm=plain_norm)
+    # Atrous spatial pyramid: the same maps seen through fields of four sizes; 3, 6 and 9 of 32 columns.
+    linear = partial(_conv, norm=plain_norm, activation=False)
+    fields = [linear(x, width, 1)]
+    for part in (3, 6, 9):
+        near = _conv(x, width, 1, norm=plain_norm)
+        fields.append(linear(near, width, 3, dilation=max(1, round(part * x.shape[2] / 32))))
+    return keras.Model(images, linear(keras.ops.concatenate(fields, axis=-1), 4 * width, 1), name="E_s")
+
+
+def decoder(structure_shape, code_width) -> keras.Model:
+    """G: appearance code [B, code_width], structure code [B, h, w, S] -> normalised image [B, 4h, 4w, 3], not bounded.
+
+    Four residual blocks whose norms' scales and shifts are made of a quarter of the appearance code each.
+    """
+    appearance, structure = keras.Input((code_width,)), keras.Input(structure_shape)
+    channels, quarter = structure_shape[-1], code_width // 4
+    x = structure
+    for block in range(4):
+        part = appearance[:, block * quarter : (block + 1) * quarter]
+        scales, shifts = (_mlp(part, 2 * channels, f"block{block + 1}_{name}") for name in ("scale", "shift"))
+        y = x
+        for first, activation in ((0, True), (channels, False)):
+            y = layers.Conv2D(channels, 3, kernel_initializer="he_normal")(ReflectPad(1)(y))
+            y = plain_norm()(y)
+            scale, shift = (layers.Reshape((1, 1, channels))(v[:, first : first + channels]) for v in (scales, shifts))
+            y = y * scale + shift
+            y = layers.LeakyReLU(0.2)(y) if activation else y
+        x = x + y
+    for _ in range(2):
+        channels //= 2
+        x = layers.LeakyReLU(0.2)(ImageNorm()(DoubledConv(channels, kernel_initializer="he_normal")(x)))
+    x = _conv(_conv(x, channels, 3), channels, 3)
+    return keras.Model([appearance, structure], _conv(x, 3, 1, activation=False), name="G")
+
+
+def discriminator(image_size, width, scales) -> keras.Model:
+    """D: normalised images [B, H, W, 3] -> scores of patches [B, h, w, 1] at full, half, quarter size; 1 says real.
+
+    Raises:
+        ValueError: the images are too small for so many scales.
+    """
+    if min(image_size) < 2 ** (scales + 2):
+        raise ValueError(
+            f"data.image_size is {list(image_size)}, but method.scales={scales} needs {2 ** (scales + 2)} or more."
+        )
+    images = keras.Input((*image_size, 3))
+    x, scores = images, []
+    for scale in range(scales):
+        if scale:
+            x = HalfSize()(x)
+        y = x
+        plan = ((width, 1, 1), (width, 3, 1), (width, 3, 2), (width, 3, 1), (2 * width, 3, 2))
+        for channels, kernel, stride in plan:
+            y = _conv(y, channels, kernel, stride, init=gan_init)
+        for _ in range(4):
+            y = _residual(y, init=gan_init)
+        scores.append(_conv(y, 1, 1, activation=False, init=gan_init))
+    return keras.Model(images, scores, name="D")
+
+
+class HalfSize(layers.Layer):
+    """Mean over 3x3 pixels at every second one; at the border over those that there are."""
+
+    def call(self, x):
+        def pooled(maps):
+            return tf.nn.avg_pool2d(tf.pad(maps, [[0, 0], [1, 1], [1, 1], [0, 0]]), 3, 2, "VALID")
+
+        return pooled(x) / pooled(tf.ones_like(x[:1, :, :, :1]))
+
+    def compute_output_shape(self, shape):
+        batch, height, width, channels = shape
+        return (batch, (height + 1) // 2, (width + 1) // 2, channels)
+
+
+class DoubledConv(layers.Conv2D):
+    """Every pixel repeated twice both ways, then a 5x5 convolution over mirrored borders; in half the time of these.
+
+    5x5 repeated pixels are 3x3 different ones, so a 3x3 convolution with sums of the kernel's taps makes the four
+    pixels that stand where one did. At the borders, where the mirror parts the pairs, it is done as it is said.
+    """
+
+    SUMS = np.array(
+        [[[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]],
+        np.float32,
+    )  # [first or second of a pair, tap of three, tap of five]
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(filters, **{**kwargs, "kernel_size": 5})
+
+    def call(self, x):
+        def as_said(pixels, rows, columns):
+            doubled = tf.repeat(tf.repeat(pixels, 2, axis=1), 2, axis=2)
+            mirrored = tf.pad(doubled, [(0, 0), rows, columns, (0, 0)], mode="REFLECT")
+            return tf.nn.conv2d(mirrored, kernel, 1, "VALID")
+
+        kernel = tf.convert_to_tensor(self.kernel)
+        if min(x.shape[1:3]) < 3:
+            return as_said(x, (2, 2), (2, 2)) + self.bias
+        sums = tf.einsum("pia,qjb,abcd->ijcpqd", self.SUMS, self.SUMS, kernel)
+        sums = tf.reshape(sums, (3, 3, kernel.shape[2], 4 * self.filters))
+        inside = tf.nn.depth_to_space(tf.nn.conv2d(x, sums, 1, "VALID"), 2)
+        top = as_said(x[:, :2], (2, 0), (2, 2))
+        bottom = as_said(x[:, -2:], (0, 2), (2, 2))
+        left = as_said(x[:, :, :2], (0, 0), (2, 0))
+        right = as_said(x[:, :, -2:], (0, 0), (0, 2))
+        return tf.concat([top, tf.concat([left, inside, right], axis=2), bottom], axis=1) + self.bias
+
+    def compute_output_shape(self, shape):
+        batch, height, width, _ = shape
+        return (batch, 2 * height, 2 * width, self.filters)
+
+
+class ImageNorm(layers.Layer):
+    """Each image less its mean over its deviation, both of all its values; then channels scaled and shifted (MUNIT)."""
+
+    def build(self, shape):
+        self.gamma = self.add_weight(
+            shape=(shape[-1],), initializer=keras.initializers.RandomUniform(0, 1), name="gamma"
+        )
+        self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
+
+    def call(self, x):
+        count = tf.cast(tf.size(x[0]), x.dtype)
+        mean, variance = tf.nn.moments(x, axes=[1, 2, 3], keepdims=True)
+        deviation = tf.sqrt(variance * count / (count - 1.0))
+        return (x - mean) / (deviation + 1e-5) * self.gamma + self.beta
+
+
+def _conv(x, channels, kernel, stride=1, dilation=1, norm=None, activation=True, init=None):
+    """Convolution over mirrored borders, norm, leaky ReLU 0.2. TensorFlow's own padding is uneven where it strides."""
+    if kernel > 1:
+        x = ReflectPad(dilation * (kernel - 1) // 2)(x)
+    make = init() if init else "he_normal"
+    x = layers.Conv2D(channels, kernel, stride, dilation_rate=dilation, kernel_initializer=make)(x)
+    if norm:
+        x = norm()(x)
+    return layers.LeakyReLU(0.2)(x) if activation else x
+
+
+def _residual(x, norm=None, init=None):
+    y = _conv(x, x.shape[-1], 3, norm=norm, init=init)
+    return x + _conv(y, x.shape[-1], 3, norm=norm, activation=False, init=init)
+
+
+def _mlp(x, outputs, name):
+    for units in (512, 512):
+        x = layers.LeakyReLU(0.2)(layers.Dense(units, kernel_initializer="he_normal")(x))
+    return layers.Dense(outputs, kernel_initializer="he_normal", name=name)(x)

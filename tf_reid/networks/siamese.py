@@ -1,0 +1,78 @@
+"""The siamese re-ID classifier that two methods train and translate for."""
+
+import os
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from tf_reid.networks import losses
+from tf_reid.networks.backbones import BACKBONES
+
+
+class SiameseClassifier(keras.Model):
+    """The identification + verification network of SimPGAN, section 4.2 (after Zheng et al., 2016).
+
+    ```
+    image 1 ── backbone ── v1 ──┬── dropout ── K-way softmax   (Eq. 3, 4)
+                                └─ (v1 - v2)² ── 1 logit       (Eq. 1, 2)
+    image 2 ── backbone ── v2 ──┬── dropout ── K-way softmax
+    ```
+    Called on images [B, H, W, 3] in [-1, 1] it gives v, float32 [B, D].
+    """
+
+    def __init__(self, image_size, identities, backbone="resnet50", weights=None, dropout=0.5):
+        super().__init__(name="classifier")
+        self.backbone = BACKBONES[backbone](image_size, weights)
+        width = self.backbone.output_shape[-1]
+        self.dropout = layers.Dropout(dropout)
+        self.identity_head = layers.Dense(identities, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))
+        self.same_head = layers.Dense(1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))
+        self.same_dropout = layers.Dropout(dropout)
+        self.identity_head.build((None, width))
+        self.same_head.build((None, width))
+        self.dropout.build((None, width))
+        self.same_dropout.build((None, width))
+        self.built = True
+
+    def load(self, run, key):
+        """Take the weights of a finished run, or of a file of them.
+
+        Args:
+            key: the setting that named it, for the error.
+
+        Raises:
+            ValueError: they are those of another network.
+        """
+        path = os.path.join(run, "networks", "classifier.weights.h5") if os.path.isdir(run) else run
+        try:
+            self.load_weights(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{key}: {path} does not hold the weights of this classifier (same backbone, image size and source "
+                f"data set); name a finished run or leave it null to train one ({error})."
+            ) from error
+
+    def call(self, images, training=False):
+        return self.backbone(images, training=training)
+
+    def same_person_logit(self, v1, v2, training=False):
+        """Eq. 1 before its sigmoid: [P, D], [P, D] -> [P]."""
+        return self.same_head(self.same_dropout(tf.square(v1 - v2), training=training))[:, 0]
+
+    def pair_losses(self, pairs, persons, training=True) -> dict:
+        """Eq. 5: identification (Eq. 4, summed over the pair) and verification (Eq. 2).
+
+        Args:
+            pairs: float32 [P, 2, H, W, 3] in [-1, 1].
+            persons: int [P, 2], values 0..K-1.
+        """
+        both = tf.concat([pairs[:, 0], pairs[:, 1]], axis=0)
+        features = self(both, training=training)
+        logits = self.identity_head(self.dropout(features, training=training))
+        v1, v2 = tf.split(features, 2)
+        same_person = tf.cast(persons[:, 0] == persons[:, 1], features.dtype)
+        return {
+            "identity": 2.0 * losses.identification(logits, tf.concat([persons[:, 0], persons[:, 1]], axis=0)),
+            "verification": losses.verification(self.same_person_logit(v1, v2, training=training), same_person),
+        }

@@ -1,0 +1,125 @@
+"""Source and target: which records a run trains on, and in which trials it may be scored then."""
+
+import hashlib
+
+import numpy as np
+
+import tfds_builders
+from tf_reid.config import Config, ConfigError
+from tf_reid.data.records import Records, load_records
+from tf_reid.methods import METHODS
+from tf_reid.metrics import protocols
+
+
+def load_data(config: Config) -> dict[str, Records]:
+    """Every record of `source` and, if there is one, `target`; a data set that is not built yet is built."""
+    specs = {"source": config.data.source, "target": config.data.target}
+    loaded = {}
+    for domain, spec in specs.items():
+        if spec is None:
+            continue
+        builder = tfds_builders.builder(spec, data_dir=config.data.data_dir)
+        loaded[domain] = load_records(tfds_builders.prepare(builder, config.data.manual_dir))
+    if config.data.source_cameras is not None:
+        loaded["source"] = _seen_by(config.data.source_cameras, loaded["source"])
+    return loaded
+
+
+def _seen_by(cameras, records):
+    if unknown := set(cameras) - set(records.camera.tolist()):
+        there = ", ".join(map(str, np.unique(records.camera)))
+        raise ConfigError(f"data.source_cameras: {records.name} has no camera {min(unknown)}, but {there}.")
+    return records.take(np.isin(records.camera, cameras))
+
+
+def training_records(config: Config, domains: dict[str, Records]) -> dict[str, Records]:
+    """The images that training may see: those of `train` in the configured trial, or `all`.
+
+    Junk is never among them, nor distractors in the source, which have no label to learn.
+    """
+    chosen = {}
+    for domain, records in domains.items():
+        mask = records.person >= (1 if domain == "source" else 0)
+        if getattr(config.data, f"{domain}_split") == "train":
+            scored = domain == scored_domain(config)
+            protocol = protocol_of(records, config.evaluate.protocol if scored else None)
+            mask &= protocols.train_mask(records.person, records.split, protocol, config.data.trial if scored else 0)
+        chosen[domain] = records.take(mask)
+        if not len(chosen[domain]):
+            raise ConfigError(f"{records.name} has no training image; set data.{domain}_split=all to train on all.")
+    return chosen
+
+
+def scored_domain(config: Config) -> str:
+    """What a run is scored on: the target where there is one, else the source."""
+    return "target" if config.data.target else "source"
+
+
+def protocol_of(records: Records, name: str | None) -> dict:
+    """One of the data set's protocols, its default where no name is given.
+
+    Raises:
+        ConfigError: it has no protocol of this name.
+    """
+    name = name or records.default_protocol
+    if name not in records.protocols:
+        raise ConfigError(f"evaluate.protocol: {records.name} has no {name!r}, but {', '.join(records.protocols)}.")
+    return records.protocols[name]
+
+
+def fair_trials(
+    config: Config,
+    records: Records,
+    seen: dict[str, Records],
+    adapted: bool | None = None,
+    protocol: dict | None = None,
+) -> list[protocols.Trial]:
+    """The trials that a run may be scored in: those none of whose images it was trained on, nor of whose persons.
+
+    Persons count where they had labels: in the source, if its ids and those of what is scored are the same people's. A
+    target of which `all` images were seen, without their labels, is scored in every trial.
+
+    Args:
+        records: of the scored domain.
+        seen: domain -> the records the run was trained on, by the settings it was trained with.
+        adapted: whether what is scored was fitted to the target's images; by default, whether the run's training was.
+        protocol: by default, the one that is configured.
+
+    Raises:
+        ConfigError: there is no such trial.
+    """
+    protocol = protocol or protocol_of(records, config.evaluate.protocol)
+    found = protocols.trials(records.person, records.camera, records.split, protocol, file=records.file)
+    trained_on, labelled = np.zeros(len(records), bool), seen["source"].population == records.population
+    if labelled:
+        trained_on |= np.isin(records.person, seen["source"].person)
+    if scored_domain(config) == "target" and config.data.target_split == "train":
+        if adapted is None:
+            stages = METHODS[config.method["name"]].STAGES
+            adapted = any(stages[name].domains == 2 and stage.steps for name, stage in config.stages.items())
+        if adapted:
+            trained_on |= np.isin(records.file, seen["target"].file)
+    fair = [
+        trial for trial in found if not trained_on[trial.query_images].any() and not trained_on[trial.gallery].any()
+    ]
+    if not fair:
+        key = "data.source_split" if labelled else "data.target_split"
+        whom, others = "persons who" if labelled else "images that", ""
+        if labelled and seen["source"].name != records.name:
+            others = f", or score on other persons than those of {seen['source'].name}"
+        raise ConfigError(
+            f"Every trial of {records.name} holds {whom} are trained on; set {key}=train and keep evaluate.protocol as "
+            f"it was in training{others}."
+        )
+    return fair
+
+
+def fingerprint(records: Records) -> dict:
+    """What tells one choice of training images from another: the data set, how many, and a hash of who is where."""
+    lines = (f"{f}\t{p}\t{c}\n" for f, p, c in zip(records.file, records.person, records.camera, strict=True))
+    return {
+        "name": records.name,
+        "images": len(records),
+        "persons": records.identities,
+        "sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
+    }
