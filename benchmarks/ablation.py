@@ -44,7 +44,7 @@ VARIANTS = {
         "released_eq_4": ["method.code_gradient=released"],
         "not_detached": ["method.detach_appearance=false"],
         "stripes": ["method.stripes=true"],
-        **{f"alpha_{share}": [f"method.fine_share={share}"] for share in (0.05, 0.1, 0.4, 0.8)},
+        **{f"alpha_{share}": [f"method.fine_ratio={share}"] for share in (0.05, 0.1, 0.4, 0.8)},
         **{f"beta_{weight}": [f"method.fine_at_test={weight}"] for weight in (0.0, 0.25, 1.0, 2.0)},
         **{
             f"teacher_{style}": [f"method.teacher_style={style}", *steps]

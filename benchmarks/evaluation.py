@@ -42,12 +42,12 @@ def main():
 
 
 def measure(size):
-    queries, images, distractors, persons, cameras = SIZES[size]
+    queries, images, distractors, identities, cameras = SIZES[size]
     rng = np.random.default_rng(0)
     query = rng.standard_normal((queries, DIMENSIONS), dtype=np.float32)
     gallery = rng.standard_normal((images, DIMENSIONS), dtype=np.float32)
-    labels = [rng.integers(1, persons + 1, queries), rng.integers(1, cameras + 1, queries)]
-    labels += [rng.integers(1, persons + 1, images), rng.integers(1, cameras + 1, images)]
+    labels = [rng.integers(1, identities + 1, queries), rng.integers(1, cameras + 1, queries)]
+    labels += [rng.integers(1, identities + 1, images), rng.integers(1, cameras + 1, images)]
     labels[2][rng.permutation(images)[:distractors]] = 0
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -72,12 +72,12 @@ def measure(size):
     )
 
 
-def sorted_plainly(query, gallery, query_person, query_camera, gallery_person, gallery_camera):
+def sorted_plainly(query, gallery, query_identity, query_camera, gallery_identity, gallery_camera):
     """Average precision of each query by an argsort of its distances, without the normalisation of the gallery."""
     found = []
-    for row, person, camera in zip(1 - query @ gallery.T, query_person, query_camera, strict=False):
+    for row, identity, camera in zip(1 - query @ gallery.T, query_identity, query_camera, strict=False):
         order = np.argsort(row)
-        right, same_camera = gallery_person[order] == person, gallery_camera[order] == camera
+        right, same_camera = gallery_identity[order] == identity, gallery_camera[order] == camera
         right = right[~(right & same_camera)]
         found.append(np.mean(np.cumsum(right)[right] / (np.flatnonzero(right) + 1)))
     return found

@@ -32,12 +32,13 @@ def main():
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((args.images // 10, args.width), dtype=np.float32)
-    persons = np.repeat(np.arange(len(centres)), 10)
-    embeddings = _near(rng, centres[persons])
+    identities = np.repeat(np.arange(len(centres)), 10)
+    embeddings = _near(rng, centres[identities])
     asked = rng.integers(len(centres), size=args.queries)
     queries = _near(rng, centres[asked])
     records = [
-        Record(f"{n}.jpg", f"p{person}", f"c{n % CAMERAS}", float(n)) for n, person in enumerate(persons.tolist())
+        Record(f"{n}.jpg", f"p{identity}", f"c{n % CAMERAS}", float(n))
+        for n, identity in enumerate(identities.tolist())
     ]
     print(f"{args.images} images of {args.width} numbers, {os.cpu_count()} cores")
     truth = {}

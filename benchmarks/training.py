@@ -96,9 +96,9 @@ def simpgan_step(xla) -> tuple[Callable, float]:
     model = ready("simpgan", SIZE, "translation", xla, weights=None)
     step = on_random_images(model, {"source": (1, 2, *SIZE, 3), "target": (1, 2, *SIZE, 3)})
     # A backward pass costs twice its forward pass where weights learn, once where only the image does.
-    generator, critic = multiply_adds(model.G), multiply_adds(model.D_S)
+    generator, discriminator = multiply_adds(model.G), multiply_adds(model.D_S)
     classifier = multiply_adds(model.classifier.backbone)
-    return step, 2.0 * (4 * (2 * generator * 3) + 4 * critic * 2 + 2 * classifier * 2 + 8 * critic * 3)
+    return step, 2.0 * (4 * (2 * generator * 3) + 4 * discriminator * 2 + 2 * classifier * 2 + 8 * discriminator * 3)
 
 
 def dgnet_step(xla, rows, fed) -> tuple[Callable, float]:
@@ -108,11 +108,11 @@ def dgnet_step(xla, rows, fed) -> tuple[Callable, float]:
     model = ready("dgnet", size, "joint", xla, weights=None, teacher_weights=None, warm_up=warm_up, erasing=0.5)
     step = on_random_images(model, {"source": (rows, 4, *size, 3)})
     encoder, teacher = multiply_adds(model.E_a), multiply_adds(model.teacher.backbone)
-    structure, decoder, critic = (multiply_adds(network) for network in (model.E_s, model.G, model.D))
+    structure, decoder, discriminator = (multiply_adds(network) for network in (model.E_s, model.G, model.D))
     pair, images = 2 * rows, 4 * rows
     done = images * encoder * (1 + 3) + pair * encoder * 2  # codes, persons, and what swaps show a frozen encoder
     done += pair * structure * 3 + 3 * pair * decoder * 3
-    done += pair * critic * (2 * 3 + 3 + 2)  # D: real ones twice for the penalty, swaps; G: swaps
+    done += pair * discriminator * (2 * 3 + 3 + 2)  # D: real ones twice for the penalty, swaps; G: swaps
     if fed:
         done += (
             pair * encoder * 2 + 2 * pair * teacher
@@ -126,8 +126,8 @@ def crossgan_step(xla) -> tuple[Callable, float]:
     model = ready("crossgan", SIZE, "joint", xla)
     step = on_random_images(model, {"source": (128, 2, *SIZE, 3)})
     generators = multiply_adds(model.g1) + multiply_adds(model.g2)
-    critics = multiply_adds(model.f1) + multiply_adds(model.f2)
-    return step, 2.0 * 128 * (generators * 3 + critics * (2 * 3 + 1 + 2))
+    discriminators = multiply_adds(model.f1) + multiply_adds(model.f2)
+    return step, 2.0 * 128 * (generators * 3 + discriminators * (2 * 3 + 1 + 2))
 
 
 def ready(name, size, stage, xla, **settings):
@@ -148,7 +148,7 @@ def on_random_images(model, shapes):
     """A training step on random images of these shapes, [rows, images of a row, height, width, 3]."""
     rng = np.random.default_rng(0)
     batch = {domain: rng.uniform(-1, 1, shape).astype(np.float32) for domain, shape in shapes.items()}
-    batch["source_person"] = np.broadcast_to(np.arange(shapes["source"][1]) % 2 + 3, shapes["source"][:2]).copy()
+    batch["source_identity"] = np.broadcast_to(np.arange(shapes["source"][1]) % 2 + 3, shapes["source"][:2]).copy()
     batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
     return lambda: [float(loss) for loss in model.train_function(batches).values()]
 
@@ -197,9 +197,9 @@ def jpeg_files(count=1024):
 def images_a_second(steps=150, batch=64) -> float:
     encoded = jpeg_files()
     camera = np.arange(len(encoded)) % 2
-    person = np.arange(len(encoded)) // 4 + 1
+    identity = np.arange(len(encoded)) // 4 + 1
     text = np.full(len(encoded), "")
-    records = Records("benchmark", encoded, person, camera, text, text, text, {}, "", "benchmark")
+    records = Records("benchmark", encoded, identity, camera, text, text, text, {}, "", "benchmark")
     options = {"seed": 0, "stage": 0, "start": 0, "steps": 20 + steps, "image_size": SIZE, "flip": True, "pad": 10}
     sampler = samplers.pairs(records, Stage(steps=steps, batch_size=batch, optimizers={}))
     batches = iter(pipeline.training_batches({"source": records}, sampler, **options))

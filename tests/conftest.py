@@ -20,7 +20,7 @@ tf.config.set_logical_device_configuration(
 )
 
 SIZE = (32, 16)
-PERSONS = 5
+IDENTITIES = 5
 SMALL = {
     "identity": {"backbone": "small", "weights": None, "dropout": 0.0},
     "simpgan": {
@@ -29,8 +29,8 @@ SMALL = {
         "dropout": 0.0,
         "generator_width": 4,
         "generator_blocks": 1,
-        "critic_width": 4,
-        "critic_layers": 2,
+        "discriminator_width": 4,
+        "discriminator_layers": 2,
         "identity_weight": 5.0,
         "pool_size": 8,
     },
@@ -90,7 +90,7 @@ def stage_of(batch_size, **settings):
 def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, l2=0.0, skipped=(), **changes):
     """A small method, compiled."""
     keras.utils.set_random_seed(seed)
-    model = METHODS[name](SIZE, PERSONS, seed, **{**SMALL[name], **changes})
+    model = METHODS[name](SIZE, IDENTITIES, seed, **{**SMALL[name], **changes})
     settings = {"optimizer": optimizer, "learning_rate": learning_rate, "ema_momentum": ema_momentum, "l2": l2}
     model.compile(stage_configs(METHODS[name], skipped=skipped, **settings))
     return model
@@ -99,11 +99,11 @@ def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, 
 def rows_of_four(images=8, seed=0):
     """A batch as the sampler `swaps` draws it: two persons a row, then the same two again."""
     rng = np.random.default_rng(seed)
-    first = rng.integers(PERSONS, size=images // 4)
-    second = (first + 1) % PERSONS
+    first = rng.integers(IDENTITIES, size=images // 4)
+    second = (first + 1) % IDENTITIES
     return {
         "source": tf.constant(rng.uniform(-1, 1, (images // 4, 4, *SIZE, 3)), tf.float32),
-        "source_person": tf.constant(np.stack([first, second, first, second], axis=1), tf.int64),
+        "source_identity": tf.constant(np.stack([first, second, first, second], axis=1), tf.int64),
     }
 
 
@@ -117,31 +117,31 @@ def random_batch(images=8, seed=0):
     """A batch as the pipeline gives it: pairs of source and target, alternately the same person and two."""
     rng = np.random.default_rng(seed)
     pairs = images // 2
-    first = rng.integers(PERSONS, size=pairs)
-    person = np.stack([first, (first + np.arange(pairs) % 2) % PERSONS], axis=1)
+    first = rng.integers(IDENTITIES, size=pairs)
+    identity = np.stack([first, (first + np.arange(pairs) % 2) % IDENTITIES], axis=1)
     return {
         "source": tf.constant(rng.uniform(-1, 1, (pairs, 2, *SIZE, 3)), tf.float32),
         "target": tf.constant(rng.uniform(-0.5, 1, (pairs, 2, *SIZE, 3)), tf.float32),
-        "source_person": tf.constant(person, tf.int64),
+        "source_identity": tf.constant(identity, tf.int64),
     }
 
 
-def make_records(person, camera, split=None, size=SIZE, name="test", protocols=None, population=None):
+def make_records(identity, camera, split=None, size=SIZE, name="test", protocols=None, population=None):
     """Records with noise for images; every image's red channel is its index."""
     rng = np.random.default_rng(0)
-    images = np.empty(len(person), object)
-    for i in range(len(person)):
+    images = np.empty(len(identity), object)
+    for i in range(len(identity)):
         pixels = rng.integers(256, size=(*size, 3), dtype=np.uint8)
         pixels[..., 0] = i
         images[i] = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
     return Records(
         name=name,
         images=images,
-        person=np.array(person),
+        identity=np.array(identity),
         camera=np.array(camera),
-        modality=np.full(len(person), "rgb", dtype="<U8"),
-        file=np.array([f"{i}.png" for i in range(len(person))]),
-        split=np.array(split if split is not None else ["train"] * len(person)),
+        modality=np.full(len(identity), "rgb", dtype="<U8"),
+        file=np.array([f"{i}.png" for i in range(len(identity))]),
+        split=np.array(split if split is not None else ["train"] * len(identity)),
         protocols=protocols or {"market": {"kind": "market"}},
         default_protocol="market",
         population=population or name,

@@ -47,9 +47,9 @@ RENDERED = [name for name, config in LOADED.items() if is_rendered(config)]
 def data_dir(tmp_path_factory):
     """Where rendered data sets of 8 persons are built, once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Builder, "TRAIN_PERSONS", 4)
-        patch.setattr(Builder, "MORE_PERSONS", 2)
-        patch.setattr(Builder, "TEST_PERSONS", 4)
+        patch.setattr(Builder, "TRAIN_IDENTITIES", 4)
+        patch.setattr(Builder, "MORE_IDENTITIES", 2)
+        patch.setattr(Builder, "TEST_IDENTITIES", 4)
         yield tmp_path_factory.mktemp("data")
 
 
@@ -208,9 +208,9 @@ def test_a_setting_that_the_method_refuses_leaves_no_run_behind(tmp_path, data_d
 
 def test_what_could_not_be_scored_is_not_trained(tmp_path):
     (tmp_path / "crops").mkdir()
-    for person in range(1, 9):
+    for identity in range(1, 9):
         for shot in range(4):
-            keras.utils.save_img(tmp_path / f"crops/{person}_{shot}_hall.png", np.full((16, 8, 3), person))
+            keras.utils.save_img(tmp_path / f"crops/{identity}_{shot}_hall.png", np.full((16, 8, 3), identity))
     crops = {"name": "folder", "root": str(tmp_path / "crops"), "pattern": r"(?P<person>\d+)_\d_(?P<camera>\w+)"}
     arguments = command("identity", tmp_path / "run", tmp_path / "data", f"data.source={json.dumps(crops)}")
     with pytest.raises(ValueError, match=r"No query has a match: .* by the query's own camera"):

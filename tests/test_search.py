@@ -34,11 +34,11 @@ def folder(tmp_path):
     """Ten persons before three cameras: each of one colour, with some noise."""
     rng = np.random.default_rng(0)
     (tmp_path / "crops").mkdir()
-    for person in range(10):
+    for identity in range(10):
         colour = rng.integers(256, size=3)
         for camera in range(3):
             image = np.clip(colour + rng.normal(0, 8, (*SIZE, 3)), 0, 255).astype(np.uint8)
-            cv2.imwrite(str(tmp_path / "crops" / f"{person:02d}_c{camera}_2026-11-2{camera}T10.png"), image)
+            cv2.imwrite(str(tmp_path / "crops" / f"{identity:02d}_c{camera}_2026-11-2{camera}T10.png"), image)
     return tmp_path / "crops"
 
 
@@ -56,7 +56,7 @@ def test_a_gallery_is_built_asked_and_described(built, folder, capsys):
     capsys.readouterr()
     query = str(folder / "04_c1_2026-11-21T10.png")
     (matches,) = search.main(["query", *built, query, "--not-cameras", "1", "--top", "4"])
-    assert matches[0].record.person == "04" and {match.record.camera for match in matches} == {"0", "2"}
+    assert matches[0].record.identity == "04" and {match.record.camera for match in matches} == {"0", "2"}
     said = capsys.readouterr().out
     assert "04_c1" in said and "person     04" in said and "2026-11-20 10:00" in said
     (matches,) = search.main(["query", *built, query, "--since", "2026-11-21", "--until", "2026-11-21T23:59", "--json"])
@@ -64,7 +64,7 @@ def test_a_gallery_is_built_asked_and_described(built, folder, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert answer[0]["matches"][0]["rank"] == 1 and answer[0]["nobody"] is False
     stats = search.main(["stats", *built])
-    assert stats["images"] == 30 and stats["persons"] == 10 and stats["cameras"] == 3 and stats["digest"] == "d2"
+    assert stats["images"] == 30 and stats["identities"] == 10 and stats["cameras"] == 3 and stats["digest"] == "d2"
 
 
 def test_what_is_there_is_not_embedded_again(built, folder, model, monkeypatch, capsys):
@@ -81,12 +81,12 @@ def test_what_is_there_is_not_embedded_again(built, folder, model, monkeypatch, 
     assert "1 images added" in said and "30 were there" in said and "holds 31" in said
 
 
-def test_a_person_and_a_path_can_be_removed(built, folder, capsys):
-    assert search.main(["remove", *built, "--person", "03"]) == 3
+def test_an_identity_and_a_path_can_be_removed(built, folder, capsys):
+    assert search.main(["remove", *built, "--identity", "03"]) == 3
     assert search.main(["remove", *built, str(folder / "04_c1_2026-11-21T10.png")]) == 1
     assert search.main(["stats", *built])["images"] == 26
     with pytest.raises(ConfigError, match="Nothing was removed"):
-        search.main(["remove", *built, "--person", "03"])
+        search.main(["remove", *built, "--identity", "03"])
     with pytest.raises(ConfigError, match="remove needs paths, --person or --until"):
         search.main(["remove", *built])
 
@@ -186,7 +186,7 @@ def test_what_a_gallery_was_built_by_stays_its_model(built, folder, model, tmp_p
     path = model / "3" / "assets.extra" / "model.json"
     path.write_text(path.read_text().replace('"d2"', '"d3"'))
     (matches,) = search.main(["query", *built, str(folder / "04_c1_2026-11-21T10.png"), "--top", "1"])
-    assert matches[0].record.person == "04"
+    assert matches[0].record.identity == "04"
 
 
 def test_the_rate_of_strangers_stays_as_it_was_set(built, folder):

@@ -30,11 +30,11 @@ def _must_exist(path: str) -> str:
 
 ExistingPath = Annotated[str, AfterValidator(_must_exist)]
 Weights = Literal["imagenet"] | ExistingPath | None  # of a backbone; None: random ones
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Whole = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
 Height_Width = Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=2)]
 
 
@@ -48,8 +48,10 @@ class Augment(Section):
     """What training does to an image; draws come from the run's seed."""
 
     flip: bool = True  # mirror half of the images
-    pad: Count = 10  # pad by so many pixels on each side, repeating the border, then crop back at a random place
-    grey: Share = 0.0  # part of the images that lose their colour, for what must be recognised without it
+    pad: NonNegativeInt = (
+        10  # pad by so many pixels on each side, repeating the border, then crop back at a random place
+    )
+    grey: Fraction = 0.0  # part of the images that lose their colour, for what must be recognised without it
 
 
 class Data(Section):
@@ -60,7 +62,7 @@ class Data(Section):
     source_cameras: list[int] | None = None  # the source's images of these cameras only
     source_split: Literal["train", "all"] = "train"
     target_split: Literal["train", "all"] = "train"  # "all": test images too, never their labels
-    trial: Count = 0  # whose training persons `train` means, where the protocol has several trials
+    trial: NonNegativeInt = 0  # whose training persons `train` means, where the protocol has several trials
     image_size: Height_Width = [128, 64]
     augment: Augment = Augment()
     data_dir: str | None = None  # where built data sets are kept (default: TFDS's own place)
@@ -71,15 +73,17 @@ class Optimizer(Section):
     """One player's optimizer; the learning rate follows the stage's step, also while the player rests."""
 
     name: Literal["adam", "sgd"] = "adam"
-    learning_rate: Positive = 2.0e-4
-    beta_1: Share = 0.9
-    beta_2: Share = 0.999
-    momentum: Share = 0.0
+    learning_rate: PositiveFloat = 2.0e-4
+    beta_1: Fraction = 0.9
+    beta_2: Fraction = 0.999
+    momentum: Fraction = 0.0
     nesterov: bool = False
-    l2: NotNegative = 0.0  # weight of half the weights' squared sum, added to the loss (not Adam's decoupled decay)
+    l2: NonNegativeFloat = (
+        0.0  # weight of half the weights' squared sum, added to the loss (not Adam's decoupled decay)
+    )
     schedule: Literal["constant", "linear", "cosine", "drops"] = "constant"
-    decay_from: Share = 0.5  # the part of the stage's steps after which the learning rate falls towards zero
-    drop_at: list[Share] = []  # the parts of the stage's steps after which "drops" divides the learning rate by ten
+    decay_from: Fraction = 0.5  # the part of the stage's steps after which the learning rate falls towards zero
+    drop_at: list[Fraction] = []  # the parts of the stage's steps after which "drops" divides the learning rate by ten
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = (
         0.0  # of a running mean of the weights, which is what is evaluated, drawn and kept; 0: none
     )
@@ -88,10 +92,10 @@ class Optimizer(Section):
 class Stage(Section):
     """A span of training: how many steps, of which batches, moved by which optimizers."""
 
-    steps: Count
+    steps: NonNegativeInt
     batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32  # images a domain, over all replicas
-    positive_share: Share = 0.5  # part of the labelled pairs that show one person
-    images_per_view: Whole = 1  # of a person in a batch of two views
+    positive_fraction: Fraction = 0.5  # part of the labelled pairs that show one person
+    images_per_view: PositiveInt = 1  # of a person in a batch of two views
     optimizers: dict[str, Optimizer]
 
     @pydantic.model_validator(mode="after")
@@ -111,10 +115,10 @@ class Run(Section):
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"  # auto: all GPUs there are
     jit_compile: bool = False  # XLA; one device only
     deterministic: bool = True  # the same run gives the same bits
-    checkpoint_every: Whole = 500
-    log_every: Whole = 20
-    pictures_every: Count = 500  # 0: none
-    evaluate_every: Count = 0  # 0: only at the end
+    checkpoint_every: PositiveInt = 500
+    log_every: PositiveInt = 20
+    pictures_every: NonNegativeInt = 500  # 0: none
+    evaluate_every: NonNegativeInt = 0  # 0: only at the end
 
 
 class Evaluate(Section):
@@ -124,7 +128,7 @@ class Evaluate(Section):
     distance: Literal["cosine", "euclidean"] = "cosine"
     rerank: bool = False  # by k-reciprocal neighbours
     flip: bool = False  # average the features of an image and its mirror image
-    batch_size: Whole = 64
+    batch_size: PositiveInt = 64
 
 
 class Config(Section):

@@ -35,7 +35,7 @@ def arguments(argv=None):
         said = "part of strangers that may be taken for somebody (default: as before, or 0.05)"
         adding.add_argument("--nobody", type=_share, help=said)
     removing = command("remove", "remove images", images="*")
-    removing.add_argument("--person", help="all images of this person")
+    removing.add_argument("--identity", help="all images of this identity")
     removing.add_argument("--until", metavar="TIME", help="all images up to this time")
     asking = command("query", "find the nearest images", images="+", model=True)
     asking.add_argument("--top", type=int, default=10)
@@ -137,11 +137,11 @@ def remove(args):
     from tf_reid.config import ConfigError
     from tf_reid.gallery.crops import OF_A_RUN, seconds
 
-    if not args.images and args.person is None and args.until is None:
-        raise ConfigError("remove needs paths, --person or --until.")
+    if not args.images and args.identity is None and args.until is None:
+        raise ConfigError("remove needs paths, --identity or --until.")
     found = open_gallery(args.index)
     paths = [path if path.startswith(OF_A_RUN) else str(Path(path).resolve()) for path in args.images]
-    count = found.remove(paths, args.person, None if args.until is None else seconds(args.until))
+    count = found.remove(paths, args.identity, None if args.until is None else seconds(args.until))
     if not count:
         raise ConfigError(f"Nothing was removed: {args.index} holds no such image.")
     found.lay_out(always=True)  # the index forgets them too

@@ -50,8 +50,8 @@ def main(argv=None) -> dict:
     scoring.representations(model, config, scored)  # likewise
     if own == folder:
         run_folder.open_run(folder, config, seen)  # not before: a setting that the method refuses leaves no run behind
-    images, persons = len(seen["source"]), model.identities
-    print(f"{config.method['name']}: {images} labelled images of {persons} persons; run folder {folder}")
+    images, identities = len(seen["source"]), model.identities
+    print(f"{config.method['name']}: {images} labelled images of {identities} persons; run folder {folder}")
     training.train(model, config, seen, folder, lambda: scoring.scores(model, config, domains, seen), own)
     return scoring.evaluate(model, config, domains, seen, own)
 

@@ -1,4 +1,4 @@
-"""Look at a run: python -m tf_reid.visualize --run DIR [WHAT ...] [--count N] [--persons ID ...] [--seed N]"""
+"""Look at a run: python -m tf_reid.visualize --run DIR [WHAT ...] [--count N] [--identities ID ...] [--seed N]"""
 
 import argparse
 import functools
@@ -24,7 +24,7 @@ def arguments(argv=None):
         "translation, swaps, interpolation, cross_view, prior. Default: all that the run's method has",
     )
     parser.add_argument("--count", type=int, default=6, help="how many images a page is made of (default: 6)")
-    parser.add_argument("--persons", type=int, nargs="+", default=[], metavar="ID", help="whose images are shown")
+    parser.add_argument("--identities", type=int, nargs="+", default=[], metavar="ID", help="whose images are shown")
     parser.add_argument("--seed", type=int, default=0, help="draws the images that are not named (default: 0)")
     parser.add_argument("--plane", choices=["tsne", "pca"], default="tsne", help="how features become a map")
     parser.add_argument(
@@ -73,7 +73,7 @@ def _pages(run, folder, args) -> dict:
     found = scoring.representations(model, config, scored)
 
     def chosen(matches):
-        return pages.shown(scored, trial, size, args.seed, args.persons, args.count, matches)
+        return pages.shown(scored, trial, size, args.seed, args.identities, args.count, matches)
 
     @functools.cache
     def compared(name):
@@ -86,7 +86,7 @@ def _pages(run, folder, args) -> dict:
         return {what: pages.drawn(model.pages()[what](first, second))}
 
     def ranks():
-        options = size, args.seed, args.persons, args.count
+        options = size, args.seed, args.identities, args.count
         return {f"ranks_{name}": pages.rank_list(compared(name), scored, trial, *options) for name in found}
 
     def attention():
@@ -96,14 +96,14 @@ def _pages(run, folder, args) -> dict:
         images, of_query = pages.some_images(trial, args.seed, POINTS)
         panels = {"pixels": pages.pixels_in_rows(scored.take(images), size)}
         panels |= {name: pages.features_of(compared(name), images, of_query) for name in found}
-        groups, persons = [f"camera {camera}" for camera in scored.camera[images]], scored.person[images]
+        groups, identities = [f"camera {camera}" for camera in scored.camera[images]], scored.identity[images]
         if "target" in run.seen:  # beside the source, which the target is to be like
             beside = source.take(np.random.default_rng(args.seed).permutation(len(source))[: POINTS // 2])
             raw = extraction.extract(found["raw"]["image"], beside, size)
             theirs = dict.fromkeys(panels, raw) | {"pixels": pages.pixels_in_rows(beside, size)}
             panels = {name: np.concatenate([features, theirs[name]]) for name, features in panels.items()}
-            groups, persons = groups + ["source"] * len(beside), np.pad(persons, (0, len(beside)))
-        return {"map": pages.feature_map(panels, np.array(groups), persons, args.plane, args.seed)}
+            groups, identities = groups + ["source"] * len(beside), np.pad(identities, (0, len(beside)))
+        return {"map": pages.feature_map(panels, np.array(groups), identities, args.plane, args.seed)}
 
     def projector():
         for name in found:

@@ -39,7 +39,7 @@ class Record:
       modality: "rgb" or "infrared".
     """
 
-    person: int
+    identity: int
     camera: int
     file: str
     image: Location | Callable[[], np.ndarray]
@@ -73,16 +73,19 @@ def _config_name(variant: str | None, kind: str) -> str:
 class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base of the builders: a subclass says where its files are, how many, and how to read them.
 
-    Examples of the kind `images` have image (uint8 RGB [height, width, 3]), person, camera (int64), modality
+    Examples of the kind `images` have image (uint8 RGB [height, width, 3]), identity, camera (int64), modality
     (0 rgb, 1 infrared) and file (text), in the splits train, query and gallery, in some variants also
     multi_query. `pairs` have image_a,
-    person_a, camera_a, file_a, the same with _b, and same (1 or 0); `triplets` have image_anchor and so on,
+    identity_a, camera_a, file_a, the same with _b, and same (1 or 0); `triplets` have image_anchor and so on,
     with _positive and _negative; both have the splits train (its persons) and test (of query and gallery).
     `info.metadata` holds {"protocols": {name: values}, "default_protocol": name}.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "2.0.0": "A person's label is called identity.",
+        "1.0.0": "First version.",
+    }
     BUILDER_CONFIGS = configs()
     VARIANTS: ClassVar[tuple[str | None, ...]] = (None,)  # None: what the data set's name alone stands for
     ARCHIVE: ClassVar[Archive | None] = None  # None: needs no files
@@ -152,7 +155,7 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             self.report(f"in {folder} {images} not named like {example}: {a_few(misnamed)}")
         return [(path, match) for path, match in found if match]
 
-    def images_of_persons(self, folder: Location, example: str) -> Iterator[tuple[str, list[Location]]]:
+    def images_of_identities(self, folder: Location, example: str) -> Iterator[tuple[str, list[Location]]]:
         """Yields each subfolder's name, a person's number, and its images; reports those that have another name."""
         for subfolder, paths in images_below(folder).items():
             if subfolder.isdecimal():
@@ -194,7 +197,7 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
     def _features(role: str = "") -> dict[str, Any]:
         return {
             f"image{role}": tfds.features.Image(shape=(None, None, 3)),
-            f"person{role}": np.int64,
+            f"identity{role}": np.int64,
             f"camera{role}": np.int64,
             f"file{role}": tfds.features.Text(),
         }
@@ -291,7 +294,7 @@ def sound_image(data: bytes) -> bytes:
 def _example(record: Record, image: bytes, role: str = "") -> dict[str, Any]:
     return {
         f"image{role}": image,
-        f"person{role}": record.person,
+        f"identity{role}": record.identity,
         f"camera{role}": record.camera,
         f"file{role}": record.file,
     }

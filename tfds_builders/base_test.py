@@ -16,19 +16,19 @@ from tfds_builders import DatasetError, base
 from tfds_builders.base import sound_image
 from tfds_builders.viper.viper_dataset_builder import Builder
 
-PERSONS = 8
+IDENTITIES = 8
 
 
 @pytest.fixture
 def viper(tmp_path, monkeypatch, write_image):
     """The unpacked folder, in tmp_path/manual."""
     root = tmp_path / "manual/VIPeR"
-    for person in range(PERSONS):
-        write_image(root / f"cam_a/{person:03d}_45.bmp")
-        write_image(root / f"cam_b/{person:03d}_90.bmp")
-    monkeypatch.setattr(Builder, "COUNTS", {"cam_a": PERSONS, "cam_b": PERSONS})
-    monkeypatch.setattr(Builder, "TEST_PERSONS", 4)
-    monkeypatch.setattr(Builder, "VALIDATION_PERSONS", 2)
+    for identity in range(IDENTITIES):
+        write_image(root / f"cam_a/{identity:03d}_45.bmp")
+        write_image(root / f"cam_b/{identity:03d}_90.bmp")
+    monkeypatch.setattr(Builder, "COUNTS", {"cam_a": IDENTITIES, "cam_b": IDENTITIES})
+    monkeypatch.setattr(Builder, "TEST_IDENTITIES", 4)
+    monkeypatch.setattr(Builder, "VALIDATION_IDENTITIES", 2)
     return root
 
 
@@ -173,16 +173,16 @@ def test_decoded_image_is_rgb(tmp_path, viper):
 
 def test_pairs(tmp_path, viper):
     builder = build(tmp_path, kind="pairs")
-    test = set(builder.info.metadata["protocols"]["random_316"]["test_persons"][0])
+    test = set(builder.info.metadata["protocols"]["random_316"]["test_identities"][0])
     splits = {split: list(data.as_numpy_iterator()) for split, data in builder.as_dataset().items()}
     assert set(splits) == {"train", "test"}
     for split, examples in splits.items():
         assert len(examples) == 16
         assert sum(example["same"] for example in examples) == 8
         for example in examples:
-            assert (example["person_a"] == example["person_b"]) == bool(example["same"])
+            assert (example["identity_a"] == example["identity_b"]) == bool(example["same"])
             assert {example["camera_a"], example["camera_b"]} == {1, 2}
-            assert (example["person_a"] in test) == (example["person_b"] in test) == (split == "test")
+            assert (example["identity_a"] in test) == (example["identity_b"] in test) == (split == "test")
             bgr = cv2.imread(str(viper / example["file_b"].decode()))
             np.testing.assert_array_equal(example["image_b"], bgr[..., ::-1])
 
@@ -191,7 +191,7 @@ def test_triplets(tmp_path, viper):
     examples = list(build(tmp_path, kind="triplets").as_dataset(split="test").as_numpy_iterator())
     assert len(examples) == 8
     for example in examples:
-        assert example["person_anchor"] == example["person_positive"] != example["person_negative"]
+        assert example["identity_anchor"] == example["identity_positive"] != example["identity_negative"]
         assert example["camera_anchor"] != example["camera_positive"] == example["camera_negative"]
         assert example["image_anchor"].shape == (16, 8, 3)
 
@@ -221,7 +221,7 @@ def test_import_is_cheap():
     assert found.stdout.strip() == "[]"
 
 
-def test_one_number_is_one_person_in_all_data_sets_of_a_population(tmp_path):
+def test_one_number_is_one_identity_in_all_data_sets_of_a_population(tmp_path):
     def population(spec):
         return tfds_builders.builder(spec, data_dir=tmp_path).population
 

@@ -72,7 +72,7 @@ def examine(
     diagnosis.notes.append(
         ", ".join(f"{split}: {splits[split]} images" for split in (*SPLITS, MULTI_QUERY) if splits[split])
     )
-    if distractors := sum(record.person == 0 for record in records):
+    if distractors := sum(record.identity == 0 for record in records):
         diagnosis.notes.append(f"{distractors} images are of person 0: distractors, nobody's match")
     for name, protocol in protocols.items():
         look_at_protocol(name, protocol, records, diagnosis)
@@ -85,10 +85,10 @@ def look_at_protocol(name: str, protocol: dict[str, Any], records: list[Record],
     query, gallery = first_trial(records, protocol)
     cameras = defaultdict(set)  # of the gallery images of each person
     for record in gallery:
-        cameras[record.person].add(record.camera)
+        cameras[record.identity].add(record.camera)
     ignored = protocol.get("ignored_cameras", [])
     matched = sum(
-        any(camera != one.camera and [one.camera, camera] not in ignored for camera in cameras[one.person])
+        any(camera != one.camera and [one.camera, camera] not in ignored for camera in cameras[one.identity])
         for one in query
     )
     diagnosis.notes.append(
@@ -105,25 +105,25 @@ def first_trial(records: list[Record], protocol: dict[str, Any]) -> tuple[list[R
     if protocol["kind"] == "market":
         return [r for r in records if r.split == "query"], [r for r in records if r.split == "gallery"]
     records = [record for record in records if record.split != MULTI_QUERY]
-    test, shots = set(protocol["test_persons"][0]), protocol.get("shots")
+    test, shots = set(protocol["test_identities"][0]), protocol.get("shots")
     if protocol.get("two_random_cameras"):
         views = defaultdict(lambda: defaultdict(list))
         for record in records:
-            if record.person in test:
-                views[record.person][record.camera].append(record)
+            if record.identity in test:
+                views[record.identity][record.camera].append(record)
         pairs = [list(cameras.values())[:2] for cameras in views.values() if len(cameras) > 1]
         return [first[0] for first, _ in pairs], [record for _, second in pairs for record in second[:shots]]
-    query = [r for r in records if r.person in test and r.camera in protocol["query_cameras"]]
+    query = [r for r in records if r.identity in test and r.camera in protocol["query_cameras"]]
     if "gallery_files" in protocol:
         files = set(protocol["gallery_files"][0])
         return query, [record for record in records if record.file in files]
     distractors = set(protocol.get("distractors", ()))
     gallery, taken = [], Counter()
     for record in records:
-        if record.camera in protocol["gallery_cameras"] and record.person in test | distractors:
-            whose = (record.person, record.camera if protocol.get("shots_per_camera") else None)
+        if record.camera in protocol["gallery_cameras"] and record.identity in test | distractors:
+            whose = (record.identity, record.camera if protocol.get("shots_per_camera") else None)
             taken[whose] += 1
-            if record.person in distractors or not shots or taken[whose] <= shots:
+            if record.identity in distractors or not shots or taken[whose] <= shots:
                 gallery.append(record)
     return query, gallery
 
@@ -147,16 +147,16 @@ def why_nothing_matches(
     if reasons:
         return ", and ".join(dict.fromkeys(reasons))
     cameras = {record.camera for record in query + gallery}
-    persons = {record.person for record in query}, {record.person for record in gallery}
+    identities = {record.identity for record in query}, {record.identity for record in gallery}
     if len(cameras) == 1:
         reasons.append(
             f"all query and gallery images are of camera {cameras.pop()}, and an image of the query's own person and "
             "camera does not count"
         )
-    if not persons[0] & persons[1]:
+    if not identities[0] & identities[1]:
         reasons.append(
             "no person is in both query and gallery: the queries show persons "
-            f"{listed(persons[0])}, the gallery {listed(persons[1])}"
+            f"{listed(identities[0])}, the gallery {listed(identities[1])}"
         )
     if not reasons:
         reasons.append(

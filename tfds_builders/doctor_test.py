@@ -17,12 +17,12 @@ PATTERN = r"(?P<split>\w+)/(?P<person>\d+)_c(?P<camera>\d)"
 @pytest.fixture
 def viper(tmp_path, monkeypatch, write_image):
     root = tmp_path / "manual/VIPeR"
-    for person in range(8):
-        write_image(root / f"cam_a/{person:03d}_45.bmp")
-        write_image(root / f"cam_b/{person:03d}_90.bmp")
+    for identity in range(8):
+        write_image(root / f"cam_a/{identity:03d}_45.bmp")
+        write_image(root / f"cam_b/{identity:03d}_90.bmp")
     monkeypatch.setattr(Viper, "COUNTS", {"cam_a": 8, "cam_b": 8})
-    monkeypatch.setattr(Viper, "TEST_PERSONS", 4)
-    monkeypatch.setattr(Viper, "VALIDATION_PERSONS", 2)
+    monkeypatch.setattr(Viper, "TEST_IDENTITIES", 4)
+    monkeypatch.setattr(Viper, "VALIDATION_IDENTITIES", 2)
     return root
 
 
@@ -82,8 +82,8 @@ def test_empty_folders_of_any_data_set_are_explained(tmp_path, spec):
 
 
 def test_up_to_five_misnamed_files_are_named_and_all_counted(viper, tmp_path):
-    for person in range(7):
-        (viper / f"cam_a/{person:03d}_45.bmp").rename(viper / f"cam_a/p{person}.bmp")
+    for identity in range(7):
+        (viper / f"cam_a/{identity:03d}_45.bmp").rename(viper / f"cam_a/p{identity}.bmp")
     problems = examined(tmp_path).problems
     assert (
         f"in {viper / 'cam_a'} 7 images are not named like 001_45.bmp: "
@@ -99,7 +99,7 @@ def test_a_miscount_is_told_for_every_part(tmp_path, monkeypatch, write_image):
     }.items():
         for name in names:
             write_image(tmp_path / "manual/Market-1501-v15.09.15" / part / name)
-    monkeypatch.setattr(Market, "VALIDATION_PERSONS", 1)
+    monkeypatch.setattr(Market, "VALIDATION_IDENTITIES", 1)
     diagnosis = examined(tmp_path, "market1501")
     found = [problem.split(":")[0] for problem in diagnosis.problems]
     assert found == [
@@ -112,8 +112,8 @@ def test_a_miscount_is_told_for_every_part(tmp_path, monkeypatch, write_image):
 
 
 def test_damaged_images_are_named(viper, tmp_path):
-    for person in range(7):
-        (viper / f"cam_b/{person:03d}_90.bmp").write_bytes(b"")
+    for identity in range(7):
+        (viper / f"cam_b/{identity:03d}_90.bmp").write_bytes(b"")
     (problem,) = examined(tmp_path).problems
     assert problem.startswith(
         "16 of 16 images were decoded, and 7 could not be: cam_b/000_90.bmp, cam_b/001_90.bmp, cam_b/002_90.bmp, "
@@ -174,14 +174,14 @@ def test_all_cameras_equal_in_a_folder_has_code_1(tmp_path, write_image, capsys)
     assert "1 of 3 images do not match the pattern and are left out, such as other.jpg" in out
 
 
-def test_images_of_person_0_are_told_to_be_distractors(tmp_path, write_image):
+def test_images_of_identity_0_are_told_to_be_distractors(tmp_path, write_image):
     files = ("query/1_c1.jpg", "gallery/1_c2.jpg", "gallery/0_c1.jpg", "gallery/0_c2.jpg")
     found = examined(tmp_path, folder(tmp_path, write_image, *files))
     assert "2 images are of person 0: distractors, nobody's match" in found.notes
 
 
 def test_wrong_labels_of_a_folder_are_all_told(tmp_path, write_image):
-    files = [f"probe/{person}_c1.jpg" for person in range(1, 8)]
+    files = [f"probe/{identity}_c1.jpg" for identity in range(1, 8)]
     problems = examined(tmp_path, folder(tmp_path, write_image, *files, "query/1_c1.jpg", "gallery/1_c2.jpg")).problems
     assert len(problems) == 6
     assert problems[0].endswith("1_c1.jpg has the split 'probe': use train, query, gallery")
@@ -193,10 +193,10 @@ def test_unknown_name_is_one_sentence_and_code_1(tmp_path, capsys):
     assert "did you mean viper?" in capsys.readouterr().err
 
 
-def records(persons, cameras, shots):
+def records(identities, cameras, shots):
     return [
-        Record(person, camera, f"{person}_{camera}_{shot}", None)
-        for person in persons
+        Record(identity, camera, f"{identity}_{camera}_{shot}", None)
+        for identity in identities
         for camera in cameras
         for shot in range(shots)
     ]
@@ -214,7 +214,7 @@ def records(persons, cameras, shots):
 def test_the_first_trial_of_a_drawn_gallery(options, gallery):
     protocol = {
         "kind": "trials",
-        "test_persons": [[1, 2], [3]],
+        "test_identities": [[1, 2], [3]],
         "query_cameras": [1],
         "gallery_cameras": [2, 3],
         "distractors": [9],
@@ -224,10 +224,10 @@ def test_the_first_trial_of_a_drawn_gallery(options, gallery):
 
 
 def test_the_first_trial_of_two_random_cameras():
-    protocol = {"kind": "trials", "test_persons": [[1, 2, 3]], "two_random_cameras": True, "shots": 1}
+    protocol = {"kind": "trials", "test_identities": [[1, 2, 3]], "two_random_cameras": True, "shots": 1}
     seen = records((1, 2), (1, 2, 3), 2) + records((3,), (1,), 2)
     query, gallery = first_trial(seen, protocol)
-    assert [record.person for record in query] == [record.person for record in gallery] == [1, 2]
+    assert [record.identity for record in query] == [record.identity for record in gallery] == [1, 2]
     assert all(one.camera != other.camera for one, other in zip(query, gallery, strict=True))
     diagnosis = Diagnosis()
     look_at_protocol("single_shot", protocol, records((1, 2), (1,), 2), diagnosis)
@@ -235,14 +235,14 @@ def test_the_first_trial_of_two_random_cameras():
 
 
 def test_multi_query_images_have_no_part_in_a_drawn_trial():
-    drawn = {"kind": "trials", "test_persons": [[1, 2]], "query_cameras": [1], "gallery_cameras": [2]}
+    drawn = {"kind": "trials", "test_identities": [[1, 2]], "query_cameras": [1], "gallery_cameras": [2]}
     more = [dataclasses.replace(record, split=MULTI_QUERY) for record in records((1, 2), (1, 2), 3)]
     query, gallery = first_trial(records((1, 2), (1, 2), 2) + more, drawn)
     assert (len(query), len(gallery)) == (4, 4)
 
 
 def test_ignored_cameras_take_matches_away():
-    protocol = {"kind": "trials", "test_persons": [[1]], "query_cameras": [3], "gallery_cameras": [2]}
+    protocol = {"kind": "trials", "test_identities": [[1]], "query_cameras": [3], "gallery_cameras": [2]}
     free, ignoring = Diagnosis(), Diagnosis()
     look_at_protocol("all", protocol, records((1,), (2, 3), 1), free)
     look_at_protocol("all", protocol | {"ignored_cameras": [[3, 2]]}, records((1,), (2, 3), 1), ignoring)
@@ -251,7 +251,7 @@ def test_ignored_cameras_take_matches_away():
 
 
 def test_cameras_that_nobody_is_seen_by():
-    protocol = {"kind": "trials", "test_persons": [[1]], "query_cameras": [1], "gallery_cameras": [2]}
+    protocol = {"kind": "trials", "test_identities": [[1]], "query_cameras": [1], "gallery_cameras": [2]}
     diagnosis = Diagnosis()
     look_at_protocol("all", protocol, records((1,), (1, 4), 1), diagnosis)
     assert diagnosis.problems[0].endswith("no test person has an image of camera 2; the cameras there are 1, 4")

@@ -24,9 +24,9 @@ def test_table_lists_every_data_set_and_what_is_built(tmp_path, capsys, write_im
 
 
 def test_build_of_a_folder(tmp_path, capsys, write_image):
-    for person in (1, 2):
+    for identity in (1, 2):
         for camera in (1, 2):
-            write_image(tmp_path / f"images/{person}_c{camera}.jpg")
+            write_image(tmp_path / f"images/{identity}_c{camera}.jpg")
     arguments = ["build", "folder", "--root", str(tmp_path / "images"), "--data-dir", str(tmp_path / "data")]
     assert main([*arguments, "--pattern", r"(?P<person>\d)_c(?P<camera>\d)"]) == 0
     assert "train: 2\nquery: 1\ngallery: 1\n" in capsys.readouterr().out

@@ -17,7 +17,7 @@ class MarketLayout(PedestrianBuilder, skip_registration=True):
 
     PATTERN = r"(-?\d+)_c(\d).*"
     EXAMPLE: ClassVar[str]  # a file's name
-    VALIDATION_PERSONS = 100
+    VALIDATION_IDENTITIES = 100
 
     def read(self, folder):
         records, found = [], {}
@@ -34,16 +34,16 @@ class MarketLayout(PedestrianBuilder, skip_registration=True):
 
     def single_shot(self, records: list[Record]) -> dict:
         """Returns the protocols in which each test person has one query and one gallery image."""
-        persons = {split: {r.person for r in records if r.split == split} for split in FOLDERS.values()}
+        identities = {split: {r.identity for r in records if r.split == split} for split in FOLDERS.values()}
         # Persons of the gallery alone are in nobody's training set, and no such protocol tests them.
-        others = sorted(persons["gallery"] - persons["query"] - persons["train"] - {0})
-        validation = random_trials(persons["train"], self.VALIDATION_PERSONS, trials=1)[0]
+        others = sorted(identities["gallery"] - identities["query"] - identities["train"] - {0})
+        validation = random_trials(identities["train"], self.VALIDATION_IDENTITIES, trials=1)[0]
         what = "One image of each test person against one of another camera, both cameras drawn, ten times"
         return {
-            "single_shot": random_cameras_protocol(f"{what}.", persons["query"], kept_out=others),
+            "single_shot": random_cameras_protocol(f"{what}.", identities["query"], kept_out=others),
             "view_adaptation": random_cameras_protocol(
-                f"{what}, with {self.VALIDATION_PERSONS} of the training persons held out for validation.",
-                persons["query"],
+                f"{what}, with {self.VALIDATION_IDENTITIES} of the training persons held out for validation.",
+                identities["query"],
                 validation=validation,
                 kept_out=others,
             ),

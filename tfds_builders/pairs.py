@@ -22,31 +22,31 @@ def draw_triplets(records: list, limit: int, *, seed: int = 0, name: str = "") -
       DatasetError: no such triplet exists; `name` says of what.
     """
     generator = random.Random(seed)
-    by_person = defaultdict(list)
+    by_identity = defaultdict(list)
     for record in sorted(records, key=lambda record: record.file):
-        if record.person > 0:
-            by_person[record.person].append(record)
-    by_person = {person: _thinned(images, generator) for person, images in by_person.items()}
-    matches = {person: _matches(images) for person, images in by_person.items()}
-    matches = {person: found for person, found in matches.items() if found}
+        if record.identity > 0:
+            by_identity[record.identity].append(record)
+    by_identity = {identity: _thinned(images, generator) for identity, images in by_identity.items()}
+    matches = {identity: _matches(images) for identity, images in by_identity.items()}
+    matches = {identity: found for identity, found in matches.items() if found}
     if not matches:
         raise DatasetError(f"{name}: no pair of the same person can be drawn, for nobody has two images")
 
     by_camera = defaultdict(lambda: defaultdict(list))
-    for person in matches:
-        for record in by_person[person]:
-            by_camera[record.camera][person].append(record)
-    others = {camera: sorted(persons) for camera, persons in by_camera.items()}
+    for identity in matches:
+        for record in by_identity[identity]:
+            by_camera[record.camera][identity].append(record)
+    others = {camera: sorted(identities) for camera, identities in by_camera.items()}
 
     turns = []
-    for person in sorted(matches):
-        found = [pair for pair in matches[person] if len(others[pair[1].camera]) > 1]
+    for identity in sorted(matches):
+        found = [pair for pair in matches[identity] if len(others[pair[1].camera]) > 1]
         turns.append(generator.sample(found, min(len(found), limit)))
     generator.shuffle(turns)
     triplets = []
     for anchor, positive in itertools.islice(_take_turns(turns), limit):
         candidates = others[positive.camera]
-        stranger = generator.choice([person for person in candidates if person != anchor.person])
+        stranger = generator.choice([identity for identity in candidates if identity != anchor.identity])
         triplets.append((anchor, positive, generator.choice(by_camera[positive.camera][stranger])))
     if not triplets:
         raise DatasetError(

@@ -15,18 +15,18 @@ MARKET = {
 }
 
 
-def random_trials(persons: Iterable[int], test: int, *, trials: int = 10, seed: int = 0) -> list[list[int]]:
+def random_trials(identities: Iterable[int], test: int, *, trials: int = 10, seed: int = 0) -> list[list[int]]:
     """Returns `trials` seeded draws of `test` persons, each in order of drawing; DatasetError: there are fewer."""
     generator = random.Random(seed)
-    persons = sorted(persons)
-    if len(persons) < test:
-        raise DatasetError(f"{test} persons are to be drawn, but there are only {len(persons)}")
-    return [generator.sample(persons, test) for _ in range(trials)]
+    identities = sorted(identities)
+    if len(identities) < test:
+        raise DatasetError(f"{test} persons are to be drawn, but there are only {len(identities)}")
+    return [generator.sample(identities, test) for _ in range(trials)]
 
 
 def trials_protocol(
     description: str,
-    test_persons: list[list[int]],
+    test_identities: list[list[int]],
     *,
     distractors: Iterable[int] = (),
     shots: int | None = None,
@@ -36,7 +36,7 @@ def trials_protocol(
 
     Args:
       description: one sentence.
-      test_persons: the ids of each trial's test persons.
+      test_identities: the ids of each trial's test persons.
       distractors: ids whose gallery-camera images are in every trial's gallery, all of them.
       shots: random images of each test person in the gallery; None means all.
       both_directions: score camera 2 against camera 1 as well and average.
@@ -46,7 +46,7 @@ def trials_protocol(
         "description": description,
         "query_cameras": [1],
         "gallery_cameras": [2],
-        "test_persons": test_persons,
+        "test_identities": test_identities,
         "distractors": sorted(distractors),
         "shots": shots,
         "both_directions": both_directions,
@@ -55,7 +55,7 @@ def trials_protocol(
 
 def random_cameras_protocol(
     description: str,
-    test_persons: Iterable[int],
+    test_identities: Iterable[int],
     *,
     validation: Iterable[int] = (),
     kept_out: Iterable[int] = (),
@@ -65,7 +65,7 @@ def random_cameras_protocol(
 
     Args:
       description: one sentence.
-      test_persons: their ids; one image of each is query, one of another camera is gallery.
+      test_identities: their ids; one image of each is query, one of another camera is gallery.
       validation: ids of those who are held out of training for validation.
       kept_out: ids of others who are not trained on, for they are part of no training set.
       repeats: draws to average over.
@@ -73,13 +73,13 @@ def random_cameras_protocol(
     protocol = {
         "kind": "trials",
         "description": description,
-        "test_persons": [sorted(test_persons)],
+        "test_identities": [sorted(test_identities)],
         "two_random_cameras": True,
         "shots": 1,
         "repeats": repeats,
     }
     if validation := sorted(validation):
-        protocol["validation_persons"] = [validation]
+        protocol["validation_identities"] = [validation]
     if kept_out := sorted(kept_out):
         protocol["kept_out"] = kept_out
     return protocol
@@ -91,12 +91,12 @@ def assign_splits(records: list, protocol: dict[str, Any]) -> list:
     Persons of trial 0 are query in a query camera and gallery in a gallery camera, distractors are gallery,
     everyone else is train.
     """
-    test, distractors = set(protocol["test_persons"][0]), set(protocol["distractors"])
+    test, distractors = set(protocol["test_identities"][0]), set(protocol["distractors"])
 
     def split(record) -> str:
-        if record.person in distractors:
+        if record.identity in distractors:
             return "gallery"
-        if record.person not in test:
+        if record.identity not in test:
             return "train"
         return "query" if record.camera in protocol["query_cameras"] else "gallery"
 

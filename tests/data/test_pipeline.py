@@ -7,7 +7,7 @@ from conftest import SIZE, make_records, stage_of
 
 from tf_reid.data import pipeline, samplers
 
-PERSON = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
+IDENTITY = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
 CAMERA = [1, 1, 2, 1, 2, 1, 3, 3, 3, 3]
 
 
@@ -18,18 +18,18 @@ def batches(records, sampler, start=0, steps=6, seed=0, flip=False, pad=0):
 
 
 def test_batches_hold_the_drawn_images_and_labels_from_0():
-    records = make_records(PERSON, CAMERA)
+    records = make_records(IDENTITY, CAMERA)
     sampler = samplers.pairs(records, stage_of(8))
     expected = sampler(np.random.default_rng([0, 0, 0]))["source"]
     batch = next(iter(batches({"source": records}, sampler)))
     assert batch["source"].shape == (4, 2, *SIZE, 3) and batch["source"].dtype == np.float32
     np.testing.assert_array_equal(pipeline.to_uint8(batch["source"])[:, :, 0, 0, 0], expected[0])
-    np.testing.assert_array_equal(batch["source_person"], records.person[expected[0]] - 1)
+    np.testing.assert_array_equal(batch["source_identity"], records.identity[expected[0]] - 1)
     assert batch["source"].numpy().min() >= -1 and batch["source"].numpy().max() <= 1
 
 
 def test_a_batch_is_a_function_of_seed_and_step():
-    domains = {"source": make_records(PERSON, CAMERA), "target": make_records([0] * 12, [1] * 12)}
+    domains = {"source": make_records(IDENTITY, CAMERA), "target": make_records([0] * 12, [1] * 12)}
     sampler = samplers.pairs_of_two_domains(domains["source"], stage_of(4), domains["target"])
     whole = list(batches(domains, sampler, flip=True, pad=3).as_numpy_iterator())
     later = list(batches(domains, sampler, start=4, flip=True, pad=3).as_numpy_iterator())
@@ -42,7 +42,7 @@ def test_a_batch_is_a_function_of_seed_and_step():
 
 
 def test_few_images_that_are_read_often_are_decoded_once(monkeypatch):
-    images = make_records(PERSON, CAMERA, size=(64, 32)).images
+    images = make_records(IDENTITY, CAMERA, size=(64, 32)).images
     decoded = []
     monkeypatch.setattr(tf.io, "decode_image", lambda *a, to=tf.io.decode_image, **k: decoded.append(a) or to(*a, **k))
     once, seldom = (
@@ -60,7 +60,7 @@ def test_few_images_that_are_read_often_are_decoded_once(monkeypatch):
 
 
 def test_augmentation_mirrors_and_shifts_within_its_margin():
-    records = make_records(PERSON, CAMERA)
+    records = make_records(IDENTITY, CAMERA)
     original = pipeline.to_uint8(np.concatenate(list(pipeline.image_batches(records, SIZE, 64))))
     sampler = samplers.pairs(records, stage_of(8))
     seen = {"mirrored": 0, "shifted": 0, "all": 0}

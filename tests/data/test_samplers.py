@@ -6,42 +6,42 @@ from conftest import make_records, stage_of
 
 from tf_reid.data import samplers
 
-PERSON = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
+IDENTITY = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
 CAMERA = [1, 1, 2, 1, 2, 1, 3, 3, 3, 3]
 
 
 def pair_epoch(share=0.5, batch=8, seed=0):
-    records = make_records(PERSON, CAMERA)
-    sampler = samplers.pairs(records, stage_of(batch, positive_share=share))
+    records = make_records(IDENTITY, CAMERA)
+    sampler = samplers.pairs(records, stage_of(batch, positive_fraction=share))
     return records, sampler(np.random.default_rng(seed))["source"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
 def test_the_share_of_positive_pairs_is_as_asked(share):
     records, drawn = pair_epoch(share)
-    same = records.person[drawn[..., 0]] == records.person[drawn[..., 1]]
+    same = records.identity[drawn[..., 0]] == records.identity[drawn[..., 1]]
     assert same.mean() == share
 
 
-def test_positive_pairs_are_two_images_from_two_cameras_wherever_the_person_has_two():
+def test_positive_pairs_are_two_images_from_two_cameras_wherever_the_identity_has_two():
     records, drawn = pair_epoch(1.0)
     a, b = drawn.reshape(-1, 2).T
     assert (a != b).all()
-    for person in (1, 2):
-        mask = records.person[a] == person
+    for identity in (1, 2):
+        mask = records.identity[a] == identity
         assert mask.any() and (records.camera[a] != records.camera[b])[mask].all()
 
 
-def test_a_person_with_one_image_never_leads_a_positive_pair_but_is_a_negative():
+def test_an_identity_with_one_image_never_leads_a_positive_pair_but_is_a_negative():
     records, positive = pair_epoch(1.0)
-    assert 3 not in records.person[positive]
+    assert 3 not in records.identity[positive]
     _, negative = pair_epoch(0.0)
-    assert 3 in records.person[negative[..., 0]]
+    assert 3 in records.identity[negative[..., 0]]
 
 
 def test_every_image_leads_equally_often_and_epochs_differ():
-    records = make_records(PERSON * 4, CAMERA * 4)
-    sampler = samplers.pairs(records, stage_of(8, positive_share=0.0))
+    records = make_records(IDENTITY * 4, CAMERA * 4)
+    sampler = samplers.pairs(records, stage_of(8, positive_fraction=0.0))
     rng = np.random.default_rng(0)
     first, second = sampler(rng)["source"], sampler(rng)["source"]
     assert len(np.unique(first[..., 0])) == len(records)
@@ -56,7 +56,7 @@ def test_no_possible_pair_is_said_clearly():
 
 
 def test_the_target_is_drawn_without_its_labels():
-    source = make_records(PERSON, CAMERA)
+    source = make_records(IDENTITY, CAMERA)
     target = make_records([7, 7, 8, 9, 9, 9], [1, 2, 1, 1, 1, 2])
     shuffled = make_records([9, 9, 7, 8, 7, 9], [2, 1, 1, 1, 2, 1])
     drawn = [
@@ -67,18 +67,18 @@ def test_the_target_is_drawn_without_its_labels():
     assert set(drawn[0].ravel()) == set(range(6))
 
 
-def test_persons_come_once_an_epoch_with_an_image_of_either_modality():
+def test_identities_come_once_an_epoch_with_an_image_of_either_modality():
     records = make_records([1, 1, 1, 2, 2, 3, 4, 4, 5, 5], [1, 2, 6, 1, 6, 1, 1, 6, 2, 6])
     records.modality[records.camera == 6] = "infrared"
     drawn = samplers.modalities(records, stage_of(4))(np.random.default_rng(0))["source"]
     assert drawn.shape == (2, 2, 2)  # person 3 has no infrared image
-    np.testing.assert_array_equal(records.person[drawn[..., 0]], records.person[drawn[..., 1]])
-    assert sorted(records.person[drawn[..., 0]].ravel()) == [1, 2, 4, 5]
+    np.testing.assert_array_equal(records.identity[drawn[..., 0]], records.identity[drawn[..., 1]])
+    assert sorted(records.identity[drawn[..., 0]].ravel()) == [1, 2, 4, 5]
     assert set(records.modality[drawn[..., 0]].ravel()) == {"rgb"}
     assert set(records.modality[drawn[..., 1]].ravel()) == {"infrared"}
 
 
-def test_all_images_of_a_person_are_drawn_in_the_course_of_the_epochs():
+def test_all_images_of_an_identity_are_drawn_in_the_course_of_the_epochs():
     records = make_records([1, 1, 1, 2, 2], [1, 2, 6, 1, 6])
     records.modality[records.camera == 6] = "infrared"
     sampler, rng = samplers.modalities(records, stage_of(4)), np.random.default_rng(0)
@@ -90,34 +90,34 @@ def test_the_lower_of_two_cameras_is_the_probe_view():
     drawn = samplers.views(records, stage_of(8, images_per_view=2))(np.random.default_rng(0))["source"]
     assert drawn.shape == (1, 4, 2)
     assert set(records.camera[drawn[..., 0]].ravel()) == {4} and set(records.camera[drawn[..., 1]].ravel()) == {7}
-    person = records.person[drawn[0]]
-    np.testing.assert_array_equal(person[:, 0], person[:, 1])
-    assert person[0, 0] == person[1, 0] != person[2, 0] == person[3, 0]
+    identity = records.identity[drawn[0]]
+    np.testing.assert_array_equal(identity[:, 0], identity[:, 1])
+    assert identity[0, 0] == identity[1, 0] != identity[2, 0] == identity[3, 0]
     both = samplers.views(records.take([1, 2, 0, 5, 7, 6]), stage_of(8, images_per_view=2))
     drawn = both(np.random.default_rng(0))["source"][0]
     assert set(drawn[:, 0]) == {0, 1, 5} and set(drawn[:, 1]) == {2, 3, 4}  # no image twice while there are others
 
 
-def test_two_views_of_a_person_whom_many_cameras_see_stay_the_same_two():
+def test_two_views_of_an_identity_whom_many_cameras_see_stay_the_same_two():
     records = make_records([1] * 6 + [2] * 6 + [3], [1, 2, 3, 4, 5, 6] * 2 + [1])
     sampler, rng = samplers.views(records, stage_of(4)), np.random.default_rng(0)
     drawn = np.concatenate([sampler(rng)["source"].reshape(-1, 2) for _ in range(20)])
-    for person in (1, 2):
-        assert len(np.unique(drawn[records.person[drawn[:, 0]] == person], axis=0)) == 1
-    assert 3 not in records.person[drawn]
+    for identity in (1, 2):
+        assert len(np.unique(drawn[records.identity[drawn[:, 0]] == identity], axis=0)) == 1
+    assert 3 not in records.identity[drawn]
 
 
 @pytest.mark.parametrize("sampler", ["modalities", "views"])
-def test_too_few_persons_on_both_sides_is_said_clearly(sampler):
+def test_too_few_identities_on_both_sides_is_said_clearly(sampler):
     with pytest.raises(ValueError, match=r"takes 4 persons seen in .* but there are 0; choose"):
         samplers.SAMPLERS[sampler](make_records([1, 1, 2, 3], [1, 1, 1, 1]), stage_of(8))
 
 
-def test_swaps_are_of_two_persons_with_another_image_of_either():
-    records = make_records(PERSON, CAMERA)
+def test_swaps_are_of_two_identities_with_another_image_of_either():
+    records = make_records(IDENTITY, CAMERA)
     drawn = samplers.swaps(records, stage_of(8))(np.random.default_rng(0))["source"]
     assert drawn.shape == (4, 2, 4)  # nine images whose person has another, two rows a step
-    a, b, of_a, of_b = (records.person[column] for column in drawn.reshape(-1, 4).T)
+    a, b, of_a, of_b = (records.identity[column] for column in drawn.reshape(-1, 4).T)
     assert (a != b).all() and (a == of_a).all() and (b == of_b).all()
     assert (drawn[..., 0] != drawn[..., 2]).all() and (drawn[..., 1] != drawn[..., 3]).all()
     assert 3 not in a and len(set(drawn[..., 0].ravel())) == 8
@@ -125,6 +125,6 @@ def test_swaps_are_of_two_persons_with_another_image_of_either():
 
 def test_swaps_that_cannot_be_drawn_are_refused():
     with pytest.raises(ValueError, match="multiple of 4"):
-        samplers.swaps(make_records(PERSON, CAMERA), stage_of(6))
+        samplers.swaps(make_records(IDENTITY, CAMERA), stage_of(6))
     with pytest.raises(ValueError, match="fewer than two persons have two training images"):
         samplers.swaps(make_records([1, 1, 2, 3], [1, 2, 1, 1]), stage_of(8))

@@ -114,7 +114,7 @@ def test_an_adapted_encoder_sees_through_a_shift_of_the_target(source):
         x = keras.layers.BatchNormalization(epsilon=1e-5)(keras.layers.Conv2D(channels, 3, strides=2)(x))
         x = keras.layers.ReLU()(x)
     encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
-    shifted = make_records(source.person, source.camera)
+    shifted = make_records(source.identity, source.camera)
     for i, image in enumerate(pixels(source).numpy()):
         changed = np.round((0.6 * image - 0.15 + 1) * 127.5).astype(np.uint8)
         shifted.images[i] = tf.io.encode_png(changed).numpy()

@@ -157,7 +157,7 @@ def test_reranking_takes_the_place_of_the_distance():
     comparison = extraction.Comparison(features, features, "euclidean", rerank=True)
     expected = k_reciprocal(features[:1], features[1:], "euclidean")
     np.testing.assert_allclose(comparison.distances(trial)(slice(0, 1)), -expected(slice(0, 1)))
-    labels = records.person[:1], records.camera[:1], records.person[1:], records.camera[1:]
+    labels = records.identity[:1], records.camera[:1], records.identity[1:], records.camera[1:]
     assert extraction.score(comparison, records, [trial])["mAP"] == ranking.score(expected, *labels, True)["mAP"]
     assert comparison.similarity(trial) is comparison.similarity(trial)  # not made anew for the rank list
 

@@ -18,7 +18,7 @@ from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.metrics.protocols import trials
 
 RECORDS = make_records([1, 1, 2, 2, 3, 3, 4, 4] * 2, [1, 2] * 8)
-PERSONS = 4
+IDENTITIES = 4
 
 
 class Darkening(ReIDModel):
@@ -26,14 +26,14 @@ class Darkening(ReIDModel):
 
     STAGES: ClassVar = {"joint": Stage(players=(), sampler="pairs")}
 
-    def __init__(self, darker, persons=True):
-        super().__init__(SIZE, PERSONS, 0)
-        self.darker, self.persons = darker, persons
+    def __init__(self, darker, identities=True):
+        super().__init__(SIZE, IDENTITIES, 0)
+        self.darker, self.identities = darker, identities
 
     def generated(self, batch):
         images = tf.reshape(batch["source"], (-1, *SIZE, 3))
-        persons = tf.reshape(batch["source_person"], (-1,)) if self.persons else None
-        return {"darker": (images - self.darker, images, persons)}
+        identities = tf.reshape(batch["source_identity"], (-1,)) if self.identities else None
+        return {"darker": (images - self.darker, images, identities)}
 
     def encoders(self):
         images = keras.Input((*SIZE, 3))
@@ -65,7 +65,7 @@ def test_images_are_judged_against_those_they_are_made_of(tmp_path, config, caps
 
 
 def test_images_of_nobody_have_no_likeness_within_an_identity(tmp_path, config):
-    found = generated.judge(Darkening(0.0, persons=False), config, {"source": RECORDS}, tmp_path, subsets=2)
+    found = generated.judge(Darkening(0.0, identities=False), config, {"source": RECORDS}, tmp_path, subsets=2)
     assert "SSIM within an identity" not in found["darker"]
 
 
@@ -100,10 +100,10 @@ def test_features_of_another_size_judge_no_image(tmp_path, config, monkeypatch):
         generated.judge(Darkening(0.0), config, {"source": RECORDS}, tmp_path, extractor=str(tmp_path))
 
 
-def test_queries_in_the_gallerys_view_are_compared_with_their_persons(tmp_path, config, capsys):
+def test_queries_in_the_gallerys_view_are_compared_with_their_identities(tmp_path, config, capsys):
     """A method that knows each query's truth agrees with it, the query itself and others do not."""
     records = make_records([1, 1, 2, 2, 3, 3, 1], [1, 2] * 3 + [1], ["query", "gallery"] * 3 + ["gallery"])
-    (trial,) = trials(records.person, records.camera, records.split, {"kind": "market"}, file=records.file)
+    (trial,) = trials(records.identity, records.camera, records.split, {"kind": "market"}, file=records.file)
     images = pipeline.all_images(records, SIZE)
     truth = {
         round((float(query[0, 0, 0]) + 1) * 127.5): gallery

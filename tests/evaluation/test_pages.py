@@ -11,33 +11,33 @@ from tf_reid.metrics.protocols import trials
 from tf_reid.pictures import curves
 from tf_reid.pictures.page import Page, Shown
 
-PERSON, CAMERA = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5], [1, 2] * 5
-RECORDS = make_records(PERSON, CAMERA, ["query", "gallery"] * 5)
-(TRIAL,) = trials(RECORDS.person, RECORDS.camera, RECORDS.split, {"kind": "market"}, file=RECORDS.file)
+IDENTITY, CAMERA = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5], [1, 2] * 5
+RECORDS = make_records(IDENTITY, CAMERA, ["query", "gallery"] * 5)
+(TRIAL,) = trials(RECORDS.identity, RECORDS.camera, RECORDS.split, {"kind": "market"}, file=RECORDS.file)
 
 
-def persons_of(shown):
+def identities_of(shown):
     return [caption.split(",")[0] for caption in shown.captions]
 
 
-def test_queries_are_shown_beside_their_persons_or_beside_others():
+def test_queries_are_shown_beside_their_identities_or_beside_others():
     first, second = pages.shown(RECORDS, TRIAL, SIZE, seed=0, count=2, matches=True)
-    assert persons_of(first) == persons_of(second) and len(set(persons_of(first))) == 2
+    assert identities_of(first) == identities_of(second) and len(set(identities_of(first))) == 2
     assert {caption.split()[-1] for caption in first.captions} == {"1"}
     first, others = pages.shown(RECORDS, TRIAL, SIZE, seed=0, count=2)
-    assert not set(persons_of(first)) & set(persons_of(others)) and len(others.images) == 2
+    assert not set(identities_of(first)) & set(identities_of(others)) and len(others.images) == 2
     index = [round((float(image[0, 0, 0]) + 1) * 127.5) for image in first.images]  # red is the index
-    assert [f"person {PERSON[i]}, camera {CAMERA[i]}" for i in index] == first.captions
+    assert [f"person {IDENTITY[i]}, camera {CAMERA[i]}" for i in index] == first.captions
 
 
-def test_persons_are_named_in_order():
-    first, _ = pages.shown(RECORDS, TRIAL, SIZE, seed=0, persons=[4, 2], matches=True)
-    assert persons_of(first) == ["person 4", "person 2"]
+def test_identities_are_named_in_order():
+    first, _ = pages.shown(RECORDS, TRIAL, SIZE, seed=0, identities=[4, 2], matches=True)
+    assert identities_of(first) == ["person 4", "person 2"]
     with pytest.raises(ValueError, match=r"--persons: 9 is no query"):
-        pages.shown(RECORDS, TRIAL, SIZE, seed=0, persons=[9])
+        pages.shown(RECORDS, TRIAL, SIZE, seed=0, identities=[9])
 
 
-def test_too_many_images_for_the_persons_that_there_are():
+def test_too_many_images_for_the_identities_that_there_are():
     with pytest.raises(ValueError, match=r"shows 2 other persons; name fewer by --count"):
         pages.shown(RECORDS, TRIAL, SIZE, seed=0, count=3)
 
@@ -103,7 +103,7 @@ def test_the_plane_keeps_apart_what_is_apart(method):
 
 def test_the_map_has_a_panel_a_representation_above_and_below():
     features = {"pixels": np.eye(10, dtype=np.float32), "raw": np.arange(20.0).reshape(10, 2)}
-    picture = pages.feature_map(features, np.array(["camera 1"] * 10), RECORDS.person, "pca", 0)
+    picture = pages.feature_map(features, np.array(["camera 1"] * 10), RECORDS.identity, "pca", 0)
     assert picture.shape == (2 * curves.HEIGHT, 2 * curves.WIDTH, 3)
 
 

@@ -16,8 +16,8 @@ from tf_reid.methods import METHODS
 from tf_reid.pictures.grids import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
 from tf_reid.runs import splits
 
-PERSON, CAMERA = np.repeat(np.arange(1, 7), 4), np.tile([1, 1, 2, 2], 6)
-SPLIT = np.where(PERSON <= 3, "train", np.tile(["query", "gallery", "gallery", "gallery"], 6))
+IDENTITY, CAMERA = np.repeat(np.arange(1, 7), 4), np.tile([1, 1, 2, 2], 6)
+SPLIT = np.where(IDENTITY <= 3, "train", np.tile(["query", "gallery", "gallery", "gallery"], 6))
 RATES = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP"}
 KEYS = RATES | {
     "queries",
@@ -35,7 +35,7 @@ KEYS = RATES | {
 def perfect(images):
     """Knows the person by the record's number, which `make_records` paints in red."""
     index = tf.cast(tf.round((images[:, 0, 0, 0] + 1.0) * 127.5), tf.int32)
-    return tf.one_hot(tf.gather(tf.constant(PERSON, tf.int32), index), 8)
+    return tf.one_hot(tf.gather(tf.constant(IDENTITY, tf.int32), index), 8)
 
 
 def blind(images):
@@ -58,7 +58,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def domains():
-    return {domain: make_records(PERSON, CAMERA, SPLIT, name=domain) for domain in ("source", "target")}
+    return {domain: make_records(IDENTITY, CAMERA, SPLIT, name=domain) for domain in ("source", "target")}
 
 
 def seen(config, domains):
@@ -99,11 +99,11 @@ def test_every_representation_has_a_rank_list_and_a_projector_log(tmp_path, conf
         folder = tmp_path / "tensorboard" / "embeddings" / name
         assert {path.name for path in folder.iterdir()} > {"features.tsv", "sprite.png", "projector_config.pbtxt"}
         header, *rows = [line.split("\t") for line in (folder / "metadata.tsv").read_text().splitlines()]
-        assert header == ["person", "camera", "role", "file"]
+        assert header == ["identity", "camera", "role", "file"]
         assert [row[2] for row in rows] == ["query"] * 3 + ["gallery"] * 9
         assert len(np.loadtxt(folder / "features.tsv")) == 12
-    persons = np.loadtxt(folder / "features.tsv").argmax(axis=1)  # the perfect encoder's
-    np.testing.assert_array_equal(persons, [int(row[0]) for row in rows])
+    identities = np.loadtxt(folder / "features.tsv").argmax(axis=1)  # the perfect encoder's
+    np.testing.assert_array_equal(identities, [int(row[0]) for row in rows])
 
 
 def test_the_projector_shows_components_of_features_that_are_too_wide(tmp_path, config, domains, monkeypatch):
@@ -125,10 +125,10 @@ def test_the_rank_list_leaves_out_what_the_score_leaves_out(tmp_path, config, do
     )
     scoring.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path)
     for caption, found, correct in zip(shown["captions"], shown["found"], shown["correct"], strict=True):
-        person, camera = caption.split("\n")
+        identity, camera = caption.split("\n")
         assert correct[:2].all() and not correct[2:8].any()
         assert all(
-            text.startswith(f"{person}\n") and camera not in text and text.endswith("0.000") for text in found[:2]
+            text.startswith(f"{identity}\n") and camera not in text and text.endswith("0.000") for text in found[:2]
         )
 
 
@@ -209,36 +209,36 @@ def test_an_encoder_of_two_representations_looks_at_the_images_once(tmp_path, co
 
 
 @pytest.fixture(scope="module")
-def twelve_persons():
+def twelve_identities():
     """Ten of them scored, by two queries and two gallery images each."""
-    person, camera = np.repeat(np.arange(1, 13), 4), np.tile([1, 1, 2, 2], 12)
-    split = np.where(person <= 2, "train", np.tile(["query", "query", "gallery", "gallery"], 12))
-    return {domain: make_records(person, camera, split, name=domain) for domain in ("source", "target")}
+    identity, camera = np.repeat(np.arange(1, 13), 4), np.tile([1, 1, 2, 2], 12)
+    split = np.where(identity <= 2, "train", np.tile(["query", "query", "gallery", "gallery"], 12))
+    return {domain: make_records(identity, camera, split, name=domain) for domain in ("source", "target")}
 
 
-def test_reranking_is_a_setting(tmp_path, config, twelve_persons, encoder):
-    images = seen(config, twelve_persons)
-    plain = scoring.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path)
+def test_reranking_is_a_setting(tmp_path, config, twelve_identities, encoder):
+    images = seen(config, twelve_identities)
+    plain = scoring.evaluate(model(raw=encoder), config, twelve_identities, images, tmp_path)
     config.evaluate.rerank = True
-    found = scoring.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path)
+    found = scoring.evaluate(model(raw=encoder), config, twelve_identities, images, tmp_path)
     assert found["raw"]["mAP"] != plain["raw"]["mAP"] and set(found["raw"]) == KEYS
     with pytest.raises(ConfigError, match=r"threshold needs evaluate\.rerank=false"):
-        scoring.evaluate(model(raw=encoder), config, twelve_persons, images, tmp_path, rates=(0.1,))
+        scoring.evaluate(model(raw=encoder), config, twelve_identities, images, tmp_path, rates=(0.1,))
 
 
 # --------------------------------------------------------------------- verification
 
 
-def test_thresholds_are_set_on_one_half_of_the_persons_and_tried_on_the_other(tmp_path, config, twelve_persons):
-    person = twelve_persons["target"].person
+def test_thresholds_are_set_on_one_half_of_the_identities_and_tried_on_the_other(tmp_path, config, twelve_identities):
+    identity = twelve_identities["target"].identity
 
     def knows(images):
         index = tf.cast(tf.round((images[:, 0, 0, 0] + 1.0) * 127.5), tf.int32)
-        return tf.one_hot(tf.gather(tf.constant(person, tf.int32), index), 16)
+        return tf.one_hot(tf.gather(tf.constant(identity, tf.int32), index), 16)
 
-    images = seen(config, twelve_persons)
+    images = seen(config, twelve_identities)
     encoders = model(raw=blind, translated=knows)
-    found = scoring.evaluate(encoders, config, twelve_persons, images, tmp_path, rates=(0.1,))
+    found = scoring.evaluate(encoders, config, twelve_identities, images, tmp_path, rates=(0.1,))
     written = json.loads((tmp_path / "metrics.json").read_text())
     right, coin = written["translated"]["verification"], written["raw"]["verification"]
     # Ten scored persons: 5 x 2 queries and 5 x 2 gallery images in either half.
@@ -252,19 +252,19 @@ def test_thresholds_are_set_on_one_half_of_the_persons_and_tried_on_the_other(tm
     assert found["raw"]["verification"] == coin
     assert cv2.imread(str(tmp_path / "evaluation" / "roc.png")).shape == (480, 640, 3)
     with pytest.raises(ValueError, match=r"rate of 0\.001 needs at least 1000 pairs of two persons"):
-        scoring.evaluate(encoders, config, twelve_persons, images, tmp_path, rates=(0.001,))
+        scoring.evaluate(encoders, config, twelve_identities, images, tmp_path, rates=(0.001,))
 
 
-def test_validation_persons_calibrate_where_there_are_any(tmp_path, config, capsys):
+def test_validation_identities_calibrate_where_there_are_any(tmp_path, config, capsys):
     protocol = {
         "kind": "trials",
-        "test_persons": [[1, 2, 3], [1, 2, 4]],
-        "validation_persons": [[5, 6], [5, 6]],
+        "test_identities": [[1, 2, 3], [1, 2, 4]],
+        "validation_identities": [[5, 6], [5, 6]],
         "query_cameras": [1],
         "gallery_cameras": [2],
     }
     domains = {
-        domain: make_records(PERSON, CAMERA, name=domain, protocols={"market": protocol})
+        domain: make_records(IDENTITY, CAMERA, name=domain, protocols={"market": protocol})
         for domain in ("source", "target")
     }
     config.data.target_split = "all"
@@ -280,34 +280,34 @@ def test_validation_persons_calibrate_where_there_are_any(tmp_path, config, caps
 
 
 @pytest.mark.parametrize("why_not", ["trained on", "one camera", "no query"])
-def test_validation_persons_who_cannot_calibrate_leave_it_to_the_halves(why_not, tmp_path, config):
-    person, camera = np.repeat(np.arange(1, 8), 4), np.tile([1, 1, 2, 2], 7)
+def test_validation_identities_who_cannot_calibrate_leave_it_to_the_halves(why_not, tmp_path, config):
+    identity, camera = np.repeat(np.arange(1, 8), 4), np.tile([1, 1, 2, 2], 7)
     if why_not == "one camera":
-        camera[person == 5], camera[person == 6] = 1, 2
+        camera[identity == 5], camera[identity == 6] = 1, 2
     elif why_not == "no query":
-        camera[(person == 5) | (person == 6)] = 2
-    protocol = {"kind": "trials", "test_persons": [[1, 2, 3, 4]], "validation_persons": [[5, 6]]}
+        camera[(identity == 5) | (identity == 6)] = 2
+    protocol = {"kind": "trials", "test_identities": [[1, 2, 3, 4]], "validation_identities": [[5, 6]]}
     protocol |= {"query_cameras": [1], "gallery_cameras": [2]}
-    scored = make_records(person, camera, name="a", protocols={"market": protocol})
+    scored = make_records(identity, camera, name="a", protocols={"market": protocol})
     domains = {"source": scored, "target": scored}
     images = seen(config, domains)
     if why_not == "trained on":
-        images["source"] = scored.take(person > 4)
+        images["source"] = scored.take(identity > 4)
     found = scoring.evaluate(model(raw=blind), config, domains, images, tmp_path, rates=(0.5,))["raw"]
     calibrating = {key: found["verification"][f"calibration_{key}"] for key in ("same_pairs", "different_pairs")}
     assert calibrating == {"same_pairs": 8, "different_pairs": 8}  # of two persons of the test, as many as are held out
     assert calibrating.items() <= found["verification"].items()
 
 
-def test_the_halves_compare_their_own_persons_alone(tmp_path, config, twelve_persons, monkeypatch):
+def test_the_halves_compare_their_own_identities_alone(tmp_path, config, twelve_identities, monkeypatch):
     sizes, original = [], extraction.Comparison.distances
     monkeypatch.setattr(
         extraction.Comparison,
         "distances",
         lambda self, trial: sizes.append((len(trial.query), len(trial.gallery))) or original(self, trial),
     )
-    images = seen(config, twelve_persons)
-    scoring.evaluate(model(raw=blind), config, twelve_persons, images, tmp_path, rates=(0.1,))
+    images = seen(config, twelve_identities)
+    scoring.evaluate(model(raw=blind), config, twelve_identities, images, tmp_path, rates=(0.1,))
     assert sizes == [(10, 10), (10, 10), (20, 20)]  # the last is for the rank list
 
 
@@ -320,9 +320,9 @@ def test_a_learned_similarity_is_left_out_of_re_ranking(config, domains):
 
 
 def test_sides_with_an_encoder_each_do_not_change_parts(config):
-    protocol = {"kind": "trials", "test_persons": [[1]], "query_cameras": [1], "gallery_cameras": [2]}
+    protocol = {"kind": "trials", "test_identities": [[1]], "query_cameras": [1], "gallery_cameras": [2]}
     either = {"one": protocol, "both": protocol | {"both_directions": True}}
-    scored = make_records(PERSON, CAMERA, name="target", protocols=either)
+    scored = make_records(IDENTITY, CAMERA, name="target", protocols=either)
     views = SimpleNamespace(representations=lambda: {"raw": {"probe": perfect, "gallery": perfect}})
     config.evaluate.protocol = "one"
     assert set(scoring.representations(views, config, scored)) == {"raw"}

@@ -88,7 +88,7 @@ def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_pa
     gallery = Gallery(tmp_path / "gallery", about)
     embedded = chosen.servables["image"].from_bytes(tf.constant(RECORDS.images.tolist()))["embedding"].numpy()
     gallery.add(
-        [Record(file, str(person)) for file, person in zip(RECORDS.file, RECORDS.person, strict=True)], embedded
+        [Record(file, str(identity)) for file, identity in zip(RECORDS.file, RECORDS.identity, strict=True)], embedded
     )
     folder = command.main(line)["my_run"]
     search = tf.saved_model.load(str(folder)).signatures["search"]

@@ -22,11 +22,12 @@ def made(count, seed=0, start=0):
     """Records of 20 persons and 3 cameras, unit embeddings that lie around their person's."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(size=(20, WIDTH))
-    persons = rng.integers(20, size=count)
-    found = centres[persons] + 0.3 * rng.normal(size=(count, WIDTH))
+    identities = rng.integers(20, size=count)
+    found = centres[identities] + 0.3 * rng.normal(size=(count, WIDTH))
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     records = [
-        Record(f"{start + n}.jpg", f"p{person}", f"c{n % 3}", 1000.0 + n) for n, person in enumerate(persons.tolist())
+        Record(f"{start + n}.jpg", f"p{identity}", f"c{n % 3}", 1000.0 + n)
+        for n, identity in enumerate(identities.tolist())
     ]
     return records, found.astype(np.float32)
 
@@ -94,11 +95,11 @@ def test_an_image_is_there_once(gallery):
     assert gallery.add(records, embeddings) == 2 and len(gallery) == 302
 
 
-def test_a_person_can_be_removed_for_good(gallery):
-    theirs = sum(record.person == "p3" for record in made(300)[0])
+def test_an_identity_can_be_removed_for_good(gallery):
+    theirs = sum(record.identity == "p3" for record in made(300)[0])
     gallery.lay_out()
-    assert gallery.remove(person="p3") == theirs > 0
-    assert all(match.record.person != "p3" for match in gallery.search(made(1)[1], 300)[0])
+    assert gallery.remove(identity="p3") == theirs > 0
+    assert all(match.record.identity != "p3" for match in gallery.search(made(1)[1], 300)[0])
     # And its number is never given again.
     gallery.add([Record("new.jpg", "p3")], made(1)[1])
     assert gallery.search(made(1)[1], 300)[0][0].id > 300
@@ -163,7 +164,7 @@ def test_a_stranger_finds_somebody_as_often_as_was_asked(gallery):
     assert found["asked"] == 300
     records, embeddings = made(300)
     nearest = [
-        min(1 - embeddings[[n for n, r in enumerate(records) if r.person != record.person]] @ own)
+        min(1 - embeddings[[n for n, r in enumerate(records) if r.identity != record.identity]] @ own)
         for record, own in zip(records, embeddings, strict=True)
     ]
     assert np.mean(np.array(nearest) <= found["distance"]) == pytest.approx(0.1, abs=0.02)
@@ -172,7 +173,7 @@ def test_a_stranger_finds_somebody_as_often_as_was_asked(gallery):
     assert Gallery(gallery.folder).stats()["nobody"] == found
 
 
-def test_without_persons_nothing_is_calibrated(tmp_path):
+def test_without_identities_nothing_is_calibrated(tmp_path):
     gallery = Gallery(tmp_path, ABOUT)
     gallery.add([Record("a"), Record("b")], made(2)[1])
     assert galleries.calibrate(gallery, 0.1) is None and gallery.search(made(1)[1])[0][0].within is None
@@ -221,7 +222,7 @@ def test_who_was_removed_is_in_no_file(tmp_path):
     assert len(gallery) == 0 and not list(tmp_path.glob("*.faiss")) and gallery.search(embeddings[:1]) == [[]]
 
 
-def test_strangers_are_met_also_where_persons_have_many_images(tmp_path):
+def test_strangers_are_met_also_where_identities_have_many_images(tmp_path):
     gallery = Gallery(tmp_path, ABOUT)
     rng = np.random.default_rng(0)
     near = np.eye(WIDTH)[np.repeat([0, 1], 100)] + 0.01 * rng.normal(size=(200, WIDTH))

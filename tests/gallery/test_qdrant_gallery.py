@@ -25,7 +25,7 @@ def test_it_finds_what_a_folder_finds(client, tmp_path, distance, filters):
     for gallery in both:
         assert gallery.add(*made(200)) == 200 and gallery.add(*made(201)) == 1
         assert gallery.remove(["3.jpg"]) == 1
-        assert gallery.remove(person="p5") > 0
+        assert gallery.remove(identity="p5") > 0
         assert gallery.known(["3.jpg", "4.jpg", "900.jpg"]) == {"4.jpg"}
         galleries.calibrate(gallery, 0.1)
     answers = [gallery.search(queries, 6, filters) for gallery in both]

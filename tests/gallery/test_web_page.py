@@ -66,7 +66,9 @@ def test_the_nearest_come_first_with_what_is_known_of_them(client):
     assert answer.status_code == 200
     matches = answer.json()["matches"]
     assert [match["path"] for match in matches] == ["40.png", "50.png", "30.png"]
-    assert matches[0]["person"] == "p2" and matches[0]["camera"] == "c0" and matches[0]["when"].startswith("2023-11-16")
+    assert (
+        matches[0]["identity"] == "p2" and matches[0]["camera"] == "c0" and matches[0]["when"].startswith("2023-11-16")
+    )
     assert matches[0]["thumbnail"].startswith("data:image/jpeg;base64,") and answer.json()["nobody"] is False
     assert client.post("/api/search?top=1", content=crop((0, 0, 0))).json()["matches"][0]["thumbnail"] is None
 
@@ -153,7 +155,7 @@ with sync_playwright() as playwright:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_a_person_finds_a_person_in_a_browser(gallery, tmp_path):
+def test_an_identity_finds_an_identity_in_a_browser(gallery, tmp_path):
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PERSONS, SIZE, build
+from conftest import IDENTITIES, SIZE, build
 
 from tf_reid.methods.cmgan import modality_accuracy, modality_loss
 from tf_reid.networks.losses import identification
@@ -11,10 +11,10 @@ from tf_reid.networks.losses import identification
 
 def batch(pairs=4, seed=0):
     rng = np.random.default_rng(seed)
-    person = rng.permutation(PERSONS)[:pairs]
+    identity = rng.permutation(IDENTITIES)[:pairs]
     return {
         "source": tf.constant(rng.uniform(-1, 1, (pairs, 2, *SIZE, 3)), tf.float32),
-        "source_person": tf.constant(np.stack([person, person], axis=1), tf.int64),
+        "source_identity": tf.constant(np.stack([identity, identity], axis=1), tf.int64),
     }
 
 
@@ -67,8 +67,8 @@ def probabilities(logits):
 
 def test_every_loss_equals_a_plain_reference():
     model = build("cmgan", triplet_weight=2.0, identity_weight=3.0, adversarial_weight=0.05, margin=1.4)
-    features, persons = features_of(model), np.array([3, 0, 4, 1])
-    found = model.generator_losses(features, tf.constant(persons))
+    features, identities = features_of(model), np.array([3, 0, 4, 1])
+    found = model.generator_losses(features, tf.constant(identities))
 
     unit = features.numpy() / np.linalg.norm(features, axis=1, keepdims=True)
     rgb, infrared, terms = unit[:4], unit[4:], {"rgb": [], "infrared": []}
@@ -80,7 +80,7 @@ def test_every_loss_equals_a_plain_reference():
                     terms[way].append(max(near - far + 1.4, 0))
     np.testing.assert_allclose(found["triplet"], 2 * (np.mean(terms["rgb"]) + np.mean(terms["infrared"])), rtol=1e-5)
     p = probabilities(model.identity_head(features).numpy())
-    chosen = p[np.arange(8), np.tile(persons, 2)]
+    chosen = p[np.arange(8), np.tile(identities, 2)]
     np.testing.assert_allclose(found["identity"], 3 * -np.log(chosen).mean(), rtol=1e-5)
     modality = probabilities(model.discriminator(features).numpy())[np.arange(8), [0] * 4 + [1] * 4]
     np.testing.assert_allclose(modality_loss(model.discriminator(features)), -np.log(modality).mean(), rtol=1e-5)
@@ -90,10 +90,10 @@ def test_every_loss_equals_a_plain_reference():
 def test_the_encoder_is_pretrained_on_identification_alone():
     model = build("cmgan", triplet_weight=2.0, identity_weight=0.0, learning_rate=0.1)
     images = tf.concat([batch()["source"][:, 0], batch()["source"][:, 1]], axis=0)
-    persons = np.tile(batch()["source_person"][:, 0], 2)
+    identities = np.tile(batch()["source_identity"][:, 0], 2)
     kernel = model.encoder.trainable_variables[0]
     with tf.GradientTape() as tape:
-        loss = identification(model.identity_head(model.encoder(images, training=True)), persons)
+        loss = identification(model.identity_head(model.encoder(images, training=True)), identities)
     expected = kernel.numpy() - 0.1 * tape.gradient(loss, kernel).numpy()
     moves(model, 0, "pretrain")
     np.testing.assert_allclose(kernel.numpy(), expected, atol=1e-6)
@@ -109,12 +109,12 @@ def test_an_untrained_discriminator_is_at_ln_2():
 
 def test_the_raw_option_takes_features_as_they_are():
     model = build("cmgan", normalise=False)
-    features, persons = features_of(model), tf.range(4)
-    tripled = model.triplet_loss(3.0 * features, persons)
-    assert abs(tripled - model.triplet_loss(features, persons)) > 0.1
+    features, identities = features_of(model), tf.range(4)
+    tripled = model.triplet_loss(3.0 * features, identities)
+    assert abs(tripled - model.triplet_loss(features, identities)) > 0.1
     unit = build("cmgan")
     np.testing.assert_allclose(
-        unit.triplet_loss(3.0 * features, persons), unit.triplet_loss(features, persons), rtol=1e-5
+        unit.triplet_loss(3.0 * features, identities), unit.triplet_loss(features, identities), rtol=1e-5
     )
 
 
@@ -164,7 +164,7 @@ def test_the_discriminator_descends_its_part_of_the_game(adversarial_weight, exp
     np.testing.assert_allclose(bias.numpy(), before[-1] - 0.1 * expected * gradient.numpy(), atol=1e-6)
 
 
-def test_no_loss_that_learns_persons_is_refused():
+def test_no_loss_that_learns_identities_is_refused():
     with pytest.raises(ValueError, match=r"method\.triplet_weight and method\.identity_weight are both 0"):
         build("cmgan", triplet_weight=0.0, identity_weight=0.0)
 

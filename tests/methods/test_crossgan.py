@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PERSONS, SIZE, batch_for, build, make_records, stage_of
+from conftest import IDENTITIES, SIZE, batch_for, build, make_records, stage_of
 
 from tf_reid.data import pipeline, samplers
 from tf_reid.networks import losses
@@ -74,7 +74,7 @@ def test_sizes_that_a_generator_cannot_make_are_refused():
     from tf_reid.methods import METHODS
 
     with pytest.raises(ValueError, match=r"data\.image_size is \[40, 16\].*multiples of 16"):
-        METHODS["crossgan"]((40, 16), PERSONS, 0)
+        METHODS["crossgan"]((40, 16), IDENTITIES, 0)
 
 
 # ----------------------------------------------------------------- who is moved
@@ -165,12 +165,12 @@ def test_generators_keep_statistics_of_what_they_make_in_training():
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
 
 
-def test_no_person_is_read(tmp_path):
+def test_no_identity_is_read(tmp_path):
     """The same images under shuffled identities give equal weights."""
-    person, camera = np.repeat(np.arange(1, 9), 2), np.tile([1, 2], 8)
+    identity, camera = np.repeat(np.arange(1, 9), 2), np.tile([1, 2], 8)
 
-    def weights_after(persons):
-        records = make_records(persons, camera)
+    def weights_after(identities):
+        records = make_records(identities, camera)
         model = build("crossgan")
         for number, stage in enumerate(model.STAGES):
             sampler = samplers.unpaired_views(records, stage_of(8))
@@ -181,9 +181,9 @@ def test_no_person_is_read(tmp_path):
             model.train_function(batches), model.train_function(batches)
         return [v.numpy() for network in model.networks().values() for v in network.weights]
 
-    shuffled = np.random.default_rng(1).permutation(person)
-    assert (shuffled != person).any()
-    assert all((a == b).all() for a, b in zip(weights_after(person), weights_after(shuffled), strict=True))
+    shuffled = np.random.default_rng(1).permutation(identity)
+    assert (shuffled != identity).any()
+    assert all((a == b).all() for a, b in zip(weights_after(identity), weights_after(shuffled), strict=True))
 
 
 def test_views_are_drawn_apart_by_camera_alone():

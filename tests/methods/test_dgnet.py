@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PERSONS, SIZE, build, rows_of_four
+from conftest import IDENTITIES, SIZE, build, rows_of_four
 
 from tf_reid.methods.dgnet import fools, scores_and_penalty, tells_apart
 from tf_reid.networks import dgnet as networks
@@ -189,7 +189,7 @@ def test_too_many_scales_are_refused():
 ALL = {"appearance", "heads", "generator", "discriminator"}
 
 
-NO_PERSONS = {"identity_weight": 0.0, "primary_weight": 0.0, "skipped": ("pretrain",)}
+NO_IDENTITIES = {"identity_weight": 0.0, "primary_weight": 0.0, "skipped": ("pretrain",)}
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ NO_PERSONS = {"identity_weight": 0.0, "primary_weight": 0.0, "skipped": ("pretra
         ("pretrain", {}, {"appearance", "heads"}),
         ("joint", {}, ALL),
         # Detached, E_a learns from persons alone: without Eq. 3, 8 and 9 nothing reaches it.
-        ("joint", NO_PERSONS, {"generator", "discriminator"}),
-        ("joint", {**NO_PERSONS, "detach_appearance": False}, ALL - {"heads"}),
+        ("joint", NO_IDENTITIES, {"generator", "discriminator"}),
+        ("joint", {**NO_IDENTITIES, "detach_appearance": False}, ALL - {"heads"}),
     ],
 )
 def test_what_a_step_moves(stage, changes, expected):
@@ -233,7 +233,7 @@ def test_the_generator_is_moved_by_no_feature_learning():
         moved(model, "joint", rows_of_four(), step=5)
         return [v.numpy() for v in model.variables_of(player)]
 
-    for a, b in zip(after("generator"), after("generator", **NO_PERSONS), strict=True):
+    for a, b in zip(after("generator"), after("generator", **NO_IDENTITIES), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-7)
     images_off = {
         "cycle_weight": 0.0,
@@ -294,7 +294,7 @@ def test_pretraining_without_identities_is_refused():
         build("dgnet", identity_weight=0.0)
 
 
-def test_every_loss_of_a_fed_step_is_of_the_right_images_and_persons():
+def test_every_loss_of_a_fed_step_is_of_the_right_images_and_identities():
     """All that a step reports, by hand: which codes meet in a swap, whose labels count, in what order players move."""
     changes = {"erasing": 0.0, "learning_rate": 0.05, "teacher_style": "appearance"}
     model, twin = (build("dgnet", **changes) for _ in range(2))
@@ -306,7 +306,7 @@ def test_every_loss_of_a_fed_step_is_of_the_right_images_and_persons():
         each.step.assign(5)
     batch = rows_of_four()
     x_a, x_b, x_pa, x_pb = (batch["source"][:, i] for i in range(4))
-    y_a, y_b = batch["source_person"][:, 0], batch["source_person"][:, 1]
+    y_a, y_b = batch["source_identity"][:, 0], batch["source_identity"][:, 1]
     twin.phase = FED
     codes = twin.E_a(tf.concat([x_a, x_b, x_pa, x_pb], axis=0), training=True)[0]
     a_a, a_b, a_pa, a_pb = tf.split(codes, 4)
@@ -317,8 +317,8 @@ def test_every_loss_of_a_fed_step_is_of_the_right_images_and_persons():
     def l1(a, b):
         return np.abs(np.asarray(a) - np.asarray(b)).mean()
 
-    def cross_entropy(logits, persons):
-        return float(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(persons, logits)))
+    def cross_entropy(logits, identities):
+        return float(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(identities, logits)))
 
     def told(head, classifier, pooled):
         return classifier(head(pooled, training=True), training=True)
@@ -359,7 +359,7 @@ def test_every_loss_of_a_fed_step_is_of_the_right_images_and_persons():
         np.testing.assert_allclose(found[name], value, rtol=2e-3, err_msg=name)
 
 
-def test_persons_are_learned_of_erased_images_and_codes_of_whole_ones():
+def test_identities_are_learned_of_erased_images_and_codes_of_whole_ones():
     whole, erased = (
         one_eager_step(build("dgnet", erasing=share), "joint", rows_of_four(), step=5) for share in (0.0, 1.0)
     )
@@ -515,18 +515,18 @@ def test_players_of_the_adversary_pull_apart():
 
 
 def test_fed_losses_equal_the_equations():
-    model = build("dgnet", primary_weight=3.0, fine_share=0.5, ramp=100.0)
+    model = build("dgnet", primary_weight=3.0, fine_ratio=0.5, ramp=100.0)
     model.step.assign(5)
-    swapped, persons = images(), tf.constant([0, 1, 2, 3])
+    swapped, identities = images(), tf.constant([0, 1, 2, 3])
     pooled = model.E_a(images(8), training=True)[1]
     seen = model.E_a(swapped, training=True)[1]
-    found = model.fed_losses(swapped, seen, persons, pooled)
+    found = model.fed_losses(swapped, seen, identities, pooled)
 
     def log_softmax(head, classifier, rows):
         logits = classifier(head(rows, training=True)).numpy()
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
-    q = model.teachers_labels(swapped, persons).numpy()
+    q = model.teachers_labels(swapped, identities).numpy()
     log_p = log_softmax(model.primary, model.primary_classifier, seen)
     divergence = (q * (np.log(np.maximum(q, 1e-30)) - log_p)).sum(axis=1).mean()
     np.testing.assert_allclose(found["primary"], 3 * 2 * divergence, rtol=1e-4)
@@ -537,19 +537,19 @@ def test_fed_losses_equal_the_equations():
 
 
 def test_teachers_labels():
-    swapped, persons = images(), tf.constant([0, 1, 2, 3])
-    soft = build("dgnet").teachers_labels(swapped, persons).numpy()
+    swapped, identities = images(), tf.constant([0, 1, 2, 3])
+    soft = build("dgnet").teachers_labels(swapped, identities).numpy()
     model = build("dgnet")
     backbone, head = model.teacher.backbone, model.teacher.identity_head
     by_hand = sum(tf.nn.softmax(head(backbone(v, training=True))).numpy() for v in (swapped, swapped[:, :, ::-1])) / 2
     np.testing.assert_allclose(soft, by_hand, atol=1e-5)
     np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-5)
     styles = {style: build("dgnet", teacher_style=style) for style in ("hard", "appearance", "uniform", "both")}
-    found = {style: model.teachers_labels(swapped, persons).numpy() for style, model in styles.items()}
-    one_hot = np.eye(PERSONS)
+    found = {style: model.teachers_labels(swapped, identities).numpy() for style, model in styles.items()}
+    one_hot = np.eye(IDENTITIES)
     np.testing.assert_array_equal(found["hard"], one_hot[soft.argmax(axis=1)])
     np.testing.assert_array_equal(found["appearance"], one_hot[[0, 1, 2, 3]])
-    np.testing.assert_allclose(found["uniform"], np.full((4, PERSONS), 1 / PERSONS), atol=1e-7)
+    np.testing.assert_allclose(found["uniform"], np.full((4, IDENTITIES), 1 / IDENTITIES), atol=1e-7)
     between = soft * (one_hot[[0, 1, 2, 3]] + one_hot[[2, 3, 0, 1]])
     np.testing.assert_allclose(found["both"], between / between.sum(axis=1, keepdims=True), atol=1e-5)
 

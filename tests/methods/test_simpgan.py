@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import build, random_batch
 
-from tf_reid.methods.simpgan import build_critic, build_generator
+from tf_reid.methods.simpgan import build_discriminator, build_generator
 from tf_reid.pictures.page import Shown
 
 NETWORKS = ("classifier", "G", "F", "D_S", "D_T")
@@ -65,16 +65,16 @@ def test_each_generator_loss_reaches_its_networks_and_no_other(model, images, lo
     assert gradients_of(model, images, loss, generator_losses) == reached
 
 
-def test_the_critics_losses_reach_the_critics_alone(model, images):
-    def critic_losses(model, _batch, source, target):
+def test_the_discriminators_losses_reach_the_discriminators_alone(model, images):
+    def discriminator_losses(model, _batch, source, target):
         to_target, to_source = tf.stop_gradient(model.G(source)), tf.stop_gradient(model.F(target))
-        return model.critic_losses(source, target, to_target, to_source)
+        return model.discriminator_losses(source, target, to_target, to_source)
 
-    assert gradients_of(model, images, "D_T", critic_losses) == {"D_T"}
-    assert gradients_of(model, images, "D_S", critic_losses) == {"D_S"}
+    assert gradients_of(model, images, "D_T", discriminator_losses) == {"D_T"}
+    assert gradients_of(model, images, "D_S", discriminator_losses) == {"D_S"}
 
 
-def test_a_translation_step_moves_generators_and_critics_and_never_the_classifier(one_step):
+def test_a_translation_step_moves_generators_and_discriminators_and_never_the_classifier(one_step):
     model = build("simpgan")
     before = weights(model)
     one_step(model, "translation", random_batch())
@@ -88,7 +88,7 @@ def test_a_classifier_step_moves_the_classifier_alone(one_step):
     assert moved(before, weights(model)) == {"classifier"}
 
 
-def test_minimising_generator_losses_moves_no_critic(images):
+def test_minimising_generator_losses_moves_no_discriminator(images):
     model = build("simpgan")
     model.begin("translation")
     before = weights(model)
@@ -98,8 +98,8 @@ def test_minimising_generator_losses_moves_no_critic(images):
     assert moved(before, weights(model)) == {"G", "F"}
 
 
-def test_the_critics_rest_between_every_nth_step():
-    model = build("simpgan", critic_every=3)
+def test_the_discriminators_rest_between_every_nth_step():
+    model = build("simpgan", discriminator_every=3)
     model.begin("translation")
     batches = iter(tf.data.Dataset.from_tensors(random_batch()).repeat())
     moves = []
@@ -126,18 +126,18 @@ def test_generator_losses_are_equations_6_8_10_11(model, images):
     unchanged = per_pair(np.abs(model.F(source) - source)) + per_pair(np.abs(model.G(target) - target))
     np.testing.assert_allclose(losses["identity"], 5 * unchanged, rtol=1e-4)
     v = model.classifier(back_source).numpy()
-    persons = batch["source_person"].numpy()
-    logit = model.classifier.same_person_logit(v[0::2], v[1::2]).numpy()
-    q_hat, q = 1 / (1 + np.exp(-logit)), persons[:, 0] == persons[:, 1]
+    identities = batch["source_identity"].numpy()
+    logit = model.classifier.same_identity_logit(v[0::2], v[1::2]).numpy()
+    q_hat, q = 1 / (1 + np.exp(-logit)), identities[:, 0] == identities[:, 1]
     np.testing.assert_allclose(
         losses["similarity"], np.mean(np.where(q, -np.log(q_hat), -np.log(1 - q_hat))), rtol=1e-4
     )
 
 
-def test_critic_losses_are_equations_7_and_9_with_their_own_domain_as_real(model, images):
+def test_discriminator_losses_are_equations_7_and_9_with_their_own_domain_as_real(model, images):
     _, source, target = images
     to_target, to_source = model.G(source).numpy(), model.F(target).numpy()
-    losses = model.critic_losses(source, target, to_target, to_source)
+    losses = model.discriminator_losses(source, target, to_target, to_source)
     d_t, d_s = (
         (lambda x: model.D_T(x, training=True).numpy()),
         (lambda x: model.D_S(x, training=True).numpy()),
@@ -156,9 +156,9 @@ def test_each_player_descends_its_own_losses(one_step):
     batch = random_batch()
     source, target = (tf.reshape(batch[d], (-1, *model.image_size, 3)) for d in ("source", "target"))
 
-    def critics():
+    def discriminators():
         fakes = model.G(source), model.F(target)
-        return float(sum(model.critic_losses(source, target, *fakes).values()))
+        return float(sum(model.discriminator_losses(source, target, *fakes).values()))
 
     model.begin("translation")
     with tf.GradientTape() as tape:
@@ -167,11 +167,11 @@ def test_each_player_descends_its_own_losses(one_step):
     model.minimize(tape, losses, "generators")
     assert float(sum(generator_losses(model, batch, source, target).values())) < before
 
-    before = critics()
+    before = discriminators()
     with tf.GradientTape() as tape:
-        losses = model.critic_losses(source, target, model.G(source), model.F(target))
-    model.minimize(tape, losses, "critics")
-    assert critics() < before
+        losses = model.discriminator_losses(source, target, model.G(source), model.F(target))
+    model.minimize(tape, losses, "discriminators")
+    assert discriminators() < before
 
 
 @pytest.mark.parametrize(
@@ -210,19 +210,24 @@ def test_a_residual_generator_starts_as_the_identity_and_a_tanh_one_does_not():
     assert np.abs(plain(image) - image).mean() > 0.1
 
 
-def test_generators_keep_the_size_and_critics_score_patches():
+def test_generators_keep_the_size_and_discriminators_score_patches():
     image = tf.zeros((1, 256, 128, 3))
     assert build_generator((256, 128), 4, 1, False, "g")(image).shape == image.shape
-    assert build_critic((256, 256), 4, 3, False, True, "patch")(tf.zeros((1, 256, 256, 3))).shape == (1, 32, 32, 1)
-    assert build_critic((256, 256), 4, 3, True, True, "official")(tf.zeros((1, 256, 256, 3))).shape == (
+    assert build_discriminator((256, 256), 4, 3, False, True, "patch")(tf.zeros((1, 256, 256, 3))).shape == (
+        1,
+        32,
+        32,
+        1,
+    )
+    assert build_discriminator((256, 256), 4, 3, True, True, "official")(tf.zeros((1, 256, 256, 3))).shape == (
         1,
         29,
         29,
         1,
     )
     with pytest.raises(ValueError, match=r"critic=official judges patches of 32 pixels; data.image_size is \[64, 24\]"):
-        build_critic((64, 24), 4, 3, True, True, "official")
-    assert build_critic((64, 32), 4, 3, True, True, "official")(tf.zeros((1, 64, 32, 3))).shape == (1, 5, 1, 1)
+        build_discriminator((64, 24), 4, 3, True, True, "official")
+    assert build_discriminator((64, 32), 4, 3, True, True, "official")(tf.zeros((1, 64, 32, 3))).shape == (1, 5, 1, 1)
     with pytest.raises(ValueError, match="multiples of 4"):
         build_generator((30, 16), 4, 1, False, "g")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import PERSONS, SIZE, build
+from conftest import IDENTITIES, SIZE, build
 
 from tf_reid.methods.view_adaptation import view_loss
 from tf_reid.networks import losses
@@ -13,10 +13,10 @@ RNG = np.random.default_rng(3)
 
 def batch(pairs=4, seed=0):
     rng = np.random.default_rng(seed)
-    person = np.repeat(rng.permutation(PERSONS)[: pairs // 2], 2)
+    identity = np.repeat(rng.permutation(IDENTITIES)[: pairs // 2], 2)
     return {
         "source": tf.constant(rng.uniform(-1, 1, (pairs, 2, *SIZE, 3)), tf.float32),
-        "source_person": tf.constant(np.stack([person, person], axis=1), tf.int64),
+        "source_identity": tf.constant(np.stack([identity, identity], axis=1), tf.int64),
     }
 
 
@@ -80,10 +80,10 @@ def test_the_three_updates_come_in_their_order():
         for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
             variable.assign_sub(0.01 * gradient)
 
-    mappings, persons = [by_hand.M_s, by_hand.M_t], batch()["source_person"][:, 0]
+    mappings, identities = [by_hand.M_s, by_hand.M_t], batch()["source_identity"][:, 0]
     descend(lambda probe, gallery: view_loss(by_hand.D_d(probe), by_hand.D_d(gallery)), by_hand.D_d)
     descend(lambda probe, gallery: by_hand.adaptation_losses(probe, gallery)["confusion"], *mappings)
-    descend(lambda p, g: sum(by_hand.matching_losses(p, g, persons).values()), *mappings, by_hand.D_s)
+    descend(lambda p, g: sum(by_hand.matching_losses(p, g, identities).values()), *mappings, by_hand.D_s)
     for name, network in model.networks().items():
         for a, b in zip(network.trainable_variables, by_hand.networks()[name].trainable_variables, strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=f"{name}: {a.path}")
@@ -126,7 +126,7 @@ def test_confusion_leads_the_mappings_away_from_what_tells_views_apart():
     assert float(view_loss(model.D_d(features[0]), model.D_d(features[1]))) > before
 
 
-def matching_reference(model, probe, gallery, persons, weighting, gamma, margin=2.0):
+def matching_reference(model, probe, gallery, identities, weighting, gamma, margin=2.0):
     strangers = [2, 3, 0, 1]
     logits = {
         "same": model.D_s(np.concatenate([probe, gallery], 1)).numpy()[:, 0],
@@ -141,7 +141,7 @@ def matching_reference(model, probe, gallery, persons, weighting, gamma, margin=
         return match, gamma * 2 * np.mean(terms)
     total = 0
     for i in range(4):
-        d_p, d_n = distance[i, persons == persons[i]], distance[i, persons != persons[i]]
+        d_p, d_n = distance[i, identities == identities[i]], distance[i, identities != identities[i]]
         w_p, w_n = np.exp(d_p) / np.exp(d_p).sum(), np.exp(-d_n) / np.exp(-d_n).sum()
         total += (w_p * d_p**2).sum() + (w_n * np.maximum(margin - d_n, 0) ** 2).sum()
     return match, gamma * total / 4
@@ -151,20 +151,20 @@ def matching_reference(model, probe, gallery, persons, weighting, gamma, margin=
 def test_matching_equals_a_plain_reference(weighting):
     model = build("view_adaptation", weighting=weighting, contrastive_weight=2.5)
     probe, gallery = RNG.normal(size=(2, 4, model.M_s.output_shape[-1])).astype(np.float32)
-    persons = np.array([2, 2, 0, 0])
-    found = model.matching_losses(tf.constant(probe), tf.constant(gallery), tf.constant(persons))
-    match, contrastive = matching_reference(model, probe, gallery, persons, weighting, 2.5)
+    identities = np.array([2, 2, 0, 0])
+    found = model.matching_losses(tf.constant(probe), tf.constant(gallery), tf.constant(identities))
+    match, contrastive = matching_reference(model, probe, gallery, identities, weighting, 2.5)
     np.testing.assert_allclose(found["match"], match, rtol=1e-5)
     np.testing.assert_allclose(found["contrastive"], contrastive, rtol=1e-4)
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "outside", "inside", "pooled"])
-def test_matching_brings_a_person_together_and_drives_two_apart(weighting):
+def test_matching_brings_an_identity_together_and_drives_two_apart(weighting):
     """With either sign of Eq. 2 or 5 as printed, this would go the other way."""
     model = build("view_adaptation", weighting=weighting)
     rng = np.random.default_rng(0)
     rows = [tf.Variable(tf.constant(rng.normal(size=(4, model.M_s.output_shape[-1])), tf.float32)) for _ in "ab"]
-    persons = tf.constant([0, 1, 2, 3])
+    identities = tf.constant([0, 1, 2, 3])
 
     def mean_distances():
         unit = [r.numpy() / np.linalg.norm(r, axis=1, keepdims=True) for r in rows]
@@ -174,7 +174,7 @@ def test_matching_brings_a_person_together_and_drives_two_apart(weighting):
     same, other = mean_distances()
     for _ in range(20):
         with tf.GradientTape() as tape:
-            loss = model.matching_losses(*rows, persons)["contrastive"]
+            loss = model.matching_losses(*rows, identities)["contrastive"]
         for variable, gradient in zip(rows, tape.gradient(loss, rows), strict=True):
             variable.assign_sub(5.0 * gradient)
     assert mean_distances()[0] < same - 0.2
@@ -192,15 +192,15 @@ def test_d_s_learns_to_say_no_as_well():
     assert set(surely_yes) == {"match"} and surely_yes["match"] > 3
 
 
-@pytest.mark.parametrize(("persons", "expected"), [([0, 1, 2], [1, 2, 0]), ([0, 0, 1, 1], [2, 3, 0, 1])])
-def test_the_stranger_is_of_the_next_person_and_each_image_is_one_once(persons, expected):
+@pytest.mark.parametrize(("identities", "expected"), [([0, 1, 2], [1, 2, 0]), ([0, 0, 1, 1], [2, 3, 0, 1])])
+def test_the_stranger_is_of_the_next_identity_and_each_image_is_one_once(identities, expected):
     model = build("view_adaptation", contrastive_weight=0.0)
     seen = []
     model.D_s = lambda pairs: seen.append(pairs.numpy()) or tf.zeros((len(pairs), 1))
-    gallery = np.arange(len(persons), dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
-    model.matching_losses(tf.constant(-gallery), tf.constant(gallery), tf.constant(persons))
+    gallery = np.arange(len(identities), dtype=np.float32)[:, None] * np.ones((1, 4), np.float32)
+    model.matching_losses(tf.constant(-gallery), tf.constant(gallery), tf.constant(identities))
     beside = seen[0][:, -1]
-    np.testing.assert_array_equal(beside, [*range(len(persons)), *expected])
+    np.testing.assert_array_equal(beside, [*range(len(identities)), *expected])
 
 
 def test_shared_weights_are_one_mapping():

@@ -47,7 +47,7 @@ def test_kernel_distance_is_about_zero_for_one_distribution_and_larger_for_two()
     assert image_quality.kernel_distance(real, other, subsets=20, size=200)[0] > 5 * spread
 
 
-def test_likeness_is_one_for_copies_and_of_one_person_alone():
+def test_likeness_is_one_for_copies_and_of_one_identity_alone():
     copies = np.repeat(RNG.integers(256, size=(2, 16, 16, 3), dtype=np.uint8), 2, axis=0)
     assert image_quality.likeness_within(copies, np.array([1, 1, 2, 2]), pairs=10) == pytest.approx(1.0)
     different = image_quality.likeness_within(copies, np.array([1, 2, 1, 2]), pairs=10)

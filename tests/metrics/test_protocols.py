@@ -6,14 +6,14 @@ import pytest
 from tf_reid.metrics.protocols import train_mask, trials
 
 # Persons 1 to 6 have two images in camera 1 and three in camera 2; the distractor 0 has four, in camera 2.
-PERSON = np.concatenate([np.repeat(np.arange(1, 7), 5), np.zeros(4, int)])
+IDENTITY = np.concatenate([np.repeat(np.arange(1, 7), 5), np.zeros(4, int)])
 CAMERA = np.concatenate([np.tile([1, 1, 2, 2, 2], 6), np.full(4, 2)])
-SPLIT = np.array(["train"] * len(PERSON))
+SPLIT = np.array(["train"] * len(IDENTITY))
 PROTOCOL = {
     "kind": "trials",
     "query_cameras": [1],
     "gallery_cameras": [2],
-    "test_persons": [[1, 2, 3], [4, 6]],
+    "test_identities": [[1, 2, 3], [4, 6]],
     "distractors": [0],
     "shots": None,
     "both_directions": False,
@@ -43,19 +43,19 @@ def test_market_without_a_part_says_which(missing):
         trials([1, 2], [1, 2], split, {"kind": "market"})
 
 
-def test_trials_take_their_persons_and_every_distractor():
-    first, second = trials(PERSON, CAMERA, SPLIT, json.loads(json.dumps(PROTOCOL)))
-    for trial, persons in ((first, {1, 2, 3}), (second, {4, 6})):
-        assert set(PERSON[trial.query]) == persons
-        assert set(PERSON[trial.gallery]) == persons | {0}
+def test_trials_take_their_identities_and_every_distractor():
+    first, second = trials(IDENTITY, CAMERA, SPLIT, json.loads(json.dumps(PROTOCOL)))
+    for trial, identities in ((first, {1, 2, 3}), (second, {4, 6})):
+        assert set(IDENTITY[trial.query]) == identities
+        assert set(IDENTITY[trial.gallery]) == identities | {0}
         assert set(CAMERA[trial.query]) == {1} and set(CAMERA[trial.gallery]) == {2}
-        assert len(trial.query) == 2 * len(persons) and len(trial.gallery) == 3 * len(persons) + 4
+        assert len(trial.query) == 2 * len(identities) and len(trial.gallery) == 3 * len(identities) + 4
         assert not trial.same_camera_ignored
     assert [(trial.name, trial.number) for trial in (first, second)] == [("trial 0", 0), ("trial 1", 1)]
 
 
 def test_both_directions_exchange_the_cameras():
-    found = trials(PERSON, CAMERA, SPLIT, {**PROTOCOL, "both_directions": True, "distractors": []})
+    found = trials(IDENTITY, CAMERA, SPLIT, {**PROTOCOL, "both_directions": True, "distractors": []})
     assert [(trial.name, trial.number) for trial in found] == [
         ("trial 0", 0),
         ("trial 0, reversed", 0),
@@ -68,61 +68,61 @@ def test_both_directions_exchange_the_cameras():
 
 def test_a_camera_on_both_sides_is_ignored_for_its_own_queries():
     protocol = {**PROTOCOL, "query_cameras": [1, 2], "gallery_cameras": [2]}
-    assert all(trial.same_camera_ignored for trial in trials(PERSON, CAMERA, SPLIT, protocol))
+    assert all(trial.same_camera_ignored for trial in trials(IDENTITY, CAMERA, SPLIT, protocol))
 
 
 @pytest.mark.parametrize("shots", [1, 2, 5])
-def test_shots_thin_out_persons_but_not_distractors(shots):
-    for trial in trials(PERSON, CAMERA, SPLIT, {**PROTOCOL, "shots": shots}):
-        ids, counts = np.unique(PERSON[trial.gallery], return_counts=True)
+def test_shots_thin_out_identities_but_not_distractors(shots):
+    for trial in trials(IDENTITY, CAMERA, SPLIT, {**PROTOCOL, "shots": shots}):
+        ids, counts = np.unique(IDENTITY[trial.gallery], return_counts=True)
         assert dict(zip(ids.tolist(), counts.tolist(), strict=True)) == {
             0: 4,
-            **{int(person): min(shots, 3) for person in set(PERSON[trial.query])},
+            **{int(identity): min(shots, 3) for identity in set(IDENTITY[trial.query])},
         }
         assert len(set(trial.gallery.tolist())) == len(trial.gallery)
         assert set(CAMERA[trial.gallery]) == {2}
 
 
 def test_shots_spare_distractors_that_have_a_name():
-    protocol = {**PROTOCOL, "test_persons": [[1]], "distractors": [0, 2], "shots": 1}
-    (trial,) = trials(PERSON, CAMERA, SPLIT, protocol)[:1]
-    kept = PERSON[trial.gallery].tolist()
-    assert kept.count(1) == 1 and kept.count(2) == np.sum((PERSON == 2) & (CAMERA == 2)) > 1
+    protocol = {**PROTOCOL, "test_identities": [[1]], "distractors": [0, 2], "shots": 1}
+    (trial,) = trials(IDENTITY, CAMERA, SPLIT, protocol)[:1]
+    kept = IDENTITY[trial.gallery].tolist()
+    assert kept.count(1) == 1 and kept.count(2) == np.sum((IDENTITY == 2) & (CAMERA == 2)) > 1
 
 
 def test_shots_are_drawn_by_the_seed_alone():
-    person, camera = np.repeat(np.arange(1, 41), 10), np.tile([1] * 5 + [2] * 5, 40)
-    protocol = {**PROTOCOL, "test_persons": [list(range(1, 41))] * 2, "shots": 1, "both_directions": True}
+    identity, camera = np.repeat(np.arange(1, 41), 10), np.tile([1] * 5 + [2] * 5, 40)
+    protocol = {**PROTOCOL, "test_identities": [list(range(1, 41))] * 2, "shots": 1, "both_directions": True}
 
     def galleries(seed):
-        return [trial.gallery.tolist() for trial in trials(person, camera, None, protocol, seed)]
+        return [trial.gallery.tolist() for trial in trials(identity, camera, None, protocol, seed)]
 
     assert galleries(3) == galleries(3)
     assert galleries(3) != galleries(4)
     assert galleries(3)[0] != galleries(3)[2]  # the same persons in another round: other images
-    shorter = {**protocol, "test_persons": protocol["test_persons"][:1]}
-    assert trials(person, camera, None, shorter, 3)[0].gallery.tolist() == galleries(3)[0]
+    shorter = {**protocol, "test_identities": protocol["test_identities"][:1]}
+    assert trials(identity, camera, None, shorter, 3)[0].gallery.tolist() == galleries(3)[0]
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_training_never_sees_a_test_person(seed):
+def test_training_never_sees_a_test_identity(seed):
     random = np.random.default_rng(seed)
-    person, camera = random.integers(-1, 30, 300), random.integers(1, 3, 300)
+    identity, camera = random.integers(-1, 30, 300), random.integers(1, 3, 300)
     order = random.permutation(np.arange(1, 30)).tolist()
     protocol = {
         **PROTOCOL,
-        "test_persons": [order[:10], order[10:20]],
-        "validation_persons": [order[10:13], order[:3]],
+        "test_identities": [order[:10], order[10:20]],
+        "validation_identities": [order[10:13], order[:3]],
         "distractors": [0, order[28]],
         "both_directions": True,
     }
-    for trial in trials(person, camera, None, protocol):
-        mask = train_mask(person, None, protocol, trial.number)
+    for trial in trials(identity, camera, None, protocol):
+        mask = train_mask(identity, None, protocol, trial.number)
         assert mask.dtype == bool and mask.any()
         assert not mask[trial.query].any() and not mask[trial.gallery].any()
-        trained = set(person[mask].tolist())
-        kept_out = {*protocol["test_persons"][trial.number], *protocol["validation_persons"][trial.number]}
-        assert trained == set(range(1, 30)) & set(person.tolist()) - kept_out - {order[28]}
+        trained = set(identity[mask].tolist())
+        kept_out = {*protocol["test_identities"][trial.number], *protocol["validation_identities"][trial.number]}
+        assert trained == set(range(1, 30)) & set(identity.tolist()) - kept_out - {order[28]}
 
 
 # --------------------------------------------------------------------- draws
@@ -134,22 +134,22 @@ def random_records(seed, cameras=3):
 
 
 def test_the_draws_of_published_tables_stay_as_they_are():
-    person, camera = random_records(0)
+    identity, camera = random_records(0)
     protocol = {**PROTOCOL, "gallery_cameras": [2, 3], "shots": 1, "both_directions": True}
-    found = trials(person, camera, None, protocol, seed=5)
+    found = trials(identity, camera, None, protocol, seed=5)
     for trial, number, direction in zip(found, (0, 0, 1, 1), (0, 1, 0, 1), strict=True):
         random = np.random.default_rng([5, number, direction])
-        persons, cameras = protocol["test_persons"][number], ([2, 3], [1])[direction]
-        own = [np.flatnonzero((person == p) & np.isin(camera, cameras)) for p in persons]
+        identities, cameras = protocol["test_identities"][number], ([2, 3], [1])[direction]
+        own = [np.flatnonzero((identity == p) & np.isin(camera, cameras)) for p in identities]
         drawn = [random.choice(indices, 1, replace=False) for indices in own]
-        distractors = np.flatnonzero((person == 0) & np.isin(camera, cameras))
+        distractors = np.flatnonzero((identity == 0) & np.isin(camera, cameras))
         np.testing.assert_array_equal(trial.gallery, np.sort(np.concatenate([distractors, *drawn])))
 
 
 def test_repeats_draw_each_rounds_gallery_anew_and_the_first_as_without():
-    person, camera = random_records(1)
-    once = trials(person, camera, None, {**PROTOCOL, "shots": 2, "both_directions": True})
-    found = trials(person, camera, None, {**PROTOCOL, "shots": 2, "both_directions": True, "repeats": 3})
+    identity, camera = random_records(1)
+    once = trials(identity, camera, None, {**PROTOCOL, "shots": 2, "both_directions": True})
+    found = trials(identity, camera, None, {**PROTOCOL, "shots": 2, "both_directions": True, "repeats": 3})
     assert [trial.name for trial in found[:6]] == [
         "trial 0",
         "trial 0, draw 1",
@@ -163,129 +163,131 @@ def test_repeats_draw_each_rounds_gallery_anew_and_the_first_as_without():
         np.testing.assert_array_equal(single.gallery, repeated.gallery)
     assert len({tuple(trial.gallery.tolist()) for trial in found}) == 12
     for trial in found:
-        assert max(np.unique(person[trial.gallery][person[trial.gallery] > 0], return_counts=True)[1]) == 2
+        assert max(np.unique(identity[trial.gallery][identity[trial.gallery] > 0], return_counts=True)[1]) == 2
 
 
-def test_shots_of_each_person_and_camera():
-    person, camera = random_records(2)
+def test_shots_of_each_identity_and_camera():
+    identity, camera = random_records(2)
     protocol = {**PROTOCOL, "gallery_cameras": [2, 3], "shots": 2, "shots_per_camera": True}
-    for trial in trials(person, camera, None, protocol):
-        labels, counts = np.unique(np.stack([person[trial.gallery], camera[trial.gallery]]), axis=1, return_counts=True)
+    for trial in trials(identity, camera, None, protocol):
+        labels, counts = np.unique(
+            np.stack([identity[trial.gallery], camera[trial.gallery]]), axis=1, return_counts=True
+        )
         for (one, place), count in zip(labels.T.tolist(), counts, strict=True):
-            there = np.sum((person == one) & (camera == place))
+            there = np.sum((identity == one) & (camera == place))
             assert count == (there if one == 0 else min(2, there))
 
 
 def test_sysu_like_named_galleries_ignored_cameras_and_cmc_by_identity():
     # Cameras 3 and 6 are infrared; every person has two images in each of four cameras.
-    person, camera = np.repeat([1, 2, 3], 8), np.tile([1, 2, 3, 6], 6)
-    file = np.array([f"cam{c}/{p:04d}/{i}.jpg" for i, (p, c) in enumerate(zip(person, camera, strict=True))])
-    visible = np.flatnonzero((person > 1) & (camera <= 2))
+    identity, camera = np.repeat([1, 2, 3], 8), np.tile([1, 2, 3, 6], 6)
+    file = np.array([f"cam{c}/{p:04d}/{i}.jpg" for i, (p, c) in enumerate(zip(identity, camera, strict=True))])
+    visible = np.flatnonzero((identity > 1) & (camera <= 2))
     draws = [visible[::2].tolist(), visible[[3, 0, 4]].tolist()]
     protocol = {
         "kind": "trials",
-        "test_persons": [[2, 3], [2, 3]],
+        "test_identities": [[2, 3], [2, 3]],
         "query_cameras": [3, 6],
         "gallery_cameras": [1, 2],
         "gallery_files": [file[draw].tolist() for draw in draws],
         "ignored_cameras": [[3, 2]],
         "cmc": "identity",
     }
-    found = trials(person, camera, None, json.loads(json.dumps(protocol)), file=file)
+    found = trials(identity, camera, None, json.loads(json.dumps(protocol)), file=file)
     for trial, draw in zip(found, draws, strict=True):
-        assert set(camera[trial.query]) == {3, 6} and set(person[trial.query]) == {2, 3} and len(trial.query) == 8
+        assert set(camera[trial.query]) == {3, 6} and set(identity[trial.query]) == {2, 3} and len(trial.query) == 8
         assert trial.gallery.tolist() == sorted(draw)
         assert trial.ignored_cameras == ((3, 2),) and trial.cmc == "identity" and not trial.same_camera_ignored
-    assert set(person[train_mask(person, None, protocol, 1)]) == {1}
+    assert set(identity[train_mask(identity, None, protocol, 1)]) == {1}
     with pytest.raises(ValueError, match=r"The gallery of trial 1 names 1 files that no record has, such as gone\.jpg"):
-        trials(person, camera, None, protocol | {"gallery_files": [["cam1/0002/8.jpg"], ["gone.jpg"]]}, file=file)
+        trials(identity, camera, None, protocol | {"gallery_files": [["cam1/0002/8.jpg"], ["gone.jpg"]]}, file=file)
     with pytest.raises(ValueError, match="needs the records' file names"):
-        trials(person, camera, None, protocol)
+        trials(identity, camera, None, protocol)
 
 
 def test_regdb_like_both_directions_with_all_images():
-    person, camera = np.repeat([1, 2, 3, 4], 6), np.tile([1, 1, 1, 2, 2, 2], 4)
-    protocol = {**PROTOCOL, "test_persons": [[1, 2], [3, 4]], "distractors": None, "both_directions": True}
-    found = trials(person, camera, None, protocol)
+    identity, camera = np.repeat([1, 2, 3, 4], 6), np.tile([1, 1, 1, 2, 2, 2], 4)
+    protocol = {**PROTOCOL, "test_identities": [[1, 2], [3, 4]], "distractors": None, "both_directions": True}
+    found = trials(identity, camera, None, protocol)
     assert [(len(trial.query), len(trial.gallery)) for trial in found] == [(6, 6)] * 4
     assert [set(camera[trial.query]) for trial in found] == [{1}, {2}] * 2
     assert not any(trial.same_camera_ignored for trial in found)
 
 
-def test_cuhk03_like_one_image_a_person_drawn_ten_times():
-    person, camera = np.repeat(np.arange(1, 9), 10), np.tile([1] * 5 + [2] * 5, 8)
-    protocol = {**PROTOCOL, "test_persons": [[1, 2, 3], [4, 5, 6]], "distractors": None, "shots": 1, "repeats": 10}
-    found = trials(person, camera, None, protocol)
+def test_cuhk03_like_one_image_an_identity_drawn_ten_times():
+    identity, camera = np.repeat(np.arange(1, 9), 10), np.tile([1] * 5 + [2] * 5, 8)
+    protocol = {**PROTOCOL, "test_identities": [[1, 2, 3], [4, 5, 6]], "distractors": None, "shots": 1, "repeats": 10}
+    found = trials(identity, camera, None, protocol)
     assert [trial.number for trial in found] == [0] * 10 + [1] * 10
     for trial in found:
-        assert person[trial.gallery].tolist() == ([1, 2, 3], [4, 5, 6])[trial.number]
+        assert identity[trial.gallery].tolist() == ([1, 2, 3], [4, 5, 6])[trial.number]
         assert set(camera[trial.gallery]) == {2} and len(trial.query) == 15
     assert len({tuple(trial.gallery.tolist()) for trial in found[:10]}) > 5
 
 
-TWO_RANDOM = {"kind": "trials", "test_persons": [[1, 2, 3, 4], [5]], "two_random_cameras": True, "repeats": 30}
+TWO_RANDOM = {"kind": "trials", "test_identities": [[1, 2, 3, 4], [5]], "two_random_cameras": True, "repeats": 30}
 
 
 @pytest.mark.parametrize("shots", [None, 1, 2])
-def test_two_random_cameras_a_person(shots):
+def test_two_random_cameras_an_identity(shots):
     # Person 4 is seen by one camera, 5 and the others by three.
-    person = np.concatenate([np.repeat([1, 2, 3, 5], 12), np.full(6, 4), [0, 0]])
+    identity = np.concatenate([np.repeat([1, 2, 3, 5], 12), np.full(6, 4), [0, 0]])
     camera = np.concatenate([np.tile(np.repeat([1, 2, 3], 4), 4), np.full(6, 2), [1, 3]])
-    found = trials(person, camera, None, TWO_RANDOM | {"shots": shots, "distractors": [0]})
+    found = trials(identity, camera, None, TWO_RANDOM | {"shots": shots, "distractors": [0]})
     pairs = set()
     for trial in found:
-        persons = [1, 2, 3] if trial.number == 0 else [5]
-        assert sorted(person[trial.query].tolist()) == persons
+        identities = [1, 2, 3] if trial.number == 0 else [5]
+        assert sorted(identity[trial.query].tolist()) == identities
         assert not trial.same_camera_ignored
         for query in trial.query:
-            own = trial.gallery[person[trial.gallery] == person[query]]
+            own = trial.gallery[identity[trial.gallery] == identity[query]]
             (place,) = set(camera[own])
             assert place != camera[query] and len(own) == (shots or 4) == len(set(own.tolist()))
             pairs.add((int(camera[query]), int(place)))
-        assert np.sum(person[trial.gallery] == 0) == 2 and 4 not in person[trial.gallery]
+        assert np.sum(identity[trial.gallery] == 0) == 2 and 4 not in identity[trial.gallery]
     assert pairs == {(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b}
-    again = trials(person, camera, None, TWO_RANDOM | {"shots": shots, "distractors": [0]})
+    again = trials(identity, camera, None, TWO_RANDOM | {"shots": shots, "distractors": [0]})
     assert all(np.array_equal(a.gallery, b.gallery) for a, b in zip(found, again, strict=True))
     with pytest.raises(ValueError, match="none of its 1 persons was seen by two cameras"):
-        trials(person, camera, None, TWO_RANDOM | {"test_persons": [[4]]})
+        trials(identity, camera, None, TWO_RANDOM | {"test_identities": [[4]]})
 
 
-def test_multi_query_averages_the_images_of_the_querys_person_and_camera():
-    person, camera = [1, 1, 1, 1, 2, 1, 2, 1], [1, 1, 2, 1, 1, 2, 2, 1]
+def test_multi_query_averages_the_images_of_the_querys_identity_and_camera():
+    identity, camera = [1, 1, 1, 1, 2, 1, 2, 1], [1, 1, 2, 1, 1, 2, 2, 1]
     split = np.array(["query", "multi_query", "multi_query", "multi_query", "query", "query", "gallery", "train"])
-    (trial,) = trials(person, camera, split, {"kind": "market", "multi_query": True, "cmc": "identity"})
+    (trial,) = trials(identity, camera, split, {"kind": "market", "multi_query": True, "cmc": "identity"})
     assert trial.query.tolist() == [0, 4, 5]
     assert [images.tolist() for images in trial.averaged] == [[0, 1, 3], [4], [5, 2]]
     assert trial.query_images.tolist() == [0, 1, 2, 3, 4, 5]
     assert trial.cmc == "identity"
-    (single,) = trials(person, camera, split, {"kind": "market"})
+    (single,) = trials(identity, camera, split, {"kind": "market"})
     assert single.averaged is None and single.query_images.tolist() == [0, 4, 5]
     part = trial.part(np.array([False, True, True]), np.array([True]))
     assert part.query.tolist() == [4, 5] and [images.tolist() for images in part.averaged] == [[4], [5, 2]]
     assert part.gallery.tolist() == [6] and part.cmc == "identity"
     assert trial.part(np.array([True, True, True]), np.array([False])).gallery.tolist() == []
-    assert train_mask(person, split, {"kind": "market", "multi_query": True}).tolist() == [False] * 7 + [True]
+    assert train_mask(identity, split, {"kind": "market", "multi_query": True}).tolist() == [False] * 7 + [True]
     with pytest.raises(ValueError, match="No record has the split 'multi_query'"):
         trials([1, 1], [1, 2], np.array(["query", "gallery"]), {"kind": "market", "multi_query": True})
 
 
 @pytest.mark.parametrize("options", [{"query_cameras": [1], "gallery_cameras": [2]}, {"two_random_cameras": True}])
 def test_multi_query_images_have_no_part_in_other_trials(options):
-    person, camera = np.repeat([1, 2, 3], 6), np.tile([1, 1, 1, 2, 2, 2], 3)
+    identity, camera = np.repeat([1, 2, 3], 6), np.tile([1, 1, 1, 2, 2, 2], 3)
     split = np.tile(["query", "multi_query", "multi_query", "gallery", "gallery", "multi_query"], 3)
-    protocol = {"kind": "trials", "test_persons": [[1, 2]], **options}
+    protocol = {"kind": "trials", "test_identities": [[1, 2]], **options}
     used = np.zeros(18, bool)
     for seed in range(20):
-        (trial,) = trials(person, camera, split, protocol, seed)
+        (trial,) = trials(identity, camera, split, protocol, seed)
         used[trial.query] = used[trial.gallery] = True
-    assert used.tolist() == ((person < 3) & (split != "multi_query")).tolist()
-    assert train_mask(person, split, protocol).tolist() == ((person == 3) & (split != "multi_query")).tolist()
+    assert used.tolist() == ((identity < 3) & (split != "multi_query")).tolist()
+    assert train_mask(identity, split, protocol).tolist() == ((identity == 3) & (split != "multi_query")).tolist()
 
 
 def test_those_who_are_kept_out_are_trained_on_in_no_round_and_tested_in_theirs():
-    protocol = PROTOCOL | {"validation_persons": [[4], [1]], "kept_out": [3, 5]}
-    assert [sorted(set(PERSON[train_mask(PERSON, SPLIT, protocol, number)])) for number in (0, 1)] == [[6], [2]]
-    assert set(PERSON[trials(PERSON, CAMERA, SPLIT, protocol)[0].query]) == {1, 2, 3}
+    protocol = PROTOCOL | {"validation_identities": [[4], [1]], "kept_out": [3, 5]}
+    assert [sorted(set(IDENTITY[train_mask(IDENTITY, SPLIT, protocol, number)])) for number in (0, 1)] == [[6], [2]]
+    assert set(IDENTITY[trials(IDENTITY, CAMERA, SPLIT, protocol)[0].query]) == {1, 2, 3}
     market = {"kind": "market", "kept_out": [2]}
     assert train_mask([1, 2, 3], ["train", "train", "query"], market).tolist() == [True, False, False]
 
@@ -298,13 +300,13 @@ def test_those_who_are_kept_out_are_trained_on_in_no_round_and_tested_in_theirs(
     [
         ({"kind": "sysu"}, "Unknown protocol kind 'sysu'"),
         ({"kind": None}, "Unknown protocol kind None"),
-        ({"test_persons": []}, "under 'test_persons'"),
+        ({"test_identities": []}, "under 'test_identities'"),
         ({"query_cameras": None}, "under 'query_cameras'"),
-        ({"validation_persons": [[5]]}, "'validation_persons' has 1 lists"),
+        ({"validation_identities": [[5]]}, "'validation_identities' has 1 lists"),
         ({"query_cameras": [7]}, r"The query of trial 0 is empty.*cameras \[7\].*\[1, 2\]"),
-        ({"test_persons": [[1], [99]]}, "The query of trial 1 is empty"),
+        ({"test_identities": [[1], [99]]}, "The query of trial 1 is empty"),
         ({"gallery_cameras": [7]}, "The gallery of trial 0 is empty"),
-        ({"cmc": "person"}, "'cmc' is 'image' or 'identity', not 'person'"),
+        ({"cmc": "identity"}, "'cmc' is 'image' or 'identity', not 'person'"),
         ({"two_random_cameras": True}, "cannot have both 'two_random_cameras' and 'query_cameras'"),
         ({"gallery_files": [["a"], ["b"]]}, "cannot have both 'gallery_files' and 'distractors'"),
         ({"gallery_files": [["a"]], "distractors": None}, "'gallery_files' has 1 lists"),
@@ -313,10 +315,10 @@ def test_those_who_are_kept_out_are_trained_on_in_no_round_and_tested_in_theirs(
 )
 def test_a_bad_protocol_says_what_is_wrong(change, message):
     with pytest.raises(ValueError, match=message):
-        trials(PERSON, CAMERA, SPLIT, PROTOCOL | change)
+        trials(IDENTITY, CAMERA, SPLIT, PROTOCOL | change)
 
 
 @pytest.mark.parametrize(("protocol", "trial"), [(PROTOCOL, 2), (PROTOCOL, -1), ({"kind": "market"}, 1)])
 def test_train_mask_of_no_trial(protocol, trial):
     with pytest.raises(ValueError, match=f"There is no trial {trial}"):
-        train_mask(PERSON, SPLIT, protocol, trial)
+        train_mask(IDENTITY, SPLIT, protocol, trial)

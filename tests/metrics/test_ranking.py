@@ -22,25 +22,25 @@ def given(similarities):
 
 def slow_score(distances, labels, same_camera_ignored, ignored_cameras):
     """The definitions; Market's AP as its original walks down the list."""
-    first_ranks, first_persons, steps, trapezoids, inps, reasons = [], [], [], [], [], Counter()
-    for q, (person, camera) in enumerate(zip(labels[0], labels[1], strict=True)):
+    first_ranks, first_identities, steps, trapezoids, inps, reasons = [], [], [], [], [], Counter()
+    for q, (identity, camera) in enumerate(zip(labels[0], labels[1], strict=True)):
         ranked, identities = [], []
         for g in sorted(range(len(labels[2])), key=lambda g, q=q: (distances[q][g], g)):
-            same_camera = labels[2][g] == person and labels[3][g] == camera
+            same_camera = labels[2][g] == identity and labels[3][g] == camera
             if labels[2][g] == -1 or (same_camera_ignored and same_camera) or (camera, labels[3][g]) in ignored_cameras:
                 continue
-            ranked.append(labels[2][g] == person and person > 0)
-            identity = labels[2][g] if labels[2][g] > 0 else f"unknown {g}"
-            if identity not in identities:
-                identities.append(identity)
+            ranked.append(labels[2][g] == identity and identity > 0)
+            found = labels[2][g] if labels[2][g] > 0 else f"unknown {g}"
+            if found not in identities:
+                identities.append(found)
         if not any(ranked):
-            if person <= 0:
-                reasons[ranking.NO_PERSON] += 1
+            if identity <= 0:
+                reasons[ranking.NO_IDENTITY] += 1
             else:
-                reasons[ranking.ONLY_IGNORED if person in labels[2] else ranking.NOT_IN_GALLERY] += 1
+                reasons[ranking.ONLY_IGNORED if identity in labels[2] else ranking.NOT_IN_GALLERY] += 1
             continue
         first_ranks.append(ranked.index(True) + 1)
-        first_persons.append(identities.index(person) + 1)
+        first_identities.append(identities.index(identity) + 1)
         inps.append(sum(ranked) / max(rank for rank, right in enumerate(ranked, 1) if right))
         steps.append(np.mean([sum(ranked[:rank]) / rank for rank, right in enumerate(ranked, 1) if right]))
         old_recall, old_precision, area, hits = 0.0, 1.0, 0.0, 0
@@ -50,7 +50,7 @@ def slow_score(distances, labels, same_camera_ignored, ignored_cameras):
             area += (recall - old_recall) * (old_precision + precision) / 2
             old_recall, old_precision = recall, precision
         trapezoids.append(area)
-    cmcs = [[100 * np.mean([r <= k for r in ranks]) for k in range(1, 51)] for ranks in (first_ranks, first_persons)]
+    cmcs = [[100 * np.mean([r <= k for r in ranks]) for k in range(1, 51)] for ranks in (first_ranks, first_identities)]
     means = [100 * np.mean(values) for values in (steps, trapezoids, inps)]
     return {"image": cmcs[0], "identity": cmcs[1]}, means, len(first_ranks), dict(reasons)
 
@@ -136,17 +136,17 @@ def test_right_at_rank_2_alone():
 
 
 def test_a_perfect_ranking_scores_100_everywhere():
-    person = np.arange(1, 5)
-    result = ranking.score(given(np.eye(4)), person, np.ones(4), person, np.full(4, 2), True)
+    identity = np.arange(1, 5)
+    result = ranking.score(given(np.eye(4)), identity, np.ones(4), identity, np.full(4, 2), True)
     assert all(result[key] == 100 for key in ranking.RATES)
     assert result["cmc"].tolist() == [100] * 50
 
 
 def test_ties_keep_the_order_of_the_gallery():
     for place, rate in ((0, 100), (1, 0), (2, 0)):
-        gallery_person = np.full(3, 2)
-        gallery_person[place] = 1
-        result = ranking.score(given(np.ones((1, 3))), [1], [1], gallery_person, [2, 2, 2], True)
+        gallery_identity = np.full(3, 2)
+        gallery_identity[place] = 1
+        result = ranking.score(given(np.ones((1, 3))), [1], [1], gallery_identity, [2, 2, 2], True)
         assert result["rank1"] == rate
         assert result["mAP"] == pytest.approx(100 / (place + 1))
 
@@ -156,7 +156,7 @@ def test_junk_and_distractors():
     result = ranking.score(similarity, [5, 0, -1], [1, 1, 1], [-1, 0, 5], [2, 2, 2], True)
     assert result["mAP"] == 50  # the distractor is before the match, the junk is not
     assert (result["queries"], result["dropped"], result["gallery"]) == (1, 2, 2)
-    assert result["dropped_because"] == {ranking.NO_PERSON: 2}
+    assert result["dropped_because"] == {ranking.NO_IDENTITY: 2}
 
 
 def test_ignored_cameras_hide_everybody_but_for_the_query_cameras_they_are_ignored_for():
@@ -166,7 +166,7 @@ def test_ignored_cameras_hide_everybody_but_for_the_query_cameras_they_are_ignor
     assert result["mAP"] == pytest.approx(100 * (1 / 2 + 1 / 3) / 2)
 
 
-def test_cmc_by_identity_counts_each_person_once_and_every_distractor():
+def test_cmc_by_identity_counts_each_identity_once_and_every_distractor():
     similarity = given([[9, 8, 7, 6, 5, 4]])
     labels = ([1], [1], [7, 7, 0, 0, 7, 1], [2] * 6)
     by_image, by_identity = (ranking.score(similarity, *labels, True, cmc=cmc) for cmc in ("image", "identity"))
@@ -174,14 +174,14 @@ def test_cmc_by_identity_counts_each_person_once_and_every_distractor():
     assert np.flatnonzero(by_identity["cmc"])[0] + 1 == 4  # person 7, two who may be anyone, person 1
     assert by_identity["mAP"] == by_image["mAP"] == pytest.approx(100 / 6)
     with pytest.raises(ValueError, match="cmc is 'person'"):
-        ranking.score(similarity, *labels, True, cmc="person")
+        ranking.score(similarity, *labels, True, cmc="identity")
 
 
 def test_memory_is_that_of_a_block(monkeypatch):
     random = np.random.default_rng(0)
     query, gallery = (random.normal(size=(n, 8)).astype(np.float32) for n in (800, 4000))
-    person, camera = random.integers(1, 100, 4800), random.integers(1, 4, 4800)
-    labels = person[:800], camera[:800], person[800:], camera[800:]
+    identity, camera = random.integers(1, 100, 4800), random.integers(1, 4, 4800)
+    labels = identity[:800], camera[:800], identity[800:], camera[800:]
     monkeypatch.setattr(ranking, "BLOCK_ENTRIES", 4000 * 50)
     tracemalloc.start()
     try:
@@ -193,7 +193,7 @@ def test_memory_is_that_of_a_block(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("query_person", "query_camera", "gallery_person", "gallery_camera", "reason"),
+    ("query_identity", "query_camera", "gallery_identity", "gallery_camera", "reason"),
     [
         ([1, 2], [1, 1], [1, 2], [1, 1], "the query's own camera"),
         ([1, 2], [1, 1], [3, 4], [2, 2], "no id in common"),
@@ -203,10 +203,10 @@ def test_memory_is_that_of_a_block(monkeypatch):
         ([1, 2], [1, 1], [], [], "the gallery has no image"),
     ],
 )
-def test_no_match_says_why(query_person, query_camera, gallery_person, gallery_camera, reason):
-    similarity = given(np.ones((len(query_person), len(gallery_person))))
+def test_no_match_says_why(query_identity, query_camera, gallery_identity, gallery_camera, reason):
+    similarity = given(np.ones((len(query_identity), len(gallery_identity))))
     with pytest.raises(ValueError, match=f"No query has a match: .*{reason}"):
-        ranking.score(similarity, query_person, query_camera, gallery_person, gallery_camera, True)
+        ranking.score(similarity, query_identity, query_camera, gallery_identity, gallery_camera, True)
 
 
 def test_what_does_not_fit_or_is_not_finite_says_so():
@@ -227,10 +227,10 @@ def test_average_of_trials():
         rates = dict.fromkeys(ranking.RATES, 50.0) | {"rank1": rank1}
         return rates | {"queries": queries, "dropped": 5 - queries, "gallery": 7, "cmc": np.full(50, rank1)}
 
-    first = trial(10.0, 3) | {"dropped_because": {ranking.NOT_IN_GALLERY: 1, ranking.NO_PERSON: 1}}
-    second = trial(30.0, 4) | {"dropped_because": {ranking.NO_PERSON: 1}}
+    first = trial(10.0, 3) | {"dropped_because": {ranking.NOT_IN_GALLERY: 1, ranking.NO_IDENTITY: 1}}
+    second = trial(30.0, 4) | {"dropped_because": {ranking.NO_IDENTITY: 1}}
     mean = ranking.average([first, second])
-    assert mean["dropped_because"] == {ranking.NOT_IN_GALLERY: 0.5, ranking.NO_PERSON: 1}
+    assert mean["dropped_because"] == {ranking.NOT_IN_GALLERY: 0.5, ranking.NO_IDENTITY: 1}
     assert (mean["rank1"], mean["spread"]["rank1"], mean["spread"]["mAP"]) == (20.0, 10.0, 0.0)
     assert mean["cmc"].tolist() == [20.0] * 50
     assert mean["trials"] == 2

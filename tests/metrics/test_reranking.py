@@ -41,11 +41,11 @@ def dense(query, gallery, metric, k1, k2, original_weight):
     return (1 - original_weight) * jaccard + original_weight * distance[: len(query), len(query) :]
 
 
-def clusters(seed, queries=9, images=40, persons=6, dimensions=5):
+def clusters(seed, queries=9, images=40, identities=6, dimensions=5):
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(persons, dimensions))
+    centres = random.normal(size=(identities, dimensions))
     spread = random.uniform(0.2, 1.0)
-    x = centres[random.integers(persons, size=queries + images)] + spread * random.normal(
+    x = centres[random.integers(identities, size=queries + images)] + spread * random.normal(
         size=(queries + images, dimensions)
     )
     return x[:queries].astype(np.float32), x[queries:].astype(np.float32)
@@ -95,7 +95,7 @@ def test_what_is_refused():
 
 
 def test_no_matrix_of_all_images_is_held(monkeypatch):
-    query, gallery = clusters(0, queries=500, images=2500, persons=300)
+    query, gallery = clusters(0, queries=500, images=2500, identities=300)
     monkeypatch.setattr(reranking, "BLOCK_ENTRIES", 3000 * 20)
     monkeypatch.setattr(reranking, "ROWS", 256)
     tracemalloc.start()

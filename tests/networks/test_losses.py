@@ -23,11 +23,11 @@ def test_l1_is_the_mean_absolute_difference():
     np.testing.assert_allclose(losses.l1(a, b), np.abs(a - b).sum() / a.size, rtol=1e-6)
 
 
-def test_identification_is_minus_the_log_of_the_right_persons_softmax():
-    logits, person = rng.normal(size=(6, 5)).astype(np.float32), rng.integers(5, size=6)
+def test_identification_is_minus_the_log_of_the_right_identities_softmax():
+    logits, identity = rng.normal(size=(6, 5)).astype(np.float32), rng.integers(5, size=6)
     softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    expected = np.mean([-np.log(softmax[i, k]) for i, k in enumerate(person)])
-    np.testing.assert_allclose(losses.identification(logits, person), expected, rtol=1e-5)
+    expected = np.mean([-np.log(softmax[i, k]) for i, k in enumerate(identity)])
+    np.testing.assert_allclose(losses.identification(logits, identity), expected, rtol=1e-5)
 
 
 def test_verification_is_the_cross_entropy_of_the_sigmoid():
@@ -37,7 +37,7 @@ def test_verification_is_the_cross_entropy_of_the_sigmoid():
     np.testing.assert_allclose(losses.verification(logits, same), expected, rtol=1e-5)
 
 
-def test_a_pair_of_one_person_pulls_the_logit_up_and_another_pushes_it_down():
+def test_a_pair_of_one_identity_pulls_the_logit_up_and_another_pushes_it_down():
     logits = tf.constant([0.0, 0.0])
     with tf.GradientTape() as tape:
         tape.watch(logits)
@@ -51,9 +51,9 @@ def test_a_pair_of_one_person_pulls_the_logit_up_and_another_pushes_it_down():
 ADDONS = np.load(pathlib.Path(__file__).with_name("reference") / "tensorflow_addons.npz")
 
 
-def masks(persons):
-    same = persons[:, None] == persons
-    return same & ~np.eye(len(persons), dtype=bool), ~same
+def masks(identities):
+    same = identities[:, None] == identities
+    return same & ~np.eye(len(identities), dtype=bool), ~same
 
 
 @pytest.mark.parametrize("name", ["euclidean", "squared"])
@@ -67,10 +67,10 @@ def test_distances_equal_those_of_tensorflow_addons(name):
 @pytest.mark.parametrize("name", ["euclidean", "squared"])
 @pytest.mark.parametrize("mining", ["all", "hard", "semi_hard"])
 def test_triplets_equal_those_of_tensorflow_addons(mining, name, margin):
-    persons, distance = ADDONS["persons"], ADDONS[f"distances_{name}"]
+    identities, distance = ADDONS["identities"], ADDONS[f"distances_{name}"]
     if mining == "hard":  # its hard loss also counts anchors that have no positive, as if they were their own
-        persons, distance = persons[:10], distance[:10, :10]
-    found = losses.triplet(tf.constant(distance), *masks(persons), margin, mining)
+        identities, distance = identities[:10], distance[:10, :10]
+    found = losses.triplet(tf.constant(distance), *masks(identities), margin, mining)
     np.testing.assert_allclose(found, ADDONS[f"{mining}_{name}_{margin}"], rtol=1e-5)
 
 
@@ -115,7 +115,7 @@ def test_no_triplet_is_no_loss_and_a_descent_brings_positives_nearer(mining):
     assert (np.diag(gradient) > 0).all() and gradient[0, 1] < 0 and gradient[1, 0] < 0
 
 
-def test_contrastive_pulls_the_same_person_together_and_pushes_others_to_the_margin():
+def test_contrastive_pulls_the_same_identity_together_and_pushes_others_to_the_margin():
     distance = tf.constant([1.0, 1.0, 2.5])
     with tf.GradientTape() as tape:
         tape.watch(distance)

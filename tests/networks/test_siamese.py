@@ -2,25 +2,25 @@
 
 import numpy as np
 import pytest
-from conftest import PERSONS, SIZE, random_batch
+from conftest import IDENTITIES, SIZE, random_batch
 
 from tf_reid.networks.siamese import SiameseClassifier
 
 
 @pytest.fixture
 def classifier():
-    return SiameseClassifier(SIZE, PERSONS, "small", None, dropout=0.0)
+    return SiameseClassifier(SIZE, IDENTITIES, "small", None, dropout=0.0)
 
 
 def test_losses_are_equations_1_to_5(classifier):
     batch = random_batch(8)
-    pairs, persons = batch["source"].numpy(), batch["source_person"].numpy()
-    losses = classifier.pair_losses(pairs, persons, training=False)
+    pairs, identities = batch["source"].numpy(), batch["source_identity"].numpy()
+    losses = classifier.pair_losses(pairs, identities, training=False)
     v = classifier(pairs.reshape(-1, *SIZE, 3)).numpy().reshape(4, 2, -1)
 
     theta, bias = classifier.same_head.get_weights()
     q_hat = 1 / (1 + np.exp(-((v[:, 0] - v[:, 1]) ** 2 @ theta[:, 0] + bias[0])))
-    q = (persons[:, 0] == persons[:, 1]).astype(float)
+    q = (identities[:, 0] == identities[:, 1]).astype(float)
     assert 0 < q.mean() < 1
     verification = np.mean(-q * np.log(q_hat) - (1 - q) * np.log(1 - q_hat))
     np.testing.assert_allclose(losses["verification"], verification, rtol=1e-4)
@@ -28,13 +28,13 @@ def test_losses_are_equations_1_to_5(classifier):
     theta, bias = classifier.identity_head.get_weights()
     logits = v @ theta + bias
     softmax = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    both = [-np.log(softmax[i, 0, persons[i, 0]]) - np.log(softmax[i, 1, persons[i, 1]]) for i in range(4)]
+    both = [-np.log(softmax[i, 0, identities[i, 0]]) - np.log(softmax[i, 1, identities[i, 1]]) for i in range(4)]
     np.testing.assert_allclose(losses["identity"], np.mean(both), rtol=1e-4)
 
 
 def test_a_pair_scores_the_same_both_ways_round(classifier):
     v1, v2 = np.random.default_rng(0).normal(size=(2, 3, 256)).astype(np.float32)
-    np.testing.assert_allclose(classifier.same_person_logit(v1, v2), classifier.same_person_logit(v2, v1))
+    np.testing.assert_allclose(classifier.same_identity_logit(v1, v2), classifier.same_identity_logit(v2, v1))
 
 
 def test_called_in_inference_it_ignores_the_rest_of_the_batch(classifier):

@@ -127,7 +127,7 @@ def write_five(log_dir, **labels):
 
 
 def test_projector_files(tmp_path):
-    features, thumbnails, count = write_five(tmp_path, person=np.arange(5), split=["a\tb", "c", "d", "e", "f"])
+    features, thumbnails, count = write_five(tmp_path, identity=np.arange(5), split=["a\tb", "c", "d", "e", "f"])
     assert count == 5
     np.testing.assert_allclose(np.loadtxt(tmp_path / "features.tsv"), features, rtol=1e-5)
     lines = (tmp_path / "metadata.tsv").read_text().splitlines()
@@ -144,12 +144,12 @@ def test_projector_files(tmp_path):
 
 
 def test_a_single_label_has_no_header(tmp_path):
-    write_five(tmp_path, person=np.arange(5))
+    write_five(tmp_path, identity=np.arange(5))
     assert (tmp_path / "metadata.tsv").read_text().splitlines() == ["0", "1", "2", "3", "4"]
 
 
 def test_tensorboard_serves_what_was_written(tmp_path):
-    features, _, _ = write_five(tmp_path / "run" / "embedding", person=np.arange(5), camera=np.ones(5))
+    features, _, _ = write_five(tmp_path / "run" / "embedding", identity=np.arange(5), camera=np.ones(5))
     multiplexer = plugin_event_multiplexer.EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
     multiplexer.Reload()
     provider = data_provider.MultiplexerDataProvider(multiplexer, str(tmp_path))
@@ -165,7 +165,7 @@ def test_tensorboard_serves_what_was_written(tmp_path):
 
 def test_projector_samples_what_the_sprite_cannot_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(grids, "SPRITE_SIZE", 32)  # 2 × 2 cells of 16
-    features, thumbnails, count = write_five(tmp_path, person=np.arange(5), other=np.arange(5))
+    features, thumbnails, count = write_five(tmp_path, identity=np.arange(5), other=np.arange(5))
     assert count == 4
     kept = [int(line.split("\t")[0]) for line in (tmp_path / "metadata.tsv").read_text().splitlines()[1:]]
     assert len(set(kept)) == 4
@@ -177,4 +177,4 @@ def test_projector_samples_what_the_sprite_cannot_hold(tmp_path, monkeypatch):
 
 def test_projector_of_lengths_that_differ(tmp_path):
     with pytest.raises(ValueError, match="There are 4 person for 5 features"):
-        write_five(tmp_path, person=np.arange(4))
+        write_five(tmp_path, identity=np.arange(4))

@@ -16,16 +16,16 @@ import tensorflow_addons as tfa
 def main():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(12, 8)).astype(np.float32)
-    persons = np.array([0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 5], np.int32)
-    found = {"features": features, "persons": persons}
+    identities = np.array([0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4, 5], np.int32)
+    found = {"features": features, "identities": identities}
     for name, squared in (("euclidean", False), ("squared", True)):
         found[f"distances_{name}"] = tfa.losses.metric_learning.pairwise_distance(features, squared)
         metric = "squared-L2" if squared else "L2"
         for margin in (0.5, 1.4):
             options = {"margin": margin, "distance_metric": metric}
-            found[f"hard_{name}_{margin}"] = tfa.losses.triplet_hard_loss(persons[:10], features[:10], **options)
-            found[f"semi_hard_{name}_{margin}"] = tfa.losses.triplet_semihard_loss(persons, features, **options)
-            found[f"all_{name}_{margin}"] = every_triplet(found[f"distances_{name}"].numpy(), persons, margin)
+            found[f"hard_{name}_{margin}"] = tfa.losses.triplet_hard_loss(identities[:10], features[:10], **options)
+            found[f"semi_hard_{name}_{margin}"] = tfa.losses.triplet_semihard_loss(identities, features, **options)
+            found[f"all_{name}_{margin}"] = every_triplet(found[f"distances_{name}"].numpy(), identities, margin)
     same = rng.integers(2, size=20).astype(np.float32)
     pairs = rng.uniform(0, 3, 20).astype(np.float32)
     found |= {"pair_distances": pairs, "pair_same": same}
@@ -49,14 +49,14 @@ def main():
     print(f"Written: {path}, by tensorflow-addons {tfa.__version__}, TensorFlow {tf.__version__}")
 
 
-def every_triplet(distances, persons, margin):
+def every_triplet(distances, identities, margin):
     """The mean over all triplets, which tensorflow-addons lacks, of its distances."""
     losses = [
         max(distances[a, p] - distances[a, n] + margin, 0.0)
-        for a in range(len(persons))
-        for p in range(len(persons))
-        for n in range(len(persons))
-        if a != p and persons[a] == persons[p] and persons[a] != persons[n]
+        for a in range(len(identities))
+        for p in range(len(identities))
+        for n in range(len(identities))
+        if a != p and identities[a] == identities[p] and identities[a] != identities[n]
     ]
     return np.float32(np.mean(losses))
 

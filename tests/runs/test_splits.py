@@ -8,10 +8,10 @@ from tf_reid.config import Config, ConfigError, Data, Evaluate
 from tf_reid.methods import METHODS
 from tf_reid.runs import splits
 
-PERSON, CAMERA = np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6)
+IDENTITY, CAMERA = np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6)
 THREE_TRIALS = {
     "kind": "trials",
-    "test_persons": [[1, 2], [3, 4], [5, 6]],
+    "test_identities": [[1, 2], [3, 4], [5, 6]],
     "query_cameras": [1],
     "gallery_cameras": [2],
     "both_directions": True,
@@ -20,7 +20,7 @@ THREE_TRIALS = {
 
 def records(name="a", protocols=None):
     """Six persons, each seen once by either camera."""
-    found = make_records(PERSON, CAMERA, name=name, protocols=protocols or {"three": THREE_TRIALS})
+    found = make_records(IDENTITY, CAMERA, name=name, protocols=protocols or {"three": THREE_TRIALS})
     object.__setattr__(found, "default_protocol", next(iter(found.protocols)))
     return found
 
@@ -60,8 +60,8 @@ def test_a_source_is_scored_in_its_own_trial_alone_and_with_none_it_was_trained_
     config = settings(trial=trial)
     (number,) = numbers(config)
     assert number == trial
-    trained = set(splits.training_records(config, {"source": records()})["source"].person)
-    tested = {p for t in fair(config) for p in PERSON[t.query]}
+    trained = set(splits.training_records(config, {"source": records()})["source"].identity)
+    tested = {p for t in fair(config) for p in IDENTITY[t.query]}
     assert trained | tested == set(range(1, 7)) and not trained & tested
 
 
@@ -74,11 +74,11 @@ def test_a_target_whose_training_images_were_seen_is_scored_in_its_own_trial():
     config = settings("simpgan", target="b", trial=1)
     assert numbers(config) == [1]
     seen = splits.training_records(config, {"target": records("b")})["target"]
-    assert not set(seen.person) & set(PERSON[fair(config)[0].query])
+    assert not set(seen.identity) & set(IDENTITY[fair(config)[0].query])
 
 
-def test_scoring_by_another_protocol_than_trained_with_keeps_trained_persons_out():
-    protocols = {"three": THREE_TRIALS, "one": THREE_TRIALS | {"test_persons": [[1, 6]]}}
+def test_scoring_by_another_protocol_than_trained_with_keeps_trained_identities_out():
+    protocols = {"three": THREE_TRIALS, "one": THREE_TRIALS | {"test_identities": [[1, 6]]}}
     both = records(protocols=protocols)
     seen = splits.training_records(settings(protocol="three"), {"source": both})
     with pytest.raises(ConfigError, match=r"keep evaluate\.protocol as it was in training"):
@@ -100,7 +100,7 @@ def test_a_target_never_trained_on_is_scored_in_every_trial(split):
 
 @pytest.mark.parametrize("steps", [0, 10])
 @pytest.mark.parametrize("split", ["train", "all"])
-def test_a_target_that_is_the_source_as_well_is_scored_without_its_labelled_persons(steps, split):
+def test_a_target_that_is_the_source_as_well_is_scored_without_its_labelled_identities(steps, split):
     same = records()
     domains = {"source": same, "target": same}
     config = settings("simpgan", steps=steps, source="a", target="a", target_split=split)
@@ -119,17 +119,17 @@ def test_what_was_fitted_to_the_targets_training_images_is_not_scored_on_them():
 
 
 def test_an_unknown_protocol_is_named_with_those_there_are():
-    both = records(protocols={"one": THREE_TRIALS, "two": THREE_TRIALS | {"test_persons": [[1, 6]]}})
-    assert splits.protocol_of(both, None)["test_persons"] == THREE_TRIALS["test_persons"]
-    assert splits.protocol_of(both, "two")["test_persons"] == [[1, 6]]
+    both = records(protocols={"one": THREE_TRIALS, "two": THREE_TRIALS | {"test_identities": [[1, 6]]}})
+    assert splits.protocol_of(both, None)["test_identities"] == THREE_TRIALS["test_identities"]
+    assert splits.protocol_of(both, "two")["test_identities"] == [[1, 6]]
     with pytest.raises(ConfigError, match=r"evaluate\.protocol: a has no 'three', but one, two"):
         splits.protocol_of(both, "three")
 
 
 @pytest.mark.parametrize(("population", "expected"), [("people", [0]), (None, [0, 1, 2])])
-def test_another_variant_of_the_source_is_not_scored_on_its_persons(population, expected):
+def test_another_variant_of_the_source_is_not_scored_on_its_identities(population, expected):
     """As cuhk03/labeled is not after cuhk03/detected, whose files have names of their own."""
-    source, target = (make_records(PERSON, CAMERA, name=name, population=population) for name in ("a/one", "a/two"))
+    source, target = (make_records(IDENTITY, CAMERA, name=name, population=population) for name in ("a/one", "a/two"))
     source.file[:] = [f"one/{file}" for file in source.file]
     for one in (source, target):
         one.protocols.update(market=THREE_TRIALS)
@@ -149,34 +149,34 @@ def test_another_variant_of_the_source_is_not_scored_on_its_persons(population, 
 
 
 def test_distractors_and_junk_are_never_in_a_source_and_junk_never_in_a_target():
-    person = np.array([1, 1, 0, -1, 2, 2, 0, -1])
+    identity = np.array([1, 1, 0, -1, 2, 2, 0, -1])
     split = ["train"] * 4 + ["query", "gallery", "gallery", "gallery"]
-    domains = {name: make_records(person, np.ones(8, np.int64), split, name=name) for name in ("source", "target")}
+    domains = {name: make_records(identity, np.ones(8, np.int64), split, name=name) for name in ("source", "target")}
     found = splits.training_records(settings(target="b", source_split="all", target_split="all"), domains)
-    assert found["source"].person.tolist() == [1, 1, 2, 2]
-    assert found["target"].person.tolist() == [1, 1, 0, 2, 2, 0]
+    assert found["source"].identity.tolist() == [1, 1, 2, 2]
+    assert found["target"].identity.tolist() == [1, 1, 0, 2, 2, 0]
     found = splits.training_records(settings(target="b"), domains)
-    assert found["source"].person.tolist() == [1, 1]
-    assert found["target"].person.tolist() == [1, 1, 0]
+    assert found["source"].identity.tolist() == [1, 1]
+    assert found["target"].identity.tolist() == [1, 1, 0]
 
 
 def test_the_protocol_asked_for_decides_what_the_scored_domain_trains_on():
-    protocols = {"three": THREE_TRIALS, "one": THREE_TRIALS | {"test_persons": [[1, 6]]}}
+    protocols = {"three": THREE_TRIALS, "one": THREE_TRIALS | {"test_identities": [[1, 6]]}}
     domains = {name: records(name, protocols) for name in ("source", "target")}
 
-    def persons(config):
+    def identities(config):
         return {
-            domain: sorted(set(r.person.tolist())) for domain, r in splits.training_records(config, domains).items()
+            domain: sorted(set(r.identity.tolist())) for domain, r in splits.training_records(config, domains).items()
         }
 
     both = settings("simpgan", target="b", protocol="one")
-    assert persons(both) == {"source": [3, 4, 5, 6], "target": [2, 3, 4, 5]}
+    assert identities(both) == {"source": [3, 4, 5, 6], "target": [2, 3, 4, 5]}
     domains.pop("target")
-    assert persons(settings(protocol="one")) == {"source": [2, 3, 4, 5]}
+    assert identities(settings(protocol="one")) == {"source": [2, 3, 4, 5]}
 
 
 def test_no_image_to_train_on_is_said_with_the_key():
-    whole = records("grid", {"whole": THREE_TRIALS | {"test_persons": [list(range(1, 7))]}})
+    whole = records("grid", {"whole": THREE_TRIALS | {"test_identities": [list(range(1, 7))]}})
     with pytest.raises(ConfigError, match=r"grid has no training image; set data\.target_split=all"):
         splits.training_records(settings("simpgan", target="b"), {"target": whole})
 

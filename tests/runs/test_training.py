@@ -16,7 +16,7 @@ from tf_reid import config as configuration
 from tf_reid.methods import METHODS
 from tf_reid.runs import run_folder, splits, training
 
-PERSON, CAMERA = np.repeat(np.arange(1, 6), 4), np.tile([1, 1, 2, 2], 5)
+IDENTITY, CAMERA = np.repeat(np.arange(1, 6), 4), np.tile([1, 1, 2, 2], 5)
 SPLIT = np.tile(["train", "query", "train", "gallery"], 5)
 # What two processes can be compared on: no dropout, and plain descent, which does not enlarge rounding as Adam does.
 ONE_STAGE = ("data.target=null", "method.dropout=0.0", "stages.classifier.optimizers.classifier.name=sgd")
@@ -51,8 +51,8 @@ def settings(tmp_path, *overrides, name="simpgan"):
 
 def domains():
     return {
-        "source": make_records(PERSON, CAMERA, SPLIT),
-        "target": make_records(PERSON, CAMERA, SPLIT, name="b"),
+        "source": make_records(IDENTITY, CAMERA, SPLIT),
+        "target": make_records(IDENTITY, CAMERA, SPLIT, name="b"),
     }
 
 
@@ -127,8 +127,8 @@ def test_a_loss_that_is_nan_stops_the_run_and_is_named_and_no_checkpoint_holds_i
     model = built(config)
     real = model.similarity_loss
 
-    def broken(back_source, persons):
-        return real(back_source, persons) * tf.where(model.step >= 3, np.nan, 1.0)
+    def broken(back_source, identities):
+        return real(back_source, identities) * tf.where(model.step >= 3, np.nan, 1.0)
 
     model.similarity_loss = broken
     with pytest.raises(training.NotFinite, match=r"generators/similarity of stage translation is nan at step 4"):

@@ -45,7 +45,7 @@ def training_batches(
     sizes = [int(np.prod(shape)) for shape in layout.values()]
     encoded = np.concatenate([domains[name].images for name in layout])
     offsets = dict(zip(layout, np.cumsum([0] + [len(domains[name]) for name in layout])[:-1], strict=True))
-    label = tf.constant(relabelled(domains["source"].person))  # the source comes first in every layout
+    label = tf.constant(relabelled(domains["source"].identity))  # the source comes first in every layout
     read = _reader(encoded, image_size, reads=sum(sizes) * (steps - start))
 
     draws_an_image = 4 if grey else 3
@@ -58,7 +58,7 @@ def training_batches(
         images = as_seen(_augmented(read(indices), draws, flip, pad, grey))
         parts = dict(zip(layout, tf.split(images, sizes), strict=True))
         batch = {name: tf.reshape(part, (*layout[name], *image_size, 3)) for name, part in parts.items()}
-        return batch | {"source_person": tf.reshape(tf.gather(label, indices[: sizes[0]]), layout["source"])}
+        return batch | {"source_identity": tf.reshape(tf.gather(label, indices[: sizes[0]]), layout["source"])}
 
     signature = (tf.TensorSpec((sum(sizes),), tf.int64), tf.TensorSpec((sum(sizes), draws_an_image), tf.float32))
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)

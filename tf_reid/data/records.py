@@ -23,7 +23,7 @@ class Records:
 
     name: str
     images: np.ndarray
-    person: np.ndarray
+    identity: np.ndarray
     camera: np.ndarray
     modality: np.ndarray
     file: np.ndarray
@@ -38,11 +38,11 @@ class Records:
     @property
     def identities(self) -> int:
         """How many persons there are."""
-        return len(np.unique(self.person))
+        return len(np.unique(self.identity))
 
     def take(self, chosen) -> "Records":
         """The records at these indices, or where this mask is true."""
-        columns = ("images", "person", "camera", "modality", "file", "split")
+        columns = ("images", "identity", "camera", "modality", "file", "split")
         return replace(self, **{column: getattr(self, column)[chosen] for column in columns})
 
 
@@ -50,13 +50,13 @@ def load_records(builder) -> Records:
     """Read an `images` data set that a builder of `tfds_builders` has prepared; the images stay encoded."""
     import tensorflow_datasets as tfds
 
-    columns = {name: [] for name in ("images", "person", "camera", "modality", "file", "split")}
+    columns = {name: [] for name in ("images", "identity", "camera", "modality", "file", "split")}
     modalities = builder.info.features["modality"].names
     for split in builder.info.splits:
         dataset = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
         for record in dataset.as_numpy_iterator():
             columns["images"].append(record["image"])
-            columns["person"].append(record["person"])
+            columns["identity"].append(record["identity"])
             columns["camera"].append(record["camera"])
             columns["modality"].append(modalities[record["modality"]])
             columns["file"].append(record["file"].decode())
@@ -72,6 +72,6 @@ def load_records(builder) -> Records:
     )
 
 
-def relabelled(person: np.ndarray) -> np.ndarray:
+def relabelled(identity: np.ndarray) -> np.ndarray:
     """Person ids -> 0..K-1 in ascending order, as a K-way classifier wants them."""
-    return np.unique(person, return_inverse=True)[1]
+    return np.unique(identity, return_inverse=True)[1]

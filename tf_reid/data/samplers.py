@@ -10,7 +10,7 @@ from tf_reid.data.records import Records
 
 
 def pairs(source: Records, stage) -> Sampler:
-    """Labelled pairs: `batch_size // 2` a step, `positive_share` of which (exact over an epoch) show one person.
+    """Labelled pairs: `batch_size // 2` a step, `positive_fraction` of which (exact over an epoch) show one person.
 
     A positive pair is an image and another of the same person, from another camera wherever the person has one; an
     image whose person has no other image is never drawn for it. A negative is an image and one of another person.
@@ -18,7 +18,7 @@ def pairs(source: Records, stage) -> Sampler:
     Raises:
         ValueError: no person has two images, or there is only one person.
     """
-    draw = _pair_drawer(source, stage.positive_share)
+    draw = _pair_drawer(source, stage.positive_fraction)
     count = stage.batch_size // 2
 
     def epoch(rng):
@@ -30,7 +30,7 @@ def pairs(source: Records, stage) -> Sampler:
 
 def pairs_of_two_domains(source: Records, stage, target: Records) -> Sampler:
     """`pairs` of the source beside random pairs of the target, whose ids are not read (SimPGAN, section 4.3)."""
-    draw = _pair_drawer(source, stage.positive_share)
+    draw = _pair_drawer(source, stage.positive_fraction)
     count = stage.batch_size // 2
 
     def epoch(rng):
@@ -79,19 +79,21 @@ def swaps(source: Records, stage) -> Sampler:
     """
     if stage.batch_size % 4:
         raise ValueError(f"A batch_size of {stage.batch_size} holds no whole rows of 4 images; use a multiple of 4.")
-    count, person = stage.batch_size // 4, source.person
-    others = {p: np.flatnonzero(person == p) for p in np.unique(person)}
-    images = np.array([i for i in range(len(source)) if len(others[person[i]]) > 1], dtype=np.int64)
-    if len(np.unique(person[images])) < 2:
+    count, identity = stage.batch_size // 4, source.identity
+    others = {p: np.flatnonzero(identity == p) for p in np.unique(identity)}
+    images = np.array([i for i in range(len(source)) if len(others[identity[i]]) > 1], dtype=np.int64)
+    if len(np.unique(identity[images])) < 2:
         raise ValueError(f"{source.name}: fewer than two persons have two training images, so none can be swapped.")
 
     def epoch(rng):
         steps = _steps(len(images), count)
         first, second = (_cycled(rng, images, steps * count) for _ in range(2))
-        while (clash := person[first] == person[second]).any():
+        while (clash := identity[first] == identity[second]).any():
             second[clash] = rng.choice(images, size=clash.sum())
         both = [first, second]
-        positives = [np.array([rng.choice(others[person[i]][others[person[i]] != i]) for i in side]) for side in both]
+        positives = [
+            np.array([rng.choice(others[identity[i]][others[identity[i]] != i]) for i in side]) for side in both
+        ]
         return {"source": np.stack([*both, *positives], axis=1).reshape(steps, count, 4)}
 
     return epoch
@@ -145,20 +147,22 @@ def of_stage(kind, stage, records: dict) -> Sampler:
 
 def _two_sides(records, first, second, stage, each, what) -> Sampler:
     """Batches of different persons, each with `each` pairs of an image from `first` and one from `second` (indices)."""
-    sides = [{p: side[records.person[side] == p] for p in np.unique(records.person[side])} for side in (first, second)]
-    persons = np.array(sorted(sides[0].keys() & sides[1].keys()), dtype=np.int64)
+    sides = [
+        {p: side[records.identity[side] == p] for p in np.unique(records.identity[side])} for side in (first, second)
+    ]
+    identities = np.array(sorted(sides[0].keys() & sides[1].keys()), dtype=np.int64)
     count = stage.batch_size // (2 * each)
     if count < 2:
         raise ValueError(f"A batch_size of {stage.batch_size} holds {count} persons; the stage needs two or more.")
-    if len(persons) < count:
+    if len(identities) < count:
         raise ValueError(
             f"{records.name}: a batch of {stage.batch_size} images takes {count} persons seen in {what}, but there are "
-            f"{len(persons)}; choose another data set or a smaller batch_size of the stage."
+            f"{len(identities)}; choose another data set or a smaller batch_size of the stage."
         )
 
     def epoch(rng):
-        steps = len(persons) // count
-        order = np.repeat(rng.permutation(persons)[: steps * count], each)
+        steps = len(identities) // count
+        order = np.repeat(rng.permutation(identities)[: steps * count], each)
         drawn = [np.concatenate([_cycled(rng, side[p], each) for p in order[::each]]) for side in sides]
         return {"source": np.stack(drawn, axis=1).reshape(steps, count * each, 2)}
 
@@ -170,8 +174,8 @@ def _two_views(records):
     cameras = np.unique(records.camera)
     rng = np.random.default_rng(0)
     probe, gallery = [], []
-    for person in np.unique(records.person):
-        own = np.flatnonzero(records.person == person)
+    for identity in np.unique(records.identity):
+        own = np.flatnonzero(records.identity == identity)
         seen_by = np.unique(records.camera[own])
         if len(seen_by) < 2:
             continue
@@ -186,24 +190,24 @@ def _steps(images, batch):
     return max(1, images // batch)
 
 
-def _pair_drawer(records: Records, positive_share: float):
+def _pair_drawer(records: Records, positive_fraction: float):
     """-> draw(rng, n): int [n, 2] indices of n pairs in random order, round(n · share) of them of one person."""
-    person, camera = records.person, records.camera
-    images_of = {p: np.flatnonzero(person == p) for p in np.unique(person)}
-    partners = [_partners(i, images_of[person[i]], camera) for i in range(len(records))]
+    identity, camera = records.identity, records.camera
+    images_of = {p: np.flatnonzero(identity == p) for p in np.unique(identity)}
+    partners = [_partners(i, images_of[identity[i]], camera) for i in range(len(records))]
     leaders = np.array([i for i, others in enumerate(partners) if len(others)], dtype=np.int64)
-    if positive_share > 0 and not len(leaders):
+    if positive_fraction > 0 and not len(leaders):
         raise ValueError(f"{records.name}: no person has two training images, so no pair of one person can be drawn.")
-    if positive_share < 1 and len(images_of) < 2:
+    if positive_fraction < 1 and len(images_of) < 2:
         raise ValueError(f"{records.name}: only one person among the training images, so no pair of two can be drawn.")
 
     def draw(rng, count):
-        positives = round(count * positive_share)
+        positives = round(count * positive_fraction)
         first = _cycled(rng, leaders, positives)
         second = np.array([rng.choice(partners[i]) for i in first], dtype=np.int64)
         others = _cycled(rng, np.arange(len(records)), count - positives)
         strangers = rng.integers(len(records), size=count - positives)
-        while (clash := person[others] == person[strangers]).any():
+        while (clash := identity[others] == identity[strangers]).any():
             strangers[clash] = rng.integers(len(records), size=clash.sum())
         drawn = np.concatenate([np.stack([first, second], 1), np.stack([others, strangers], 1)])
         return drawn[rng.permutation(count)]
@@ -211,10 +215,10 @@ def _pair_drawer(records: Records, positive_share: float):
     return draw
 
 
-def _partners(image, same_person, camera):
+def _partners(image, same_identity, camera):
     """Other images of the person, those of other cameras if there are any."""
-    elsewhere = same_person[camera[same_person] != camera[image]]
-    return elsewhere if len(elsewhere) else same_person[same_person != image]
+    elsewhere = same_identity[camera[same_identity] != camera[image]]
+    return elsewhere if len(elsewhere) else same_identity[same_identity != image]
 
 
 def _cycled(rng, values, count):

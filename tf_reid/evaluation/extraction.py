@@ -165,4 +165,4 @@ def _asked(records, trial):
 
 def labels(records: Records, query, gallery) -> list:
     """Persons and cameras of the queries, then of the gallery, by their indices, in the order that scores ask for."""
-    return [part for indices in (query, gallery) for part in (records.person[indices], records.camera[indices])]
+    return [part for indices in (query, gallery) for part in (records.identity[indices], records.camera[indices])]

@@ -32,7 +32,7 @@ def judge(model, config: Config, seen: dict[str, Records], folder: Path, extract
     """
     found = {}
     name, features = _features(model, folder, extractor)
-    for title, (made, real, persons) in _made(model, config, seen).items():
+    for title, (made, real, identities) in _made(model, config, seen).items():
         of_real, of_made = (_all(features, images) for images in (real, made))
         # Subsets of all images would be one and the same: where they are few, half of them, so that the spread is one.
         half = max(2, min(1000, len(of_made) // 2, len(of_real) // 2))
@@ -42,8 +42,8 @@ def judge(model, config: Config, seen: dict[str, Records], folder: Path, extract
             f"KID x 1000 ({name})": 1000.0 * mean,
             "KID spread x 1000": 1000.0 * spread,
         }
-        if persons is not None:
-            found[title]["SSIM within an identity"] = image_quality.likeness_within(made, persons)
+        if identities is not None:
+            found[title]["SSIM within an identity"] = image_quality.likeness_within(made, identities)
         found[title]["images"] = len(made)
     write_text(folder / "images.json", json.dumps(found, indent=2) + "\n")
     for title, values in found.items():
@@ -68,10 +68,10 @@ def across_views(model, config: Config, records: Records, trial, folder: Path) -
     across = model.across()
     if not across:
         raise ConfigError(f"--across: {config.method['name']} puts no image in another view.")
-    size, person, camera = config.data.image_size, records.person, records.camera
+    size, identity, camera = config.data.image_size, records.identity, records.camera
     of_query = {}
     for image in trial.query:
-        theirs = trial.gallery[(person[trial.gallery] == person[image]) & (camera[trial.gallery] != camera[image])]
+        theirs = trial.gallery[(identity[trial.gallery] == identity[image]) & (camera[trial.gallery] != camera[image])]
         if len(theirs):
             of_query[image] = theirs[0]
     queries, gallery = np.array(list(of_query.items())).T

@@ -13,10 +13,10 @@ from tf_reid.pictures.page import Page, Shown
 
 POINTS = 2000  # of the projector and of maps of features, at most
 WIDEST = 1024  # of the projector's features
-PERSONS_COLOURED = 10
+IDENTITIES_COLOURED = 10
 
 
-def rank_list(comparison, records: Records, trial, image_size, seed, persons=(), queries=8, ranks=10):
+def rank_list(comparison, records: Records, trial, image_size, seed, identities=(), queries=8, ranks=10):
     """The first of a trial's gallery for some of its queries; see `grids.rank_list`.
 
     Args:
@@ -26,7 +26,7 @@ def rank_list(comparison, records: Records, trial, image_size, seed, persons=(),
     Raises:
         ValueError: a person is no query of the trial.
     """
-    places = _queries(records, trial, persons, queries, seed)
+    places = _queries(records, trial, identities, queries, seed)
     chosen = trial.query[places]
     found = comparison.distances(trial)
     distances = np.concatenate([found(slice(place, place + 1)) for place in places.tolist()])
@@ -63,7 +63,7 @@ def write_projector(folder, name, comparison, records: Records, trial, image_siz
 
         embedded = PCA(min(100, *embedded.shape), svd_solver="randomized", random_state=seed).fit_transform(embedded)
     labels = {
-        "person": records.person[images],
+        "identity": records.identity[images],
         "camera": records.camera[images],
         "role": np.where(of_query, "query", "gallery"),
         "file": records.file[images],
@@ -72,7 +72,7 @@ def write_projector(folder, name, comparison, records: Records, trial, image_siz
     grids.write_projector(where, embedded, labels, _pixels(records, images, image_size))
 
 
-def shown(records: Records, trial, image_size, seed, persons=(), count=6, matches=False) -> tuple[Shown, Shown]:
+def shown(records: Records, trial, image_size, seed, identities=(), count=6, matches=False) -> tuple[Shown, Shown]:
     """Queries of different persons, and as many gallery images: of the same persons, or of others.
 
     Args:
@@ -81,18 +81,18 @@ def shown(records: Records, trial, image_size, seed, persons=(), count=6, matche
     Raises:
         ValueError: a person is no query of the trial, or too few persons are in its gallery.
     """
-    first = trial.query[_queries(records, trial, persons, count, seed)]
+    first = trial.query[_queries(records, trial, identities, count, seed)]
     rng = np.random.default_rng(seed)
-    whom = records.person[first]
+    whom = records.identity[first]
     gallery = rng.permutation(trial.gallery)
     if matches:
-        theirs = [gallery[records.person[gallery] == person] for person in whom]
+        theirs = [gallery[records.identity[gallery] == identity] for identity in whom]
         if not all(map(len, theirs)):
             raise ValueError("A person of the queries is not in the gallery; name others by --persons.")
         second = np.array([found[0] for found in theirs])
     else:
-        gallery = gallery[~np.isin(records.person[gallery], whom) & (records.person[gallery] > 0)]
-        second = _one_of_each(records.person, gallery)[: len(first)]
+        gallery = gallery[~np.isin(records.identity[gallery], whom) & (records.identity[gallery] > 0)]
+        second = _one_of_each(records.identity, gallery)[: len(first)]
         if len(second) < len(first):
             raise ValueError(f"The gallery shows {len(second)} other persons; name fewer by --count.")
     return _shown(records, first, image_size), _shown(records, second, image_size)
@@ -101,7 +101,7 @@ def shown(records: Records, trial, image_size, seed, persons=(), count=6, matche
 def random_images(records: Records, image_size, seed, count) -> Shown:
     """Images of training records, of different persons as far as there are."""
     order = np.random.default_rng(seed).permutation(len(records))
-    return _shown(records, np.resize(_one_of_each(records.person, order), count), image_size)
+    return _shown(records, np.resize(_one_of_each(records.identity, order), count), image_size)
 
 
 def drawn(page: Page) -> np.ndarray:
@@ -137,7 +137,7 @@ def _heat(image, strength):
     return cv2.addWeighted(image, 0.5, colours, 0.5, 0)
 
 
-def feature_map(panels: dict, groups, persons, method: str, seed) -> np.ndarray:
+def feature_map(panels: dict, groups, identities, method: str, seed) -> np.ndarray:
     """Features in the plane, a column a panel: coloured by group above, some persons below.
 
     Args:
@@ -146,9 +146,9 @@ def feature_map(panels: dict, groups, persons, method: str, seed) -> np.ndarray:
         persons: int [N]; of those above 0 that have several images, some are coloured below.
         method: "tsne" (of the first 50 principal components) or "pca".
     """
-    known, counts = np.unique(persons[persons > 0], return_counts=True)
-    often = np.random.default_rng(seed).permutation(known[counts > 1])[:PERSONS_COLOURED]
-    whom = np.where(np.isin(persons, often), np.char.add("person ", persons.astype(str)), "others")
+    known, counts = np.unique(identities[identities > 0], return_counts=True)
+    often = np.random.default_rng(seed).permutation(known[counts > 1])[:IDENTITIES_COLOURED]
+    whom = np.where(np.isin(identities, often), np.char.add("person ", identities.astype(str)), "others")
     axis = "t-SNE" if method == "tsne" else "component"
     planes = {title: _plane(features, method, seed) for title, features in panels.items()}
     rows = [
@@ -188,20 +188,20 @@ def pixels_in_rows(records: Records, image_size):
     return pipeline.all_images(records, image_size).reshape(len(records), -1)
 
 
-def _queries(records, trial, persons, count, seed):
+def _queries(records, trial, identities, count, seed):
     """Places in `trial.query`: one query of each named person, else of random ones, as different as there are."""
     rng = np.random.default_rng(seed)
-    asked = records.person[trial.query]
-    if persons:
-        if missing := set(persons) - set(asked.tolist()):
+    asked = records.identity[trial.query]
+    if identities:
+        if missing := set(identities) - set(asked.tolist()):
             raise ValueError(f"--persons: {min(missing)} is no query of this protocol's first trial.")
-        return np.array([rng.choice(np.flatnonzero(asked == person)) for person in persons])
+        return np.array([rng.choice(np.flatnonzero(asked == identity)) for identity in identities])
     return np.sort(_one_of_each(asked, rng.permutation(len(asked)))[:count])
 
 
-def _one_of_each(person, order):
+def _one_of_each(identity, order):
     """The first of each person's places in `order`, in that order."""
-    return order[np.sort(np.unique(person[order], return_index=True)[1])]
+    return order[np.sort(np.unique(identity[order], return_index=True)[1])]
 
 
 def _shown(records, indices, image_size):
@@ -210,7 +210,7 @@ def _shown(records, indices, image_size):
 
 
 def _caption(records, index, between):
-    return f"person {records.person[index]}{between}camera {records.camera[index]}"
+    return f"person {records.identity[index]}{between}camera {records.camera[index]}"
 
 
 def _pixels(records, indices, image_size):

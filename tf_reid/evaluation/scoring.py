@@ -194,9 +194,9 @@ def _calibrating(config, scored, seen):
     They cannot if they were trained on, or if no two cameras saw one of them.
     """
     protocol = protocol_of(scored, config.evaluate.protocol)
-    if not protocol.get("validation_persons") or protocol.get("gallery_files"):
+    if not protocol.get("validation_identities") or protocol.get("gallery_files"):
         return {}  # files name test persons alone
-    theirs = {"test_persons": protocol["validation_persons"], "validation_persons": None, "distractors": None}
+    theirs = {"test_identities": protocol["validation_identities"], "validation_identities": None, "distractors": None}
     try:
         found = fair_trials(config, scored, seen, protocol=protocol | theirs)
     except ValueError:  # none is fair, or one has no query or gallery
@@ -216,11 +216,11 @@ def _verify(comparison, scored, trial, calibrating, rates, config):
     if calibrating is not None:
         parts = calibrating, trial
     else:
-        person = scored.person[trial.query], scored.person[trial.gallery]
-        persons = np.unique(np.concatenate(person))
-        persons = np.random.default_rng(config.run.seed).permutation(persons[persons > 0])
-        halves = persons[: len(persons) // 2], persons[len(persons) // 2 :]
-        parts = (trial.part(np.isin(person[0], half), np.isin(person[1], half)) for half in halves)
+        identity = scored.identity[trial.query], scored.identity[trial.gallery]
+        identities = np.unique(np.concatenate(identity))
+        identities = np.random.default_rng(config.run.seed).permutation(identities[identities > 0])
+        halves = identities[: len(identities) // 2], identities[len(identities) // 2 :]
+        parts = (trial.part(np.isin(identity[0], half), np.isin(identity[1], half)) for half in halves)
     return verification.verify(*(_pairs(comparison.distances(part), scored, part) for part in parts), rates)
 
 

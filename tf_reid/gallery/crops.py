@@ -126,7 +126,7 @@ def _known(path, values, where):
             found["time"] = seconds(found["time"])
         except ValueError as error:
             raise ConfigError(f"{where}, {path}: {error}.") from None
-    return Record(str(path.resolve()), **found)
+    return Record(str(path.resolve()), found["person"], found["camera"], found["time"])
 
 
 def _of_run(name, run) -> Iterator[Crop]:
@@ -146,13 +146,13 @@ def _of_run(name, run) -> Iterator[Crop]:
 def _records_of(run):
     config = run_folder.load_run(run)
     records = splits.load_data(config)[splits.scored_domain(config)]
-    rows = zip(records.split, records.file, records.person, records.camera, records.images, strict=True)
+    rows = zip(records.split, records.file, records.identity, records.camera, records.images, strict=True)
     return [
         (
             str(split),
-            Crop(Record(f"{OF_A_RUN}{file}", str(person) if person > 0 else None, str(camera)), lambda i=image: i),
+            Crop(Record(f"{OF_A_RUN}{file}", str(identity) if identity > 0 else None, str(camera)), lambda i=image: i),
         )
-        for split, file, person, camera, image in rows
+        for split, file, identity, camera, image in rows
     ]
 
 

@@ -1,7 +1,7 @@
 """A gallery that lasts: images' embeddings and whom, where and when they show, searched by filters.
 
 ```
-GALLERY/gallery.sqlite      every image: path, person, camera, time, embedding; what made the embeddings
+GALLERY/gallery.sqlite      every image: path, identity, camera, time, embedding; what made the embeddings
         index_<n>.faiss     made of it: the images up to number n, laid out for searching
 ```
 The database alone is the truth. An `add` is one transaction, whole or not at all; the index is written beside and
@@ -37,7 +37,7 @@ class Record(NamedTuple):
     """An image and what is known of it; time is in seconds since 1970, UTC."""
 
     path: str
-    person: str | None = None
+    identity: str | None = None
     camera: str | None = None
     time: float | None = None
 
@@ -94,7 +94,7 @@ class Gallery:
             self.database.execute("CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
             self.database.execute(
                 "CREATE TABLE IF NOT EXISTS images (id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT UNIQUE NOT NULL, "
-                "person TEXT, camera TEXT, time REAL, embedding BLOB NOT NULL)"
+                "identity TEXT, camera TEXT, time REAL, embedding BLOB NOT NULL)"
             )
             if about and not self._about():
                 self._write_about({**about, "revision": 0})
@@ -149,14 +149,14 @@ class Gallery:
         with self.lock, self._transaction():
             before = len(self)
             self.database.executemany(
-                "INSERT INTO images (path, person, camera, time, embedding) VALUES (?, ?, ?, ?, ?) "
+                "INSERT INTO images (path, identity, camera, time, embedding) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (path) DO NOTHING",
                 rows,
             )
             self._changed()
             return len(self) - before
 
-    def remove(self, paths: Sequence[str] = (), person: str | None = None, until: float | None = None) -> int:
+    def remove(self, paths: Sequence[str] = (), identity: str | None = None, until: float | None = None) -> int:
         """Remove images by their paths or folders, all of a person, or all up to a time. Returns how many there were.
 
         Nothing of them stays in the database's files; the index forgets them with `lay_out(always=True)`.
@@ -168,8 +168,8 @@ class Gallery:
                     beneath = f"{path}/"
                     asked = "DELETE FROM images WHERE path = ? OR substr(path, 1, ?) = ?"
                     self.database.execute(asked, (path, len(beneath), beneath))
-                if person is not None:
-                    self.database.execute("DELETE FROM images WHERE person = ?", (person,))
+                if identity is not None:
+                    self.database.execute("DELETE FROM images WHERE identity = ?", (identity,))
                 if until is not None:
                     self.database.execute("DELETE FROM images WHERE time <= ?", (until,))
                 self._changed()
@@ -337,7 +337,7 @@ class Gallery:
         found = {}
         for start in range(0, len(ids), 500):
             part = [int(i) for i in ids[start : start + 500]]
-            asked = f"SELECT id, path, person, camera, time FROM images WHERE id IN ({','.join('?' * len(part))})"
+            asked = f"SELECT id, path, identity, camera, time FROM images WHERE id IN ({','.join('?' * len(part))})"
             found |= {row[0]: Record(*row[1:]) for row in self.database.execute(asked, part)}
         return found
 
@@ -347,10 +347,10 @@ class Gallery:
             paths = [path for (path,) in self.database.execute("SELECT path FROM images ORDER BY id")]
             return paths, self._embeddings(self.ids)
 
-    def with_persons(self, most) -> tuple[list[str], np.ndarray]:
+    def with_identities(self, most) -> tuple[list[str], np.ndarray]:
         """Persons and embeddings of up to so many images whose person is known, drawn evenly."""
         with self._snapshot():
-            asked = "SELECT id, person FROM images WHERE person IS NOT NULL ORDER BY id"
+            asked = "SELECT id, identity FROM images WHERE identity IS NOT NULL ORDER BY id"
             found = self.database.execute(asked).fetchall()
             some = np.sort(np.random.default_rng(0).permutation(len(found))[:most])
             return [found[n][1] for n in some], self._embeddings(np.array([found[n][0] for n in some], np.int64))
@@ -369,13 +369,13 @@ class Gallery:
     def stats(self) -> dict:
         """Plain values: how many images, persons, cameras, since when; the model; the index."""
         with self._snapshot():
-            counted = "COUNT(*), COUNT(DISTINCT person), COUNT(DISTINCT camera), MIN(time), MAX(time)"
+            counted = "COUNT(*), COUNT(DISTINCT identity), COUNT(DISTINCT camera), MIN(time), MAX(time)"
             found = self.database.execute(f"SELECT {counted} FROM images").fetchone()
             whole = self.database.execute("PRAGMA quick_check").fetchone()[0] == "ok"
             size = sum(path.stat().st_size for path in self.folder.iterdir())
             kind = "none" if self.index is None else "HNSW" if self._is_hnsw() else "flat"
             return {
-                **dict(zip(("images", "persons", "cameras", "since", "until"), found, strict=True)),
+                **dict(zip(("images", "identities", "cameras", "since", "until"), found, strict=True)),
                 "database": "sound" if whole else "damaged",
                 "index": kind,
                 "not in the index yet": int((self.ids > self.covered).sum()),
@@ -391,15 +391,15 @@ def calibrate(gallery, rate: float) -> dict | None:
     It is the quantile of how near images come to the nearest image of another person, so it holds for strangers like
     those in the gallery and for a gallery of its size. None, and nothing is set, where too few images have a person.
     """
-    persons, embeddings = gallery.with_persons(CALIBRATED_ON)
-    if len(set(persons)) < 2 or len(persons) * rate < 1:
+    identities, embeddings = gallery.with_identities(CALIBRATED_ON)
+    if len(set(identities)) < 2 or len(identities) * rate < 1:
         return None
-    waiting, nearest, top, count = np.arange(len(persons)), [], 64, len(gallery)
+    waiting, nearest, top, count = np.arange(len(identities)), [], 64, len(gallery)
     while len(waiting):  # a person with many images fills the first places, so more are asked for
         unanswered = []
         for part in np.array_split(waiting, -(-len(waiting) // 100)):
             for number, matches in zip(part, gallery.search(embeddings[part], top), strict=True):
-                others = [m.distance for m in matches if m.record.person not in (None, persons[number])]
+                others = [m.distance for m in matches if m.record.identity not in (None, identities[number])]
                 nearest += others[:1]
                 unanswered += [] if others or top >= count else [number]
         waiting, top = np.array(unanswered, int), 8 * top

@@ -14,7 +14,7 @@ from tf_reid.config import ConfigError
 from tf_reid.gallery.faiss_gallery import Filters, Match, Record, check_same_model, checked
 
 WRITTEN, ASKED = 256, 1000  # points a request
-INDEXED = {"camera": "keyword", "person": "keyword", "time": "float"}
+INDEXED = {"camera": "keyword", "identity": "keyword", "time": "float"}
 
 
 class QdrantGallery:
@@ -75,12 +75,12 @@ class QdrantGallery:
                 self.client.upsert(self.collection, fresh[start : start + WRITTEN], wait=True)
         return len(fresh)
 
-    def remove(self, paths: Sequence[str] = (), person: str | None = None, until: float | None = None) -> int:
+    def remove(self, paths: Sequence[str] = (), identity: str | None = None, until: float | None = None) -> int:
         before, there = len(self), self.known(paths)
         paths = [*there, *self._beneath([path for path in paths if path not in there])]
         parts = [[_id(path) for path in paths[start : start + ASKED]] for start in range(0, len(paths), ASKED)]
-        if person is not None:
-            parts.append(models.Filter(must=[_is("person", [person])]))
+        if identity is not None:
+            parts.append(models.Filter(must=[_is("identity", [identity])]))
         if until is not None:
             parts.append(models.Filter(must=[models.FieldCondition(key="time", range=models.Range(lte=until))]))
         for part in parts:
@@ -125,11 +125,11 @@ class QdrantGallery:
             answers = self.client.query_batch_points(self.collection, asked)
         return [[match(point) for point in found.points] for found in answers]
 
-    def with_persons(self, most) -> tuple[list[str], np.ndarray]:
-        known = models.Filter(must_not=[models.IsNullCondition(is_null=models.PayloadField(key="person"))])
+    def with_identities(self, most) -> tuple[list[str], np.ndarray]:
+        known = models.Filter(must_not=[models.IsNullCondition(is_null=models.PayloadField(key="identity"))])
         points, _ = self.client.scroll(self.collection, known, limit=most, with_vectors=True)
         vectors = np.array([point.vector for point in points], np.float32).reshape(len(points), self.about["width"])
-        return [point.payload["person"] for point in points], vectors
+        return [point.payload["identity"] for point in points], vectors
 
     def keep_calibration(self, found: dict):
         self.about = {**self.about, "nobody": found}

@@ -41,7 +41,7 @@ def as_table(queries, found, calibrated) -> str:
             said = "  nobody" + (f" within {calibrated['distance']:.3f}" if calibrated and matches else "")
         lines.append(f"{path}{said}")
         lines += [
-            f"  {rank:3d}  {m.distance:8.4f}  person {m.record.person or '?':>6}  camera {m.record.camera or '?':>4}  "
+            f"  {rank:3d}  {m.distance:8.4f}  person {m.record.identity or '?':>6}  camera {m.record.camera or '?':>4}  "
             f"{when(m.record.time):16}  {m.record.path}"
             for rank, m in enumerate(matches, 1)
         ]
@@ -125,7 +125,7 @@ def _tile(content, caption, kind):
 
 def _caption(match, rank, between):
     record = match.record
-    said = [f"{rank}: {match.distance:.3f}", f"person {record.person or '?'}", f"camera {record.camera or '?'}"]
+    said = [f"{rank}: {match.distance:.3f}", f"person {record.identity or '?'}", f"camera {record.camera or '?'}"]
     said += [when(record.time)] if record.time is not None else []
     return between.join(html.escape(part) if between == "<br>" else part for part in said)
 

@@ -239,7 +239,7 @@ class ReIDModel(keras.Model):
                 reached = [(g + decay * tf.convert_to_tensor(v), v) for g, v in reached]
             self.player_optimizers[f"{self.stage}_{player}"].apply(*zip(*reached, strict=True))
 
-    def whole_batch(self, rows):
+    def global_batch(self, rows):
         """This replica's rows [b, ...] -> those of all replicas [B, ...], through which gradients flow.
 
         For losses that compare a batch's images with one another: every replica then computes the loss of the whole

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from tf_reid.config import NotNegative, Positive, Weights, Whole
+from tf_reid.config import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.networks.layers import StandardisedImages, feed_forward
@@ -63,18 +63,18 @@ class CmGAN(ReIDModel):
         backbone: Backbone = "resnet50",
         weights: Weights = "imagenet",
         standardise: bool = False,
-        head_width: Whole = 512,
-        discriminator_widths: list[Whole] = [1000, 500],  # noqa: B006
-        triplet_weight: NotNegative = 1.0,
-        identity_weight: NotNegative = 1.0,
-        adversarial_weight: NotNegative = 0.05,
-        margin: Positive = 1.4,
+        head_width: PositiveInt = 512,
+        discriminator_widths: list[PositiveInt] = [1000, 500],  # noqa: B006
+        triplet_weight: NonNegativeFloat = 1.0,
+        identity_weight: NonNegativeFloat = 1.0,
+        adversarial_weight: NonNegativeFloat = 0.05,
+        margin: PositiveFloat = 1.4,
         mining: Literal["all", "hard", "semi_hard"] = "all",
         normalise: bool = True,
         turns: Annotated[int, Field(ge=2)] = 5,
         schedule: Literal["iteration", "after", "epoch"] = "iteration",
-        raise_below: NotNegative = 0.0,
-        raise_by: Positive = 10.0,
+        raise_below: NonNegativeFloat = 0.0,
+        raise_by: PositiveFloat = 10.0,
     ):
         super().__init__(image_size, identities, seed)
         if not triplet_weight and not identity_weight:
@@ -110,19 +110,19 @@ class CmGAN(ReIDModel):
         return {"discriminator_moves": step % cycle == 0}
 
     def pretrain_step(self, batch):
-        images, persons = rgb_then_infrared(batch)
+        images, identities = rgb_then_infrared(batch)
         with tf.GradientTape() as tape:
-            losses = {"identity": self.identity_loss(self.encoder(images, training=True), persons)}
+            losses = {"identity": self.identity_loss(self.encoder(images, training=True), identities)}
         self.minimize(tape, losses, "generator")
         return self.report(generator=losses)
 
     def adversarial_step(self, batch):
-        images, persons = rgb_then_infrared(batch)
+        images, identities = rgb_then_infrared(batch)
 
         # 1. The encoder keeps persons apart in both modalities, and the modalities alike (Eq. 5, 7).
         with tf.GradientTape() as tape:
             features = self.encoder(images, training=True)
-            generator_losses = self.generator_losses(features, persons)
+            generator_losses = self.generator_losses(features, identities)
         # 2. The discriminator tells them apart (Eq. 8); the features are what it is given.
         features = tf.stop_gradient(features)
         with tf.GradientTape() as discriminator_tape:
@@ -140,7 +140,7 @@ class CmGAN(ReIDModel):
         watched = {"accuracy": modality_accuracy(logits)}
         return self.report(generator=generator_losses, discriminator=discriminator_losses | watched)
 
-    def generator_losses(self, features, persons) -> dict:
+    def generator_losses(self, features, identities) -> dict:
         """Eq. 5 and the adversary's term of Eq. 7, weighted.
 
         Args:
@@ -149,24 +149,24 @@ class CmGAN(ReIDModel):
         """
         losses = {}
         if self.triplet_weight:
-            losses["triplet"] = self.triplet_weight * self.triplet_loss(features, persons)
+            losses["triplet"] = self.triplet_weight * self.triplet_loss(features, identities)
         if self.identity_weight:
-            losses["identity"] = self.identity_weight * self.identity_loss(features, persons)
+            losses["identity"] = self.identity_weight * self.identity_loss(features, identities)
         if self.adversarial_weight:
             losses["confuses"] = -self.adversarial_weight * modality_loss(self.discriminator(features))
         return losses
 
-    def identity_loss(self, features, persons):
+    def identity_loss(self, features, identities):
         """Eq. 1, of the images of both modalities."""
-        return identification(self.identity_head(features), tf.concat([persons, persons], axis=0))
+        return identification(self.identity_head(features), tf.concat([identities, identities], axis=0))
 
-    def triplet_loss(self, features, persons):
+    def triplet_loss(self, features, identities):
         """Eq. 2 + Eq. 3: anchors of one modality, positives and negatives of the other, over the whole batch."""
         if self.normalise:
             features = tf.math.l2_normalize(features, axis=1, epsilon=1e-12)
-        rgb, infrared = (self.whole_batch(part) for part in tf.split(features, 2))
-        persons = self.whole_batch(persons)
-        same = persons[:, None] == persons
+        rgb, infrared = (self.global_batch(part) for part in tf.split(features, 2))
+        identities = self.global_batch(identities)
+        same = identities[:, None] == identities
         square = squared_distances(rgb, infrared)
         ways = (square, tf.transpose(square))
         return tf.add_n([triplet(way, same, ~same, self.margin, self.mining) for way in ways])
@@ -180,7 +180,7 @@ class CmGAN(ReIDModel):
 
 def rgb_then_infrared(batch):
     """-> images [2P, H, W, 3], the RGB ones first, and whom either half shows, int [P]."""
-    return tf.concat([batch["source"][:, 0], batch["source"][:, 1]], axis=0), batch["source_person"][:, 0]
+    return tf.concat([batch["source"][:, 0], batch["source"][:, 1]], axis=0), batch["source_identity"][:, 0]
 
 
 def modality_loss(logits):

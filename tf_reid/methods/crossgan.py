@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 from pydantic import Field
 
-from tf_reid.config import Count, NotNegative, Positive, Weights, Whole
+from tf_reid.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import Backbone
@@ -74,21 +74,21 @@ class CrossGAN(ReIDModel):
         identities,
         seed,
         *,
-        latent_width: Whole = 100,
+        latent_width: PositiveInt = 100,
         encoder: Literal["pixels"] | Backbone = "pixels",
         encoder_weights: Weights = None,
-        encoder_width: Whole = 512,
+        encoder_width: PositiveInt = 512,
         width: Annotated[int, Field(ge=8, multiple_of=8)] = 512,
         generator_shared: Annotated[int, Field(ge=0, le=GENERATOR_UNITS - 1)] = 4,
         discriminator_shared: Annotated[int, Field(ge=0, le=DISCRIMINATOR_UNITS)] = 1,
-        reconstruction_weight: Positive = 1.0,
-        alignment_weight: NotNegative = 1.0,
-        threshold: NotNegative = 1.0,
+        reconstruction_weight: PositiveFloat = 1.0,
+        alignment_weight: NonNegativeFloat = 1.0,
+        threshold: NonNegativeFloat = 1.0,
         clip: Literal["whole", "dimension"] = "whole",
-        adversarial_weight: NotNegative = 1.0,
-        matching_weight: NotNegative = 1.0,
-        search_steps: Count = 100,
-        search_rate: Positive = 0.1,
+        adversarial_weight: NonNegativeFloat = 1.0,
+        matching_weight: NonNegativeFloat = 1.0,
+        search_steps: NonNegativeInt = 100,
+        search_rate: PositiveFloat = 0.1,
     ):
         super().__init__(image_size, identities, seed)
         if image_size[0] % 16 or image_size[1] % 16:
@@ -206,7 +206,7 @@ class CrossGAN(ReIDModel):
             fooled = [losses.verification(made[1][:, 0], tf.ones_like(made[1][:, 0])) for _, made in judged]
             terms["fools"] = self.adversarial_weight * tf.add_n(fooled)
         if self.matching_weight:
-            means = [[tf.reduce_mean(self.whole_batch(features), axis=0) for features, _ in pair] for pair in judged]
+            means = [[tf.reduce_mean(self.global_batch(features), axis=0) for features, _ in pair] for pair in judged]
             apart = [tf.reduce_sum(tf.square(tf.stop_gradient(real) - made)) for real, made in means]
             terms["matching"] = self.matching_weight * tf.add_n(apart)
         return terms

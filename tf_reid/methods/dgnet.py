@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import keras
 import tensorflow as tf
 
-from tf_reid.config import Count, ExistingPath, NotNegative, Positive, Share, Weights, Whole
+from tf_reid.config import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 from tf_reid.data.pipeline import erased
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.networks import losses
@@ -69,7 +69,7 @@ class DGNet(ReIDModel):
         image_weight: of Eq. 1 and 2. appearance_code_weight, structure_code_weight: of Eq. 4 and 5, once warmed up.
         identity_weight: of Eq. 3. generated_identity_weight: of Eq. 6. adversarial_weight: of Eq. 7.
         cycle_weight: of swapping the swapped back, once warmed up (not in the paper).
-        primary_weight: lambda_prim, of Eq. 8. fine_share: alpha, of Eq. 9 relative to it.
+        primary_weight: lambda_prim, of Eq. 8. fine_ratio: alpha, of Eq. 9 relative to it.
         penalty_weight: of the squared gradient of D at real images.
         warm_up: steps of stage `joint` before generated images are fed back.
         ramp: how much the weights of Eq. 4, 5, 8, 9 and the cycle grow a step, up to their own.
@@ -92,33 +92,33 @@ class DGNet(ReIDModel):
         backbone: Literal["resnet50", "small"] = "resnet50",
         weights: Weights = "imagenet",
         last_stride: Literal[1, 2] = 1,
-        dropout: Share = 0.5,
-        fine_dropout: Share = 0.75,
+        dropout: Fraction = 0.5,
+        fine_dropout: Fraction = 0.75,
         teacher: ExistingPath | None = None,
         teacher_backbone: Backbone = "resnet50",
         teacher_weights: Weights = "imagenet",
-        teacher_dropout: Share = 0.5,
+        teacher_dropout: Fraction = 0.5,
         teacher_style: Literal["soft", "hard", "appearance", "uniform", "both"] = "soft",
         teacher_batch_statistics: bool = True,
-        width: Whole = 32,
-        scales: Whole = 3,
+        width: PositiveInt = 32,
+        scales: PositiveInt = 3,
         stripes: bool = False,
         detach_appearance: bool = True,
         code_gradient: Literal["paper", "released"] = "paper",
-        image_weight: Positive = 5.0,
-        appearance_code_weight: NotNegative = 1.0,
-        structure_code_weight: NotNegative = 1.0,
-        identity_weight: NotNegative = 1.0,
-        generated_identity_weight: NotNegative = 0.5,
-        adversarial_weight: NotNegative = 1.0,
-        cycle_weight: NotNegative = 2.0,
-        primary_weight: NotNegative = 2.0,
-        fine_share: NotNegative = 0.2,
-        penalty_weight: NotNegative = 0.01,
-        warm_up: Count = 30_000,
-        ramp: Positive = 5.0e-4,
-        erasing: Share = 0.5,
-        fine_at_test: NotNegative = 0.5,
+        image_weight: PositiveFloat = 5.0,
+        appearance_code_weight: NonNegativeFloat = 1.0,
+        structure_code_weight: NonNegativeFloat = 1.0,
+        identity_weight: NonNegativeFloat = 1.0,
+        generated_identity_weight: NonNegativeFloat = 0.5,
+        adversarial_weight: NonNegativeFloat = 1.0,
+        cycle_weight: NonNegativeFloat = 2.0,
+        primary_weight: NonNegativeFloat = 2.0,
+        fine_ratio: NonNegativeFloat = 0.2,
+        penalty_weight: NonNegativeFloat = 0.01,
+        warm_up: NonNegativeInt = 30_000,
+        ramp: PositiveFloat = 5.0e-4,
+        erasing: Fraction = 0.5,
+        fine_at_test: NonNegativeFloat = 0.5,
     ):
         super().__init__(image_size, identities, seed)
         if image_size[0] % 4 or image_size[1] % 4:
@@ -147,7 +147,7 @@ class DGNet(ReIDModel):
         self.image_weight, self.adversarial_weight, self.cycle_weight = image_weight, adversarial_weight, cycle_weight
         self.appearance_code_weight, self.structure_code_weight = appearance_code_weight, structure_code_weight
         self.identity_weight, self.generated_identity_weight = identity_weight, generated_identity_weight
-        self.primary_weight, self.fine_share, self.penalty_weight = primary_weight, fine_share, penalty_weight
+        self.primary_weight, self.fine_ratio, self.penalty_weight = primary_weight, fine_ratio, penalty_weight
         self.warm_up, self.ramp, self.erasing = warm_up, ramp, erasing
 
     def players(self):
@@ -171,20 +171,20 @@ class DGNet(ReIDModel):
 
     def teacher_step(self, batch):
         with tf.GradientTape() as tape:
-            identity = {"identity": self.teacher.pair_losses(batch["source"], batch["source_person"])["identity"]}
+            identity = {"identity": self.teacher.pair_losses(batch["source"], batch["source_identity"])["identity"]}
         self.minimize(tape, identity, "teacher", "teacher_head")
         return self.report(teacher=identity, teacher_head=identity)
 
     def pretrain_step(self, batch):
-        images, persons = _columns(batch)
+        images, identities = _columns(batch)
         with tf.GradientTape() as tape:
-            identity, _ = self.real_losses(images, persons)
+            identity, _ = self.real_losses(images, identities)
         self.minimize(tape, identity, "appearance", "heads")
         return self.report(appearance=identity, heads=identity)
 
     def joint_step(self, batch):
-        images, persons = _columns(batch)  # x_a and x_b, then their positives
-        pair, of_pair = images[: len(images) // 2], persons[: len(persons) // 2]
+        images, identities = _columns(batch)  # x_a and x_b, then their positives
+        pair, of_pair = images[: len(images) // 2], identities[: len(identities) // 2]
         real = to_imagenet(pair)
         with tf.GradientTape(persistent=True) as tape:
             # 1. Codes, and what they make: each image again, again by its positive's appearance, and the swaps.
@@ -208,7 +208,7 @@ class DGNet(ReIDModel):
             seen, to_learn_of = self.seen_in(swapped)
             generator_losses = images_losses | self.code_losses(real, appearance, structure, swapped, seen, of_pair)
             # 4. E_a and its heads learn persons of real images, and of the swaps.
-            appearance_losses, pooled = self.real_losses(images, persons)
+            appearance_losses, pooled = self.real_losses(images, identities)
             if self.feeds:
                 fed = self.fed_losses(from_imagenet(tf.stop_gradient(swapped)), to_learn_of, of_pair, pooled)
                 appearance_losses = appearance_losses | fed
@@ -254,7 +254,7 @@ class DGNet(ReIDModel):
         to_learn_of = self.E_a(tf.stop_gradient(look), training=True)[1] if self.feeds else None
         return frozen(self.E_a, look, training=True), to_learn_of
 
-    def code_losses(self, real, appearance, structure, swapped, seen, persons) -> dict:
+    def code_losses(self, real, appearance, structure, swapped, seen, identities) -> dict:
         """Eq. 6 and, once fed, Eq. 4, Eq. 5 and the cycle: swaps show the person and the codes they were made of.
 
         Args:
@@ -266,7 +266,7 @@ class DGNet(ReIDModel):
         terms = {}
         if self.generated_identity_weight:
             logits = self.primary_classifier(frozen(self.primary, pooled, training=True), training=False)
-            terms["swapped_identity"] = self.generated_identity_weight * 2.0 * losses.identification(logits, persons)
+            terms["swapped_identity"] = self.generated_identity_weight * 2.0 * losses.identification(logits, identities)
         if not self.phase["fed"]:
             return terms
         if self.appearance_code_weight:
@@ -285,7 +285,7 @@ class DGNet(ReIDModel):
             terms["cycle"] = self._ramped(self.cycle_weight) * 2.0 * losses.l1(back, real)
         return terms
 
-    def real_losses(self, images, persons):
+    def real_losses(self, images, identities):
         """Eq. 3 of all four columns, parts of some images erased -> losses, and what the heads see [4P, C].
 
         Args:
@@ -295,9 +295,9 @@ class DGNet(ReIDModel):
         if not self.identity_weight:
             return {}, pooled
         logits = self.primary_classifier(self.primary(pooled, training=True), training=True)
-        return {"identity": self.identity_weight * 4.0 * losses.identification(logits, persons)}, pooled
+        return {"identity": self.identity_weight * 4.0 * losses.identification(logits, identities)}, pooled
 
-    def fed_losses(self, swapped, seen, persons, pooled) -> dict:
+    def fed_losses(self, swapped, seen, identities, pooled) -> dict:
         """Eq. 8 and Eq. 9 of the swaps, and the fine-grained head's answer to real images.
 
         Args:
@@ -309,15 +309,15 @@ class DGNet(ReIDModel):
         fine = self.fine_classifier(self.fine(seen, training=True), training=True)
         of_real = self.fine_classifier(self.fine(pooled[: len(swapped)], training=True), training=True)
         weight = self._ramped(self.primary_weight)
-        terms = {"primary": weight * 2.0 * losses.kullback_leibler(self.teachers_labels(swapped, persons), primary)}
-        if self.fine_share:
-            terms["fine"] = weight * self.fine_share * 2.0 * losses.identification(fine, _other(persons))
-            terms["fine_of_real"] = weight * self.fine_share * 2.0 * losses.identification(of_real, persons)
+        terms = {"primary": weight * 2.0 * losses.kullback_leibler(self.teachers_labels(swapped, identities), primary)}
+        if self.fine_ratio:
+            terms["fine"] = weight * self.fine_ratio * 2.0 * losses.identification(fine, _other(identities))
+            terms["fine_of_real"] = weight * self.fine_ratio * 2.0 * losses.identification(of_real, identities)
         return terms
 
-    def teachers_labels(self, swapped, persons):
+    def teachers_labels(self, swapped, identities):
         """q of Eq. 8: float32 [2P, K], a distribution over persons for each swap."""
-        of_appearance = tf.one_hot(persons, self.identities)
+        of_appearance = tf.one_hot(identities, self.identities)
         if self.teacher_style == "appearance":
             return of_appearance
         if self.teacher_style == "uniform":
@@ -362,7 +362,7 @@ class DGNet(ReIDModel):
 
     def encoders(self):
         never_fed = self.steps_of_stage["joint"] <= self.warm_up or not self.primary_weight
-        return {"image": self.representation["primary" if never_fed or not self.fine_share else "both"]}
+        return {"image": self.representation["primary" if never_fed or not self.fine_ratio else "both"]}
 
     def representations(self):
         found = {"raw": self.encoders()}
@@ -376,8 +376,8 @@ class DGNet(ReIDModel):
         return {"image": self.last_maps}
 
     def generated(self, batch):
-        images, persons = _columns(batch)
-        pair, of_pair = images[: len(images) // 2], persons[: len(persons) // 2]
+        images, identities = _columns(batch)
+        pair, of_pair = images[: len(images) // 2], identities[: len(identities) // 2]
         return {"swaps": (self.composed(pair, _other(pair)), pair, of_pair)}
 
     def composed(self, of_appearance, of_structure):
@@ -451,7 +451,7 @@ def fools(swapped):
 def _columns(batch):
     """Rows of four -> images [4P, H, W, 3], persons [4P]: all x_a, all x_b, then their positives in the same order."""
     images = tf.concat(tf.unstack(batch["source"], axis=1), axis=0)
-    return images, tf.concat(tf.unstack(batch["source_person"], axis=1), axis=0)
+    return images, tf.concat(tf.unstack(batch["source_identity"], axis=1), axis=0)
 
 
 def _other(rows):

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_reid.config import Share, Weights
+from tf_reid.config import Fraction, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.networks.backbones import Backbone, maps_of
 from tf_reid.networks.siamese import SiameseClassifier
@@ -29,7 +29,7 @@ class Identity(ReIDModel):
         *,
         backbone: Backbone = "resnet50",
         weights: Weights = "imagenet",
-        dropout: Share = 0.5,
+        dropout: Fraction = 0.5,
     ):
         super().__init__(image_size, identities, seed)
         self.classifier = SiameseClassifier(image_size, identities, backbone, weights, dropout)
@@ -42,7 +42,7 @@ class Identity(ReIDModel):
 
     def classifier_step(self, batch):
         with tf.GradientTape() as tape:
-            losses = self.classifier.pair_losses(batch["source"], batch["source_person"])
+            losses = self.classifier.pair_losses(batch["source"], batch["source_identity"])
         self.minimize(tape, losses, "classifier")
         return self.report(classifier=losses)
 

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from tf_reid.config import Count, ExistingPath, NotNegative, Share, Weights, Whole
+from tf_reid.config import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.networks.backbones import Backbone, maps_of
 from tf_reid.networks.image_pool import ImagePool
@@ -42,10 +42,10 @@ class SimPGAN(ReIDModel):
         generator_width: channels of the first layer; the paper's code has 64.
         generator_blocks: residual blocks; the paper's code has 6.
         critic: "patch" is PatchGAN with instance norm (CycleGAN's), "official" the paper's code's (batch norm).
-        critic_width: channels of the first layer.
-        critic_layers: layers of stride 2 in "patch"; 3 judge patches of 70x70 pixels.
-        critic_norm: instance norm in "patch" (the paper's); without it the critics see absolute colours.
-        critic_every: the critics move at every n-th step (the paper: 1, its code: 6).
+        discriminator_width: channels of the first layer.
+        discriminator_layers: layers of stride 2 in "patch"; 3 judge patches of 70x70 pixels.
+        discriminator_norm: instance norm in "patch" (the paper's); without it the critics see absolute colours.
+        discriminator_every: the critics move at every n-th step (the paper: 1, its code: 6).
         adversarial_weight: of Eq. 6 and 8 (the paper: 1).
         cycle_weight: λ1 of Eq. 11.
         similarity_weight: λ2 of Eq. 11.
@@ -56,7 +56,7 @@ class SimPGAN(ReIDModel):
 
     STAGES: ClassVar = {
         "classifier": Stage(players=("classifier",), sampler="pairs"),
-        "translation": Stage(players=("generators", "critics"), sampler="pairs_of_two_domains", domains=2),
+        "translation": Stage(players=("generators", "discriminators"), sampler="pairs_of_two_domains", domains=2),
     }
 
     def __init__(
@@ -67,21 +67,21 @@ class SimPGAN(ReIDModel):
         *,
         backbone: Backbone = "resnet50",
         weights: Weights = "imagenet",
-        dropout: Share = 0.5,
+        dropout: Fraction = 0.5,
         classifier: ExistingPath | None = None,
         generator: Literal["tanh", "residual", "colour"] = "tanh",
-        generator_width: Whole = 64,
-        generator_blocks: Whole = 6,
-        critic: Literal["patch", "official"] = "patch",
-        critic_width: Whole = 64,
-        critic_layers: Whole = 3,
-        critic_norm: bool = True,
-        critic_every: Whole = 1,
-        adversarial_weight: NotNegative = 1.0,
-        cycle_weight: NotNegative = 10.0,
-        similarity_weight: NotNegative = 1.0,
-        identity_weight: NotNegative = 0.0,
-        pool_size: Count = 50,
+        generator_width: PositiveInt = 64,
+        generator_blocks: PositiveInt = 6,
+        discriminator: Literal["patch", "official"] = "patch",
+        discriminator_width: PositiveInt = 64,
+        discriminator_layers: PositiveInt = 3,
+        discriminator_norm: bool = True,
+        discriminator_every: PositiveInt = 1,
+        adversarial_weight: NonNegativeFloat = 1.0,
+        cycle_weight: NonNegativeFloat = 10.0,
+        similarity_weight: NonNegativeFloat = 1.0,
+        identity_weight: NonNegativeFloat = 0.0,
+        pool_size: NonNegativeInt = 50,
     ):
         super().__init__(image_size, identities, seed)
         self.classifier = SiameseClassifier(image_size, identities, backbone, weights, dropout)
@@ -98,12 +98,19 @@ class SimPGAN(ReIDModel):
             images, self.classifier.backbone(self.F(images)), name="F_then_classifier"
         )
         self.D_S, self.D_T = (
-            build_critic(image_size, critic_width, critic_layers, critic == "official", critic_norm, name)
+            build_discriminator(
+                image_size,
+                discriminator_width,
+                discriminator_layers,
+                discriminator == "official",
+                discriminator_norm,
+                name,
+            )
             for name in ("D_S", "D_T")
         )
         self.source_pool = ImagePool(pool_size, image_size, seed=[seed, 1])
         self.target_pool = ImagePool(pool_size, image_size, seed=[seed, 2])
-        self.critic_every = critic_every
+        self.discriminator_every = discriminator_every
         self.adversarial_weight, self.cycle_weight = adversarial_weight, cycle_weight
         self.similarity_weight, self.identity_weight = similarity_weight, identity_weight
 
@@ -111,7 +118,7 @@ class SimPGAN(ReIDModel):
         return {
             "classifier": [self.classifier],
             "generators": [self.G, self.F],
-            "critics": [self.D_S, self.D_T],
+            "discriminators": [self.D_S, self.D_T],
         }
 
     def networks(self):
@@ -120,11 +127,11 @@ class SimPGAN(ReIDModel):
     def phase_of(self, step):
         if self.stage == "classifier":
             return None
-        return {"critics_move": step % self.critic_every == 0}
+        return {"discriminators_move": step % self.discriminator_every == 0}
 
     def classifier_step(self, batch):
         with tf.GradientTape() as tape:
-            losses = self.classifier.pair_losses(batch["source"], batch["source_person"])
+            losses = self.classifier.pair_losses(batch["source"], batch["source_identity"])
         self.minimize(tape, losses, "classifier")
         return self.report(classifier=losses)
 
@@ -141,10 +148,10 @@ class SimPGAN(ReIDModel):
         to_target = self.target_pool.exchange(tf.stop_gradient(to_target), self.step)
         to_source = self.source_pool.exchange(tf.stop_gradient(to_source), self.step)
         with tf.GradientTape() as tape:
-            critic_losses = self.critic_losses(source, target, to_target, to_source)
-        if self.phase["critics_move"]:
-            self.minimize(tape, critic_losses, "critics")
-        return self.report(generators=generator_losses, critics=critic_losses)
+            discriminator_losses = self.discriminator_losses(source, target, to_target, to_source)
+        if self.phase["discriminators_move"]:
+            self.minimize(tape, discriminator_losses, "discriminators")
+        return self.report(generators=generator_losses, discriminators=discriminator_losses)
 
     def generator_losses(self, batch, source, target, to_target, to_source) -> dict:
         """Eq. 11, term by term. The paper sums over a pair's two images: twice the mean over images."""
@@ -156,14 +163,14 @@ class SimPGAN(ReIDModel):
         if self.cycle_weight:
             losses["cycle"] = self.cycle_weight * 2.0 * (l1(back_source, source) + l1(back_target, target))
         if self.similarity_weight:
-            similarity = self.similarity_loss(back_source, batch["source_person"])
+            similarity = self.similarity_loss(back_source, batch["source_identity"])
             losses["similarity"] = self.similarity_weight * similarity
         if self.identity_weight:
             unchanged = l1(self.F(source), source) + l1(self.G(target), target)
             losses["identity"] = self.identity_weight * 2.0 * unchanged
         return losses
 
-    def similarity_loss(self, back_source, persons):
+    def similarity_loss(self, back_source, identities):
         """Eq. 10: the frozen classifier must still tell same from different on F(G(source)).
 
         Args:
@@ -171,10 +178,10 @@ class SimPGAN(ReIDModel):
             persons: int [P, 2].
         """
         features = self.classifier(back_source, training=False)
-        logits = self.classifier.same_person_logit(features[0::2], features[1::2])
-        return verification(logits, tf.cast(persons[:, 0] == persons[:, 1], features.dtype))
+        logits = self.classifier.same_identity_logit(features[0::2], features[1::2])
+        return verification(logits, tf.cast(identities[:, 0] == identities[:, 1], features.dtype))
 
-    def critic_losses(self, source, target, to_target, to_source) -> dict:
+    def discriminator_losses(self, source, target, to_target, to_source) -> dict:
         """Eq. 7 and 9 with their real domains put right; `to_target` and `to_source` carry no gradient."""
         return {
             "D_T": _tells_apart(self.D_T, target, to_target),
@@ -217,8 +224,8 @@ class SimPGAN(ReIDModel):
 
     def generated(self, batch):
         source, target = _images(batch["source"]), _images(batch["target"])
-        persons = tf.reshape(batch["source_person"], [-1])
-        return {"G(source)": (self.G(source), target, persons), "F(target)": (self.F(target), source, None)}
+        identities = tf.reshape(batch["source_identity"], [-1])
+        return {"G(source)": (self.G(source), target, identities), "F(target)": (self.F(target), source, None)}
 
     def pictures(self, batch):
         if self.stage == "classifier":
@@ -271,14 +278,16 @@ def build_colour_generator(image_size, width, name) -> keras.Model:
     return keras.Model(images, keras.ops.tanh(colours + moved + offset), name=name)
 
 
-def build_critic(image_size, width, layers_of_stride_2, official, norm, name) -> keras.Model:
+def build_discriminator(image_size, width, layers_of_stride_2, official, norm, name) -> keras.Model:
     """Images [B, H, W, 3] in [-1, 1] -> a score a patch [B, h, w, 1]; 1 says real.
 
     "patch": 4x4 convolutions with instance norm and leaky ReLU 0.2, `layers_of_stride_2` of them halving, then two of
     stride 1. "official": three 4x4 of stride 2 with batch norm and leaky ReLU 0.05, then one 4x4 without padding.
     """
     if official and min(image_size) < 32:
-        raise ValueError(f"method.critic=official judges patches of 32 pixels; data.image_size is {list(image_size)}.")
+        raise ValueError(
+            f"method.discriminator=official judges patches of 32 pixels; data.image_size is {list(image_size)}."
+        )
     images = keras.Input((*image_size, 3))
     slope = 0.05 if official else 0.2
     x = layers.Conv2D(width, 4, 2, padding="same", kernel_initializer=gan_init())(images)
@@ -308,11 +317,13 @@ def _images(pairs):
     return tf.reshape(pairs, (-1, *pairs.shape[2:]))
 
 
-def _fools(critic, fakes):
+def _fools(discriminator, fakes):
     """Eq. 6, 8: the sum over a pair's two fakes of (critic - 1)^2."""
-    return 2.0 * least_squares(critic(fakes, training=True), 1.0)
+    return 2.0 * least_squares(discriminator(fakes, training=True), 1.0)
 
 
-def _tells_apart(critic, real, fakes):
+def _tells_apart(discriminator, real, fakes):
     """Eq. 7, 9: the sum over a pair's two images of critic(fake)^2 + (critic(real) - 1)^2."""
-    return 2.0 * (least_squares(critic(fakes, training=True), 0.0) + least_squares(critic(real, training=True), 1.0))
+    return 2.0 * (
+        least_squares(discriminator(fakes, training=True), 0.0) + least_squares(discriminator(real, training=True), 1.0)
+    )

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import tensorflow as tf
 
-from tf_reid.config import NotNegative, Positive, Weights, Whole
+from tf_reid.config import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
@@ -59,15 +59,15 @@ class ViewAdaptation(ReIDModel):
         probe_weights: Weights = None,
         gallery_weights: Weights = "imagenet",
         shared: bool = False,
-        similarity_widths: list[Whole] = [1024, 2048],  # noqa: B006
-        view_widths: list[Whole] = [500],  # noqa: B006
+        similarity_widths: list[PositiveInt] = [1024, 2048],  # noqa: B006
+        view_widths: list[PositiveInt] = [500],  # noqa: B006
         weighting: Literal["uniform", "outside", "inside", "pooled"] = "outside",
         weights_carry_gradient: bool = False,
-        contrastive_weight: NotNegative = 2.5,
-        margin: Positive = 2.0,
+        contrastive_weight: NonNegativeFloat = 2.5,
+        margin: PositiveFloat = 2.0,
         normalise: bool = True,
         adaptation: Literal["confusion", "adda", "mmd", "none"] = "confusion",
-        adaptation_weight: Positive = 1.0,
+        adaptation_weight: PositiveFloat = 1.0,
         literal_alg1: bool = False,
     ):
         super().__init__(image_size, identities, seed)
@@ -98,19 +98,19 @@ class ViewAdaptation(ReIDModel):
         return {"M_s": self.M_s, "M_t": self.M_t, "D_s": self.D_s, "D_d": self.D_d}
 
     def finetune_step(self, batch):
-        persons = batch["source_person"][:, 0]
+        identities = batch["source_identity"][:, 0]
         with tf.GradientTape(persistent=True) as tape:
             logits = [head(features) for head, features in zip(self.heads, self.mapped(batch), strict=True)]
             identity = {
-                "identity_probe": losses.identification(logits[0], persons),
-                "identity_gallery": losses.identification(logits[1], persons),
+                "identity_probe": losses.identification(logits[0], identities),
+                "identity_gallery": losses.identification(logits[1], identities),
             }
         self.minimize(tape, identity, "mappings", "heads")
         return self.report(mappings=identity, heads=identity)
 
     def similarity_step(self, batch):
         with tf.GradientTape(persistent=True) as tape:
-            matching = self.matching_losses(*self.mapped(batch), batch["source_person"][:, 0])
+            matching = self.matching_losses(*self.mapped(batch), batch["source_identity"][:, 0])
         return self.report(**self._minimize_matching(tape, matching))
 
     def adversarial_step(self, batch):
@@ -129,7 +129,7 @@ class ViewAdaptation(ReIDModel):
 
         # 3. Mappings and D_s tell persons apart (Eq. 2 or 5).
         with tf.GradientTape(persistent=True) as tape:
-            matching = self.matching_losses(*self.mapped(batch), batch["source_person"][:, 0])
+            matching = self.matching_losses(*self.mapped(batch), batch["source_identity"][:, 0])
         moved = self._minimize_matching(tape, matching)
         return self.report(view=view, mappings=adapting | moved["mappings"], similarity=moved["similarity"])
 
@@ -161,12 +161,12 @@ class ViewAdaptation(ReIDModel):
             logits = self.D_d(gallery)
             loss = losses.identification(logits, tf.ones(tf.shape(logits)[0], tf.int32))  # "this is a probe"
         elif self.adaptation == "mmd":
-            loss = losses.maximum_mean_discrepancy(self.whole_batch(probe), self.whole_batch(gallery))
+            loss = losses.maximum_mean_discrepancy(self.global_batch(probe), self.global_batch(gallery))
         else:
             return {}
         return {self.adaptation: self.adaptation_weight * loss}
 
-    def matching_losses(self, probe, gallery, persons) -> dict:
+    def matching_losses(self, probe, gallery, identities) -> dict:
         """Eq. 2 or Eq. 5, with the signs of their negative terms put right and the missing half of the cross-entropy.
 
         D_s judges each probe image beside its pair's gallery image and beside one of the next person.
@@ -175,11 +175,11 @@ class ViewAdaptation(ReIDModel):
             probe, gallery: float32 [P, D], a pair of one person a row; a person's pairs follow one another.
             persons: int [P].
         """
-        probe, gallery, persons = (self.whole_batch(rows) for rows in (probe, gallery, persons))
-        positive = persons[:, None] == persons
-        count = tf.shape(persons)[0]
-        rows, of_person = tf.range(count), tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
-        stranger = (rows + of_person) % count  # each gallery image is one once, where all persons have as many pairs
+        probe, gallery, identities = (self.global_batch(rows) for rows in (probe, gallery, identities))
+        positive = identities[:, None] == identities
+        count = tf.shape(identities)[0]
+        rows, of_identity = tf.range(count), tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
+        stranger = (rows + of_identity) % count  # each gallery image is one once, where all persons have as many pairs
         both = [tf.concat([probe, probe], axis=0), tf.concat([gallery, tf.gather(gallery, stranger)], axis=0)]
         same = tf.cast(tf.concat([tf.ones_like(rows), tf.zeros_like(rows)], axis=0), probe.dtype)
         # Both terms are sums over an anchor's positive and negative side: twice the mean over as many of either.

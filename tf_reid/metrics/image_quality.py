@@ -74,7 +74,7 @@ def _enough(real, generated):
         raise ValueError(f"{len(real)} real and {len(generated)} generated images: a distribution takes two or more.")
 
 
-def likeness_within(images, persons, pairs=1000, seed=0) -> float:
+def likeness_within(images, identities, pairs=1000, seed=0) -> float:
     """Mean structural similarity (SSIM) of two random images of one person; the lower, the more diverse they are.
 
     Args:
@@ -84,11 +84,11 @@ def likeness_within(images, persons, pairs=1000, seed=0) -> float:
         ValueError: no person has two images.
     """
     rng = np.random.default_rng(seed)
-    of_person = [np.flatnonzero(persons == p) for p in np.unique(persons)]
-    of_person = [indices for indices in of_person if len(indices) > 1]
-    if not of_person:
+    of_identity = [np.flatnonzero(identities == p) for p in np.unique(identities)]
+    of_identity = [indices for indices in of_identity if len(indices) > 1]
+    if not of_identity:
         raise ValueError("No person has two images, so there is no likeness within one.")
-    drawn = [of_person[i] for i in rng.integers(len(of_person), size=pairs)]
+    drawn = [of_identity[i] for i in rng.integers(len(of_identity), size=pairs)]
     chosen = np.array([rng.choice(indices, 2, replace=False) for indices in drawn])
     parts = [chosen[start : start + 256] for start in range(0, pairs, 256)]
     found = [tf.image.ssim(images[part[:, 0]], images[part[:, 1]], max_val=255).numpy() for part in parts]

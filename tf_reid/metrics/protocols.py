@@ -7,7 +7,7 @@ A data set stores its protocol as a dictionary of plain values (it survives JSON
                                        splits "query" and "multi_query"
 
     {"kind": "trials",          several rounds, each with its own test persons
-     "test_persons": [[...], [...]],        one list of ids a round
+     "test_identities": [[...], [...]],        one list of ids a round
      "query_cameras": [1], "gallery_cameras": [2],
      "distractors": [0],                    ids that are in every gallery (default: none)
      "shots": 1,                            gallery images kept per person (default: null, all)
@@ -21,7 +21,7 @@ A data set stores its protocol as a dictionary of plain values (it survives JSON
                                             persons seen by one camera take no part. Without query_cameras and
                                             gallery_cameras
      "both_directions": true,               once more with the cameras' parts exchanged (default: false)
-     "validation_persons": [[...], [...]]}  one list a round, never trained on, to set thresholds by (default: none)
+     "validation_identities": [[...], [...]]}  one list a round, never trained on, to set thresholds by (default: none)
 
 Either kind may have
 
@@ -72,7 +72,7 @@ class Trial:
         return replace(self, query=self.query[queries], gallery=self.gallery[gallery], averaged=averaged)
 
 
-def trials(person, camera, split, protocol, seed=0, file=None):
+def trials(identity, camera, split, protocol, seed=0, file=None):
     """The rounds in which a data set is scored.
 
     Args:
@@ -89,39 +89,39 @@ def trials(person, camera, split, protocol, seed=0, file=None):
         ValueError: an unknown kind, a missing key, keys that exclude each other, or a round without query or gallery
             images.
     """
-    person, camera, split = np.asarray(person), np.asarray(camera), np.asarray(split)
+    identity, camera, split = np.asarray(identity), np.asarray(camera), np.asarray(split)
     _check(protocol)
-    person = _without_multi_query(person, split, protocol)
+    identity = _without_multi_query(identity, split, protocol)
     rules = {
         "ignored_cameras": tuple(tuple(pair) for pair in protocol.get("ignored_cameras") or ()),
         "cmc": protocol.get("cmc", "image"),
     }
     if protocol["kind"] == "market":
-        return [_market(person, camera, split, bool(protocol.get("multi_query")), rules)]
+        return [_market(identity, camera, split, bool(protocol.get("multi_query")), rules)]
     found = []
-    for number, persons in enumerate(protocol["test_persons"]):
+    for number, identities in enumerate(protocol["test_identities"]):
         for direction in range(2 if protocol.get("both_directions") else 1):
             for repeat in range(protocol.get("repeats") or 1):
                 name = f"trial {number}" + f", draw {repeat}" * bool(repeat) + ", reversed" * direction
                 # A last 0 leaves the seed as it is without: the first draw is that of a protocol that draws once.
                 random = np.random.default_rng([seed, number, direction, repeat])
                 if protocol.get("two_random_cameras"):
-                    query, gallery = _of_two_cameras_each(name, person, camera, persons, protocol, random)
+                    query, gallery = _of_two_cameras_each(name, identity, camera, identities, protocol, random)
                 else:
                     sides = [protocol["query_cameras"], protocol.get("gallery_cameras")][:: -1 if direction else 1]
                     files = protocol["gallery_files"][number] if protocol.get("gallery_files") else None
-                    query = _images(name, "query", person, camera, persons, sides[0])
+                    query = _images(name, "query", identity, camera, identities, sides[0])
                     if files is not None:
                         gallery = _named(name, file, files)
                     else:
-                        gallery = _of_cameras(name, person, camera, persons, sides[1], protocol, random)
+                        gallery = _of_cameras(name, identity, camera, identities, sides[1], protocol, random)
                 # With a camera on both sides a query would otherwise find itself.
                 shared = not protocol.get("two_random_cameras") and bool(set(camera[query]) & set(camera[gallery]))
                 found.append(Trial(name, query, gallery, shared, number, **rules))
     return found
 
 
-def train_mask(person, split, protocol, trial=0):
+def train_mask(identity, split, protocol, trial=0):
     """Which images may be trained on, so that the round `trial` is a fair test.
 
     Args:
@@ -136,18 +136,18 @@ def train_mask(person, split, protocol, trial=0):
     Raises:
         ValueError: an unknown kind, a missing key, or a round that does not exist.
     """
-    person, split = np.asarray(person), np.asarray(split)
+    identity, split = np.asarray(identity), np.asarray(split)
     _check(protocol)
-    rounds = 1 if protocol["kind"] == "market" else len(protocol["test_persons"])
+    rounds = 1 if protocol["kind"] == "market" else len(protocol["test_identities"])
     if not 0 <= trial < rounds:
         raise ValueError(f"There is no trial {trial}: this protocol has {rounds}, counted from 0.")
-    allowed = ~np.isin(person, protocol.get("kept_out") or [])
+    allowed = ~np.isin(identity, protocol.get("kept_out") or [])
     if protocol["kind"] == "market":
         return allowed & (split == "train")
-    tested = [*protocol["test_persons"][trial], *(protocol.get("distractors") or [])]
-    if protocol.get("validation_persons"):
-        tested += protocol["validation_persons"][trial]
-    return allowed & (_without_multi_query(person, split, protocol) > 0) & ~np.isin(person, tested)
+    tested = [*protocol["test_identities"][trial], *(protocol.get("distractors") or [])]
+    if protocol.get("validation_identities"):
+        tested += protocol["validation_identities"][trial]
+    return allowed & (_without_multi_query(identity, split, protocol) > 0) & ~np.isin(identity, tested)
 
 
 def _check(protocol):
@@ -159,7 +159,7 @@ def _check(protocol):
     if kind == "market":
         return
     drawn, named = protocol.get("two_random_cameras"), protocol.get("gallery_files")
-    needed = {"test_persons": True, "query_cameras": not drawn, "gallery_cameras": not drawn and not named}
+    needed = {"test_identities": True, "query_cameras": not drawn, "gallery_cameras": not drawn and not named}
     for key in needed:
         if needed[key] and not protocol.get(key):
             raise ValueError(f"A protocol of kind 'trials' needs a list that is not empty under '{key}'.")
@@ -173,20 +173,20 @@ def _check(protocol):
                 raise ValueError(f"A protocol cannot have both '{key}' and '{other}'.")
     if named and (protocol.get("repeats") or 1) > 1:
         raise ValueError("A protocol with 'gallery_files' draws nothing that 'repeats' could draw again.")
-    for key in ("validation_persons", "gallery_files"):
-        if protocol.get(key) and len(protocol[key]) != len(protocol["test_persons"]):
+    for key in ("validation_identities", "gallery_files"):
+        if protocol.get(key) and len(protocol[key]) != len(protocol["test_identities"]):
             raise ValueError(
-                f"'{key}' has {len(protocol[key])} lists and 'test_persons' {len(protocol['test_persons'])}: "
+                f"'{key}' has {len(protocol[key])} lists and 'test_identities' {len(protocol['test_identities'])}: "
                 "the protocol needs one of each a trial."
             )
 
 
-def _without_multi_query(person, split, protocol):
+def _without_multi_query(identity, split, protocol):
     """The persons, where the protocol is of kind "trials" those of the split "multi_query" made junk: −1."""
-    return person if protocol["kind"] == "market" else np.where(split == "multi_query", -1, person)
+    return identity if protocol["kind"] == "market" else np.where(split == "multi_query", -1, identity)
 
 
-def _market(person, camera, split, multi_query, rules):
+def _market(identity, camera, split, multi_query, rules):
     parts = {}
     for part in ("query", "gallery") + ("multi_query",) * multi_query:
         parts[part] = np.flatnonzero(split == part)
@@ -197,47 +197,49 @@ def _market(person, camera, split, multi_query, rules):
     if multi_query:
         images = defaultdict(list)  # of a person in a camera
         for i in np.concatenate([parts["query"], parts["multi_query"]]).tolist():
-            images[person[i], camera[i]].append(i)
-        averaged = [np.array(images[person[i], camera[i]]) for i in parts["query"]]
+            images[identity[i], camera[i]].append(i)
+        averaged = [np.array(images[identity[i], camera[i]]) for i in parts["query"]]
     return Trial("market", parts["query"], parts["gallery"], True, averaged=averaged, **rules)
 
 
-def _images(name, part, person, camera, persons, cameras):
+def _images(name, part, identity, camera, identities, cameras):
     """The images of these persons in these cameras."""
-    found = np.flatnonzero(np.isin(person, persons) & np.isin(camera, cameras))
+    found = np.flatnonzero(np.isin(identity, identities) & np.isin(camera, cameras))
     if not len(found):
         raise ValueError(
-            f"The {part} of {name} is empty: none of its {len(persons)} persons has an image in cameras "
+            f"The {part} of {name} is empty: none of its {len(identities)} persons has an image in cameras "
             f"{list(cameras)}; the cameras there are {np.unique(camera).tolist()}."
         )
     return found
 
 
-def _of_cameras(name, person, camera, persons, cameras, protocol, random):
+def _of_cameras(name, identity, camera, identities, cameras, protocol, random):
     distractors = protocol.get("distractors") or []
-    gallery = _images(name, "gallery", person, camera, [*persons, *distractors], cameras)
+    gallery = _images(name, "gallery", identity, camera, [*identities, *distractors], cameras)
     if not protocol.get("shots"):
         return gallery
-    of = [person[gallery]] + [camera[gallery]] * bool(protocol.get("shots_per_camera"))
+    of = [identity[gallery]] + [camera[gallery]] * bool(protocol.get("shots_per_camera"))
     group = np.unique(np.stack(of), axis=1, return_inverse=True)[1].ravel()
-    spared = np.isin(person[gallery], distractors)
+    spared = np.isin(identity[gallery], distractors)
     kept = [gallery[spared]]
     for number in np.unique(group[~spared]):
         kept.append(_draw(gallery[group == number], protocol["shots"], random))
     return np.sort(np.concatenate(kept))
 
 
-def _of_two_cameras_each(name, person, camera, persons, protocol, random):
-    query, gallery = [], [np.flatnonzero(np.isin(person, protocol.get("distractors") or []))]
-    for one in np.unique(persons):
-        own = np.flatnonzero(person == one)
+def _of_two_cameras_each(name, identity, camera, identities, protocol, random):
+    query, gallery = [], [np.flatnonzero(np.isin(identity, protocol.get("distractors") or []))]
+    for one in np.unique(identities):
+        own = np.flatnonzero(identity == one)
         if len(seen := np.unique(camera[own])) < 2:
             continue
         first, second = random.choice(seen, 2, replace=False)
         query.append(random.choice(own[camera[own] == first]))
         gallery.append(_draw(own[camera[own] == second], protocol.get("shots"), random))
     if not query:
-        raise ValueError(f"The query of {name} is empty: none of its {len(persons)} persons was seen by two cameras.")
+        raise ValueError(
+            f"The query of {name} is empty: none of its {len(identities)} persons was seen by two cameras."
+        )
     return np.sort(query), np.sort(np.concatenate(gallery))
 
 

@@ -14,16 +14,16 @@ CMC_RANKS = 50
 BLOCK_ENTRIES = 2**27  # similarities held at once: 512 MiB; a matrix product of few rows is slow
 RATES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
 COUNTS = ("queries", "dropped", "gallery")
-NO_PERSON = "the query is junk or a distractor"
+NO_IDENTITY = "the query is junk or a distractor"
 NOT_IN_GALLERY = "the gallery has no image of the person"
 ONLY_IGNORED = "the gallery has the person only from cameras that are ignored for the query"
 
 
 def score(
     similarity,
-    query_person,
+    query_identity,
     query_camera,
-    gallery_person,
+    gallery_identity,
     gallery_camera,
     same_camera_ignored,
     ignored_cameras=(),
@@ -50,9 +50,9 @@ def score(
     if cmc not in ("image", "identity"):
         raise ValueError(f"cmc is {cmc!r}, but it must be 'image' or 'identity'.")
     matches, hidden, dropped = matched(
-        query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras
+        query_identity, query_camera, gallery_identity, gallery_camera, same_camera_ignored, ignored_cameras
     )
-    gallery_person = np.asarray(gallery_person)
+    gallery_identity = np.asarray(gallery_identity)
 
     ranks, first = [None] * len(matches), [None] * len(matches)
 
@@ -68,17 +68,17 @@ def score(
             if not (row.max() < np.inf and row[right].min() > -np.inf):
                 raise ValueError(f"The similarities of query {query} to the gallery hold NaN or infinite values.")
             own = ranks[query] = np.sort(ranks_of(row, right, compared))
-            first[query] = own[0] if cmc == "image" else _rank_of_person(row, right, gallery_person)
+            first[query] = own[0] if cmc == "image" else _rank_of_identity(row, right, gallery_identity)
 
-    size = max(1, BLOCK_ENTRIES // len(gallery_person))
+    size = max(1, BLOCK_ENTRIES // len(gallery_identity))
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:  # NumPy compares and counts without Python's lock
-        for start in range(0, len(query_person), size):
-            stop = min(start + size, len(query_person))
+        for start in range(0, len(query_identity), size):
+            stop = min(start + size, len(query_identity))
             found = similarity(slice(start, stop))
-            if found.shape != (stop - start, len(gallery_person)):
+            if found.shape != (stop - start, len(gallery_identity)):
                 raise ValueError(
-                    f"There are {stop - start} queries and {len(gallery_person)} gallery images by their person ids, "
+                    f"There are {stop - start} queries and {len(gallery_identity)} gallery images by their person ids, "
                     f"but similarities of {' x '.join(map(str, found.shape))}."
                 )
             share = -(-len(found) // (8 * workers))  # small, so that a core that others use too takes fewer
@@ -97,9 +97,9 @@ def score(
         "mAP_trapezoid": 100.0 * float(np.mean(quality["ap_trapezoid"])),
         "mINP": 100.0 * float(np.mean(quality["inp"])),
         "queries": len(counted),
-        "dropped": len(query_person) - len(counted),
+        "dropped": len(query_identity) - len(counted),
         "dropped_because": dropped,
-        "gallery": int(np.sum(gallery_person >= 0)),
+        "gallery": int(np.sum(gallery_identity >= 0)),
         "cmc": rates,
     }
 
@@ -179,59 +179,61 @@ def _mean_count(counts):
     return counts[0] if len(set(counts)) == 1 else float(np.mean(counts))
 
 
-def _labels(name, person, camera):
-    person, camera = np.asarray(person), np.asarray(camera)
-    if len(person) != len(camera):
-        raise ValueError(f"There are {len(person)} person ids and {len(camera)} cameras of the {name}: one of each.")
-    if not len(person):
+def _labels(name, identity, camera):
+    identity, camera = np.asarray(identity), np.asarray(camera)
+    if len(identity) != len(camera):
+        raise ValueError(f"There are {len(identity)} person ids and {len(camera)} cameras of the {name}: one of each.")
+    if not len(identity):
         raise ValueError(f"No query has a match: the {name} has no image.")
-    return person, camera
+    return identity, camera
 
 
-def matched(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras):
+def matched(query_identity, query_camera, gallery_identity, gallery_camera, same_camera_ignored, ignored_cameras):
     """As `sorted_out`, but of at least one query with a right image; arguments and errors are those of `score`."""
-    query_person, query_camera = _labels("query", query_person, query_camera)
-    gallery_person, gallery_camera = _labels("gallery", gallery_person, gallery_camera)
-    found = sorted_out(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras)
+    query_identity, query_camera = _labels("query", query_identity, query_camera)
+    gallery_identity, gallery_camera = _labels("gallery", gallery_identity, gallery_camera)
+    found = sorted_out(
+        query_identity, query_camera, gallery_identity, gallery_camera, same_camera_ignored, ignored_cameras
+    )
     dropped = found[2]
-    if sum(dropped.values()) == len(query_person):
-        raise ValueError(f"No query has a match: {_why_no_match(query_person, gallery_person, dropped)}.")
+    if sum(dropped.values()) == len(query_identity):
+        raise ValueError(f"No query has a match: {_why_no_match(query_identity, gallery_identity, dropped)}.")
     return found
 
 
-def sorted_out(query_person, query_camera, gallery_person, gallery_camera, same_camera_ignored, ignored_cameras):
+def sorted_out(query_identity, query_camera, gallery_identity, gallery_camera, same_camera_ignored, ignored_cameras):
     """-> per query the gallery's right images (int [M]) and those that are left out (a list of int arrays), and why
     queries have no right image (reason -> how many)."""
     unseen, own_unseen = {}, {}  # by the query's camera: images that are left out; cameras of the person's own that are
     for camera in np.unique(query_camera).tolist():
         ignored = [b for a, b in ignored_cameras if a == camera]
-        unseen[camera] = np.flatnonzero((gallery_person < 0) | np.isin(gallery_camera, ignored))
+        unseen[camera] = np.flatnonzero((gallery_identity < 0) | np.isin(gallery_camera, ignored))
         own_unseen[camera] = np.array(ignored + [camera] * bool(same_camera_ignored), gallery_camera.dtype)
-    by_person = np.argsort(gallery_person, kind="stable")
-    start, stop = (np.searchsorted(gallery_person[by_person], query_person, side) for side in ("left", "right"))
+    by_identity = np.argsort(gallery_identity, kind="stable")
+    start, stop = (np.searchsorted(gallery_identity[by_identity], query_identity, side) for side in ("left", "right"))
     matches, hidden, reasons = [], [], []
-    for query, (person, camera) in enumerate(zip(query_person.tolist(), query_camera.tolist(), strict=True)):
-        own = by_person[start[query] : stop[query]] if person > 0 else by_person[:0]
+    for query, (identity, camera) in enumerate(zip(query_identity.tolist(), query_camera.tolist(), strict=True)):
+        own = by_identity[start[query] : stop[query]] if identity > 0 else by_identity[:0]
         away = np.all(gallery_camera[own][:, None] != own_unseen[camera], axis=1)
         matches.append(own[away])
         hidden.append((unseen[camera], own[~away]))
         if not away.any():
-            reasons.append(NO_PERSON if person <= 0 else ONLY_IGNORED if len(own) else NOT_IN_GALLERY)
+            reasons.append(NO_IDENTITY if identity <= 0 else ONLY_IGNORED if len(own) else NOT_IN_GALLERY)
     return matches, hidden, {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
 
-def _rank_of_person(row, right, gallery_person):
+def _rank_of_identity(row, right, gallery_identity):
     """The rank of a query's first right image where each other person counts once, and every distractor."""
     best = right[np.argmax(row[right])]  # of equals the first
     ahead = row > row[best]
     ahead[:best] |= row[:best] == row[best]
-    person = gallery_person[ahead]
-    return 1 + len(np.unique(person[person > 0])) + np.count_nonzero(person == 0)
+    identity = gallery_identity[ahead]
+    return 1 + len(np.unique(identity[identity > 0])) + np.count_nonzero(identity == 0)
 
 
-def _why_no_match(query_person, gallery_person, dropped):
-    for name, person in (("query", query_person), ("gallery", gallery_person)):
-        if np.all(person <= 0):
+def _why_no_match(query_identity, gallery_identity, dropped):
+    for name, identity in (("query", query_identity), ("gallery", gallery_identity)):
+        if np.all(identity <= 0):
             return f"every {name} image is junk or a distractor (person id -1 or 0)"
     if ONLY_IGNORED not in dropped:
         return "the persons of the query and the persons of the gallery have no id in common"

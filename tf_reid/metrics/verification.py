@@ -17,7 +17,7 @@ RATES = (1e-3, 1e-2)
 Pairs = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 
 
-def pairs(distances, query_person, query_camera, gallery_person, gallery_camera, ignored_cameras=()) -> Pairs:
+def pairs(distances, query_identity, query_camera, gallery_identity, gallery_camera, ignored_cameras=()) -> Pairs:
     """All pairs of different cameras that can be told: without junk, distractors and ignored pairs of cameras.
 
     Args:
@@ -27,17 +27,17 @@ def pairs(distances, query_person, query_camera, gallery_person, gallery_camera,
     Returns:
         A callable that yields, anew at each call, the distances of one person's pairs and of two persons', float [n].
     """
-    size = max(1, BLOCK_ENTRIES // max(1, len(gallery_person)))
+    size = max(1, BLOCK_ENTRIES // max(1, len(gallery_identity)))
 
     def blocks():
-        for start in range(0, len(query_person), size):
-            block = slice(start, min(start + size, len(query_person)))
+        for start in range(0, len(query_identity), size):
+            block = slice(start, min(start + size, len(query_identity)))
             found = distances(block)
-            person, camera = query_person[block, None], query_camera[block, None]
-            told = (person > 0) & (gallery_person > 0) & (camera != gallery_camera)
+            identity, camera = query_identity[block, None], query_camera[block, None]
+            told = (identity > 0) & (gallery_identity > 0) & (camera != gallery_camera)
             for a, b in ignored_cameras:
                 told &= ~((camera == a) & (gallery_camera == b))
-            same = person == gallery_person
+            same = identity == gallery_identity
             yield found[told & same], found[told & ~same]
 
     return blocks

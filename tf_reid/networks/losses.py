@@ -21,14 +21,14 @@ def l1(a, b):
     return tf.reduce_mean(tf.abs(a - b))
 
 
-def identification(logits, person):
+def identification(logits, identity):
     """Softmax cross-entropy, mean over images (SimPGAN Eq. 4).
 
     Args:
         logits: float [B, K].
         person: int [B], values 0..K-1.
     """
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=person, logits=logits))
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=identity, logits=logits))
 
 
 def kullback_leibler(target, logits):
@@ -58,14 +58,14 @@ def squared_error(a, b):
     return tf.reduce_mean(tf.reduce_sum(tf.square(a - b), axis=list(range(1, len(a.shape)))))
 
 
-def verification(logits, same_person):
+def verification(logits, same_identity):
     """Cross-entropy of "the two images show one person", mean over pairs (SimPGAN Eq. 2).
 
     Args:
         logits: float [P], before the sigmoid of Eq. 1.
         same_person: float [P], 1.0 where the pair shows one person, else 0.0.
     """
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=same_person, logits=logits))
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=same_identity, logits=logits))
 
 
 def squared_distances(a, b):
@@ -123,7 +123,7 @@ def _mean(values, mask):
     return tf.math.divide_no_nan(tf.reduce_sum(values * mask), tf.reduce_sum(mask))
 
 
-def contrastive(distance, same_person, margin):
+def contrastive(distance, same_identity, margin):
     """Pull the same person's images together, push others a margin apart: y d² + (1 - y) [margin - d]₊², mean.
 
     View adaptation, the second term of Eq. 2, whose printed sign would push and pull the wrong way round.
@@ -132,7 +132,7 @@ def contrastive(distance, same_person, margin):
         distance: float [P], Euclidean. same_person: float [P], 1.0 or 0.0.
     """
     apart = tf.square(tf.maximum(margin - distance, 0.0))
-    return tf.reduce_mean(same_person * tf.square(distance) + (1.0 - same_person) * apart)
+    return tf.reduce_mean(same_identity * tf.square(distance) + (1.0 - same_identity) * apart)
 
 
 def adaptive_contrastive(distance, positive, negative, margin, reading="outside", weights_carry_gradient=False):

@@ -56,11 +56,11 @@ class SiameseClassifier(keras.Model):
     def call(self, images, training=False):
         return self.backbone(images, training=training)
 
-    def same_person_logit(self, v1, v2, training=False):
+    def same_identity_logit(self, v1, v2, training=False):
         """Eq. 1 before its sigmoid: [P, D], [P, D] -> [P]."""
         return self.same_head(self.same_dropout(tf.square(v1 - v2), training=training))[:, 0]
 
-    def pair_losses(self, pairs, persons, training=True) -> dict:
+    def pair_losses(self, pairs, identities, training=True) -> dict:
         """Eq. 5: identification (Eq. 4, summed over the pair) and verification (Eq. 2).
 
         Args:
@@ -71,8 +71,8 @@ class SiameseClassifier(keras.Model):
         features = self(both, training=training)
         logits = self.identity_head(self.dropout(features, training=training))
         v1, v2 = tf.split(features, 2)
-        same_person = tf.cast(persons[:, 0] == persons[:, 1], features.dtype)
+        same_identity = tf.cast(identities[:, 0] == identities[:, 1], features.dtype)
         return {
-            "identity": 2.0 * losses.identification(logits, tf.concat([persons[:, 0], persons[:, 1]], axis=0)),
-            "verification": losses.verification(self.same_person_logit(v1, v2, training=training), same_person),
+            "identity": 2.0 * losses.identification(logits, tf.concat([identities[:, 0], identities[:, 1]], axis=0)),
+            "verification": losses.verification(self.same_identity_logit(v1, v2, training=training), same_identity),
         }

@@ -87,9 +87,9 @@ def check_data(folder: Path, seen: dict[str, Records]):
         now = fingerprint(seen[domain])
         if now != before:
             raise ConfigError(
-                f"{folder} was trained on {before['images']} images of {before['persons']} persons of "
+                f"{folder} was trained on {before['images']} images of {before['identities']} persons of "
                 f"{before['name']}, which are no longer those that data.{domain} names ({now['images']} of "
-                f"{now['persons']} of {now['name']}): the data set changed. Bring it back, or train another --run."
+                f"{now['identities']} of {now['name']}): the data set changed. Bring it back, or train another --run."
             )
 
 
@@ -183,8 +183,8 @@ def _check_same_images(key, run, config, source):
     theirs, ours = _trained_on(run)["source"], fingerprint(source)
     if theirs != ours:
         raise ConfigError(
-            f"method.{key}: {run} was trained on {theirs['images']} images of {theirs['persons']} persons of "
-            f"{theirs['name']}, this run has {ours['images']} of {ours['persons']} of {ours['name']}, or others; "
+            f"method.{key}: {run} was trained on {theirs['images']} images of {theirs['identities']} persons of "
+            f"{theirs['name']}, this run has {ours['images']} of {ours['identities']} of {ours['name']}, or others; "
             "name a run of the same source, split and trial."
         )
     size = load_run(Path(run)).data.image_size
@@ -217,7 +217,7 @@ def restored(folder: Path, config: Config):
         ConfigError: there is no checkpoint yet.
     """
     if trained_on := _trained_on(folder):
-        model = build_model(config, trained_on["source"]["persons"])
+        model = build_model(config, trained_on["source"]["identities"])
         progress = Progress(folder, model)
         if progress.restore(partially=True):
             return model, progress

@@ -39,11 +39,11 @@ def training_records(config: Config, domains: dict[str, Records]) -> dict[str, R
     """
     chosen = {}
     for domain, records in domains.items():
-        mask = records.person >= (1 if domain == "source" else 0)
+        mask = records.identity >= (1 if domain == "source" else 0)
         if getattr(config.data, f"{domain}_split") == "train":
             scored = domain == scored_domain(config)
             protocol = protocol_of(records, config.evaluate.protocol if scored else None)
-            mask &= protocols.train_mask(records.person, records.split, protocol, config.data.trial if scored else 0)
+            mask &= protocols.train_mask(records.identity, records.split, protocol, config.data.trial if scored else 0)
         chosen[domain] = records.take(mask)
         if not len(chosen[domain]):
             raise ConfigError(f"{records.name} has no training image; set data.{domain}_split=all to train on all.")
@@ -89,10 +89,10 @@ def fair_trials(
         ConfigError: there is no such trial.
     """
     protocol = protocol or protocol_of(records, config.evaluate.protocol)
-    found = protocols.trials(records.person, records.camera, records.split, protocol, file=records.file)
+    found = protocols.trials(records.identity, records.camera, records.split, protocol, file=records.file)
     trained_on, labelled = np.zeros(len(records), bool), seen["source"].population == records.population
     if labelled:
-        trained_on |= np.isin(records.person, seen["source"].person)
+        trained_on |= np.isin(records.identity, seen["source"].identity)
     if scored_domain(config) == "target" and config.data.target_split == "train":
         if adapted is None:
             stages = METHODS[config.method["name"]].STAGES
@@ -116,10 +116,10 @@ def fair_trials(
 
 def fingerprint(records: Records) -> dict:
     """What tells one choice of training images from another: the data set, how many, and a hash of who is where."""
-    lines = (f"{f}\t{p}\t{c}\n" for f, p, c in zip(records.file, records.person, records.camera, strict=True))
+    lines = (f"{f}\t{p}\t{c}\n" for f, p, c in zip(records.file, records.identity, records.camera, strict=True))
     return {
         "name": records.name,
         "images": len(records),
-        "persons": records.identities,
+        "identities": records.identities,
         "sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
     }

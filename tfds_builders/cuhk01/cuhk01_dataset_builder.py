@@ -21,7 +21,7 @@ class Builder(PedestrianBuilder):
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
     COUNTS: ClassVar = {"campus": 971 * 4}
-    TEST_PERSONS: ClassVar = {"split_486": 486, "split_100": 100}  # the first is the default protocol
+    TEST_IDENTITIES: ClassVar = {"split_486": 486, "split_100": 100}  # the first is the default protocol
 
     def read(self, folder):
         records = []
@@ -30,10 +30,10 @@ class Builder(PedestrianBuilder):
             records.append(Record(int(match[1]), camera, f"campus/{path.name}", path))
         self.check_counts({"campus": len(records)})
 
-        persons = {record.person for record in records}
+        identities = {record.identity for record in records}
         protocols = {}
-        for name, test in self.TEST_PERSONS.items():
-            trials = random_trials(persons, test)
+        for name, test in self.TEST_IDENTITIES.items():
+            trials = random_trials(identities, test)
             what = f"Ten random draws of {test} test persons, camera 1 against camera 2"
             protocols[name] = trials_protocol(f"{what}, one gallery image a person.", trials, shots=1)
             protocols[f"{name}_multi"] = trials_protocol(f"{what}, all gallery images.", trials)

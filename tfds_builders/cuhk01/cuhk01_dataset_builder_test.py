@@ -6,15 +6,15 @@ from tfds_builders.cuhk01.cuhk01_dataset_builder import Builder
 
 def test_official_counts():
     assert Builder.COUNTS == {"campus": 3884}
-    assert Builder.TEST_PERSONS == {"split_486": 486, "split_100": 100}
+    assert Builder.TEST_IDENTITIES == {"split_486": 486, "split_100": 100}
 
 
 def test_splits_views_and_protocols(tmp_path, monkeypatch, write_image, read_back):
-    for person in range(1, 6):
+    for identity in range(1, 6):
         for image in range(1, 5):
-            write_image(tmp_path / f"manual/campus/{person:04d}{image:03d}.png")
+            write_image(tmp_path / f"manual/campus/{identity:04d}{image:03d}.png")
     monkeypatch.setattr(Builder, "COUNTS", {"campus": 20})
-    monkeypatch.setattr(Builder, "TEST_PERSONS", {"split_486": 3, "split_100": 1})
+    monkeypatch.setattr(Builder, "TEST_IDENTITIES", {"split_486": 3, "split_100": 1})
     builder = tfds_builders.builder("cuhk01", data_dir=tmp_path / "data")
     splits = read_back(tfds_builders.prepare(builder, tmp_path / "manual"))
 
@@ -31,7 +31,9 @@ def test_splits_views_and_protocols(tmp_path, monkeypatch, write_image, read_bac
 
     metadata = builder.info.metadata
     assert metadata["default_protocol"] == "split_486"
-    assert {e["person"] for e in splits["query"].values()} == set(metadata["protocols"]["split_486"]["test_persons"][0])
+    assert {e["identity"] for e in splits["query"].values()} == set(
+        metadata["protocols"]["split_486"]["test_identities"][0]
+    )
     shots = {name: protocol["shots"] for name, protocol in metadata["protocols"].items()}
     assert shots == {"split_486": 1, "split_486_multi": None, "split_100": 1, "split_100_multi": None}
-    assert {len(trial) for trial in metadata["protocols"]["split_100"]["test_persons"]} == {1}
+    assert {len(trial) for trial in metadata["protocols"]["split_100"]["test_identities"]} == {1}

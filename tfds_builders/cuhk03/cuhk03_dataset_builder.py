@@ -22,7 +22,7 @@ NEW_SPLITS = {"train_idx": "train", "query_idx": "query", "gallery_idx": "galler
 class Builder(PedestrianBuilder):
     """CUHK03; the images are matrices in cuhk-03.mat, a file of MATLAB 7.3, which is HDF5.
 
-    `file` is what the new protocol's list calls an image: pair_person_view_image.png, counted from 1. `person`
+    `file` is what the new protocol's list calls an image: pair_person_view_image.png, counted from 1. `identity`
     runs on from pair to pair, `camera` is the view.
     """
 
@@ -37,11 +37,11 @@ class Builder(PedestrianBuilder):
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
     COUNTS: ClassVar = {"detected": 14097, "labeled": 14096}
-    PERSONS: ClassVar = (843, 440, 77, 58, 49)  # of each pair of cameras
+    IDENTITIES: ClassVar = (843, 440, 77, 58, 49)  # of each pair of cameras
     TEST_SETS = 20
-    TEST_PERSONS = 100
-    VALIDATION_PERSONS = 100
-    NEW_PERSONS: ClassVar = {"train": 767, "test": 700}
+    TEST_IDENTITIES = 100
+    VALIDATION_IDENTITIES = 100
+    NEW_IDENTITIES: ClassVar = {"train": 767, "test": 700}
 
     def read(self, folder):
         path = folder / "cuhk-03.mat"
@@ -50,16 +50,16 @@ class Builder(PedestrianBuilder):
         variant = self.builder_config.variant
         try:
             with h5py.File(path) as file:
-                found, persons = self.records(path, file)
+                found, identities = self.records(path, file)
                 test_sets = self.test_sets(file)
         except (OSError, KeyError, ValueError, IndexError, TypeError):
             raise DatasetError(f"{self.name}: {path} is damaged or not the official file; fetch it again") from None
         self.check_counts({variant: len(found)})
-        if persons != self.PERSONS:
-            self.report(f"the pairs of cameras in {path} see {persons} persons, not {self.PERSONS}")
-        if len(test_sets) != self.TEST_SETS or any(len(set(test)) != self.TEST_PERSONS for test in test_sets):
+        if identities != self.IDENTITIES:
+            self.report(f"the pairs of cameras in {path} see {identities} persons, not {self.IDENTITIES}")
+        if len(test_sets) != self.TEST_SETS or any(len(set(test)) != self.TEST_IDENTITIES for test in test_sets):
             raise DatasetError(
-                f"{self.name}: {path} does not hold {self.TEST_SETS} test sets of {self.TEST_PERSONS} persons"
+                f"{self.name}: {path} does not hold {self.TEST_SETS} test sets of {self.TEST_IDENTITIES} persons"
             )
 
         protocols = self.protocols(test_sets)
@@ -73,7 +73,7 @@ class Builder(PedestrianBuilder):
 
     def records(self, path: pathlib.Path, file: h5py.File) -> tuple[list[Record], tuple[int, ...]]:
         """Returns the images, not read yet, and the number of persons of each pair."""
-        variant, records, persons = self.builder_config.variant, [], []
+        variant, records, identities = self.builder_config.variant, [], []
         for pair, reference in enumerate(file[variant][0]):
             cell = file[reference][()].T  # MATLAB's N × 10; HDF5 has its transpose
             for row, images in enumerate(cell):
@@ -83,18 +83,18 @@ class Builder(PedestrianBuilder):
                     camera = 1 if column in VIEW_1 else 2
                     records.append(
                         Record(
-                            person=sum(persons) + row + 1,
+                            identity=sum(identities) + row + 1,
                             camera=camera,
                             file=f"{pair + 1}_{row + 1:03d}_{camera}_{column + 1:02d}.png",
                             image=functools.partial(read_image, path, variant, pair, row, column),
                         )
                     )
-            persons.append(len(cell))
-        return records, tuple(persons)
+            identities.append(len(cell))
+        return records, tuple(identities)
 
     def test_sets(self, file: h5py.File) -> list[list[int]]:
         """Returns the persons of each classic test set: in the file, rows of pair and person, counted from 1."""
-        first = np.cumsum([0, *self.PERSONS])
+        first = np.cumsum([0, *self.IDENTITIES])
         test_sets = []
         for reference in file["testsets"][0]:
             pairs, numbers = file[reference][()].astype(int)  # MATLAB's 100 × 2; HDF5 has its transpose
@@ -104,16 +104,16 @@ class Builder(PedestrianBuilder):
     def protocols(self, test_sets: list[list[int]]) -> dict[str, dict[str, Any]]:
         what = "The twenty test sets of 100 persons, view 1 against one image a person of view 2, ten draws of each"
         classic = trials_protocol(f"{what}.", test_sets, shots=1) | {"repeats": 10}
-        first_of_the_rest = sum(self.PERSONS[:3]) + 1
+        first_of_the_rest = sum(self.IDENTITIES[:3]) + 1
         three_pairs = set(range(1, first_of_the_rest))
         validation = [
-            random_trials(three_pairs - set(test), self.VALIDATION_PERSONS, trials=1, seed=trial)[0]
+            random_trials(three_pairs - set(test), self.VALIDATION_IDENTITIES, trials=1, seed=trial)[0]
             for trial, test in enumerate(test_sets)
         ]
         adaptation = classic | {
             "description": f"{what}, with 100 others of the first three pairs of cameras held out for validation.",
-            "validation_persons": validation,
-            "kept_out": list(range(first_of_the_rest, sum(self.PERSONS) + 1)),
+            "validation_identities": validation,
+            "kept_out": list(range(first_of_the_rest, sum(self.IDENTITIES) + 1)),
         }
         return {"classic": classic, "view_adaptation": adaptation}
 
@@ -136,10 +136,12 @@ class Builder(PedestrianBuilder):
         records = [
             dataclasses.replace(record, split=splits[record.file]) for record in records if record.file in splits
         ]
-        for part, count in self.NEW_PERSONS.items():
-            persons = {record.person for record in records if (record.split == "train") == (part == "train")}
-            if len(persons) != count:
-                self.report(f"{path} names {len(persons)} persons to {part} on, not {count}: replace it, or remove it")
+        for part, count in self.NEW_IDENTITIES.items():
+            identities = {record.identity for record in records if (record.split == "train") == (part == "train")}
+            if len(identities) != count:
+                self.report(
+                    f"{path} names {len(identities)} persons to {part} on, not {count}: replace it, or remove it"
+                )
         return records
 
 

@@ -12,7 +12,7 @@ import scipy.io
 import tfds_builders
 from tfds_builders.cuhk03.cuhk03_dataset_builder import Builder
 
-PERSONS = (3, 2, 2, 1, 1)
+IDENTITIES = (3, 2, 2, 1, 1)
 COLUMNS = (0, 4, 5, 9)  # of the ten images of a person those that are there
 ABSENT = (0, 1, 4)  # pair, person and image that are not
 TEST_SETS = [[(1, 3), (2, 1)], [(5, 1), (1, 1)]]  # pair and person, from 1
@@ -24,7 +24,7 @@ def pixels(pair, row, column):
     return random.integers(0, 256, (12 + row, 6 + column, 3), np.uint8)
 
 
-def write_mat(path, persons=PERSONS, test_sets=TEST_SETS):
+def write_mat(path, identities=IDENTITIES, test_sets=TEST_SETS):
     """Writes a file as MATLAB 7.3 does: cells of references, every array transposed, an empty one two numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
@@ -36,7 +36,7 @@ def write_mat(path, persons=PERSONS, test_sets=TEST_SETS):
         empty = stored(np.zeros(2, np.uint64))
         for variant in ("detected", "labeled"):
             pairs = []
-            for pair, count in enumerate(persons):
+            for pair, count in enumerate(identities):
                 cell = np.full((10, count), empty, h5py.ref_dtype)
                 for row in range(count):
                     for column in COLUMNS:
@@ -61,12 +61,12 @@ def write_new_protocol(path, names, train, query, gallery):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     write_mat(tmp_path / "manual/cuhk03_release/cuhk-03.mat")
-    images = sum(PERSONS) * len(COLUMNS) - 1
+    images = sum(IDENTITIES) * len(COLUMNS) - 1
     monkeypatch.setattr(Builder, "COUNTS", {"detected": images, "labeled": images})
-    monkeypatch.setattr(Builder, "PERSONS", PERSONS)
-    for name, value in (("TEST_SETS", 2), ("TEST_PERSONS", 2), ("VALIDATION_PERSONS", 3)):
+    monkeypatch.setattr(Builder, "IDENTITIES", IDENTITIES)
+    for name, value in (("TEST_SETS", 2), ("TEST_IDENTITIES", 2), ("VALIDATION_IDENTITIES", 3)):
         monkeypatch.setattr(Builder, name, value)
-    monkeypatch.setattr(Builder, "NEW_PERSONS", {"train": 2, "test": 1})
+    monkeypatch.setattr(Builder, "NEW_IDENTITIES", {"train": 2, "test": 1})
     return tmp_path
 
 
@@ -77,10 +77,10 @@ def build(tiny, variant="detected"):
 
 def test_official_counts():
     assert Builder.COUNTS == {"detected": 14097, "labeled": 14096}
-    assert sum(Builder.PERSONS) == 1467
-    assert sum(Builder.PERSONS[:3]) == 1160 + 100 + 100
-    assert sum(Builder.NEW_PERSONS.values()) == 1467
-    assert (Builder.TEST_SETS, Builder.TEST_PERSONS, Builder.VALIDATION_PERSONS) == (20, 100, 100)
+    assert sum(Builder.IDENTITIES) == 1467
+    assert sum(Builder.IDENTITIES[:3]) == 1160 + 100 + 100
+    assert sum(Builder.NEW_IDENTITIES.values()) == 1467
+    assert (Builder.TEST_SETS, Builder.TEST_IDENTITIES, Builder.VALIDATION_IDENTITIES) == (20, 100, 100)
 
 
 @pytest.mark.parametrize("variant", Builder.VARIANTS)
@@ -92,11 +92,11 @@ def test_images_are_turned_upright_and_kept_without_loss(tiny, read_back, varian
     first = {0: 0, 1: 3, 2: 5, 3: 7, 4: 8}  # persons of the pairs before
     for file, example in examples.items():
         assert example["image"].startswith(b"\x89PNG")
-        pair, person, view, image = (int(part) for part in pathlib.Path(file).stem.split("_"))
-        assert example["person"] == first[pair - 1] + person
+        pair, identity, view, image = (int(part) for part in pathlib.Path(file).stem.split("_"))
+        assert example["identity"] == first[pair - 1] + identity
         assert example["camera"] == view == (1 if image <= 5 else 2)
         stored = cv2.imdecode(np.frombuffer(example["image"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-        np.testing.assert_array_equal(stored, pixels(pair - 1, person - 1, image - 1))
+        np.testing.assert_array_equal(stored, pixels(pair - 1, identity - 1, image - 1))
 
 
 def test_classic_test_sets(tiny, read_back):
@@ -104,18 +104,18 @@ def test_classic_test_sets(tiny, read_back):
     metadata = builder.info.metadata
     assert metadata["default_protocol"] == "classic"
     classic, adaptation = metadata["protocols"]["classic"], metadata["protocols"]["view_adaptation"]
-    assert classic["test_persons"] == [[3, 4], [1, 9]]
+    assert classic["test_identities"] == [[3, 4], [1, 9]]
     assert (classic["query_cameras"], classic["gallery_cameras"]) == ([1], [2])
     assert (classic["shots"], classic["repeats"]) == (1, 10)
-    assert "validation_persons" not in classic and "kept_out" not in classic
+    assert "validation_identities" not in classic and "kept_out" not in classic
     assert adaptation["kept_out"] == [8, 9]
-    assert adaptation["test_persons"] == classic["test_persons"]
-    for test, validation in zip(adaptation["test_persons"], adaptation["validation_persons"], strict=True):
+    assert adaptation["test_identities"] == classic["test_identities"]
+    for test, validation in zip(adaptation["test_identities"], adaptation["validation_identities"], strict=True):
         assert len(set(validation)) == 3
         assert not set(validation) & {*test, 8, 9}  # 8 and 9 are of the last two pairs
     splits = read_back(builder)
-    assert {(e["person"], e["camera"]) for e in splits["query"].values()} == {(3, 1), (4, 1)}
-    assert {(e["person"], e["camera"]) for e in splits["gallery"].values()} == {(3, 2), (4, 2)}
+    assert {(e["identity"], e["camera"]) for e in splits["query"].values()} == {(3, 1), (4, 1)}
+    assert {(e["identity"], e["camera"]) for e in splits["gallery"].values()} == {(3, 2), (4, 2)}
     assert len(splits["train"]) == 35 - 8
 
 
@@ -138,7 +138,7 @@ def test_new_protocol_is_the_default_where_its_list_is_there(tiny, read_back, be
 @pytest.mark.parametrize(
     "train, query, message", [([1], [3], "names 1 persons to train on, not 2"), ([1, 2], [3, 5], "2 persons to test")]
 )
-def test_new_protocol_of_too_few_or_too_many_persons_is_an_error(tiny, train, query, message):
+def test_new_protocol_of_too_few_or_too_many_identities_is_an_error(tiny, train, query, message):
     names = ["1_001_1_01.png", "5_001_2_06.png", "4_001_1_01.png", "4_001_2_10.png", "1_002_1_01.png"]
     write_new_protocol(tiny / "manual/cuhk03_new_protocol_config_labeled.mat", names, train, query, [4])
     with pytest.raises(tfds_builders.DatasetError, match=message):
@@ -172,12 +172,12 @@ def test_damaged_file_is_named(tiny, damage):
         build(tiny)
 
 
-def test_file_of_other_persons_or_test_sets_is_an_error(tiny):
+def test_file_of_other_identities_or_test_sets_is_an_error(tiny):
     mat = tiny / "manual/cuhk03_release/cuhk-03.mat"
     write_mat(mat, test_sets=TEST_SETS[:1])
     with pytest.raises(tfds_builders.DatasetError, match="does not hold 2 test sets of 2 persons"):
         build(tiny)
-    write_mat(mat, persons=(2, 3, 2, 1, 1))
+    write_mat(mat, identities=(2, 3, 2, 1, 1))
     with pytest.raises(tfds_builders.DatasetError, match=r"\(2, 3, 2, 1, 1\) persons, not \(3, 2, 2, 1, 1\)"):
         build(tiny)
 

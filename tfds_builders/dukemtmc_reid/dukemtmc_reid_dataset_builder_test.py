@@ -18,7 +18,7 @@ def tiny(tmp_path, monkeypatch, write_image):
         for file in files:
             write_image(tmp_path / "manual/DukeMTMC-reID" / part / file)
     monkeypatch.setattr(Builder, "COUNTS", {part: len(files) for part, files in FILES.items()})
-    monkeypatch.setattr(Builder, "VALIDATION_PERSONS", 1)
+    monkeypatch.setattr(Builder, "VALIDATION_IDENTITIES", 1)
     return tmp_path
 
 
@@ -26,11 +26,12 @@ def test_official_counts():
     assert Builder.COUNTS == {"bounding_box_train": 16522, "query": 2228, "bounding_box_test": 17661}
 
 
-def test_splits_persons_cameras_and_bytes(tiny, read_back):
+def test_splits_identities_cameras_and_bytes(tiny, read_back):
     builder = tfds_builders.builder("dukemtmc_reid", data_dir=tiny / "data")
     splits = read_back(tfds_builders.prepare(builder, tiny / "manual"))
     found = {
-        split: {(file, e["person"], e["camera"]) for file, e in examples.items()} for split, examples in splits.items()
+        split: {(file, e["identity"], e["camera"]) for file, e in examples.items()}
+        for split, examples in splits.items()
     }
     assert found == {
         "train": {
@@ -48,13 +49,13 @@ def test_splits_persons_cameras_and_bytes(tiny, read_back):
         assert example["image"] == (tiny / "manual/DukeMTMC-reID" / file).read_bytes()
 
 
-def test_persons_of_the_gallery_alone_are_neither_tested_nor_trained_on(tiny):
+def test_identities_of_the_gallery_alone_are_neither_tested_nor_trained_on(tiny):
     builder = tfds_builders.builder("dukemtmc_reid", data_dir=tiny / "data")
     _, protocols = builder.read(tiny / "manual/DukeMTMC-reID")
     assert list(protocols) == ["market", "single_shot", "view_adaptation"]
-    assert protocols["single_shot"]["test_persons"] == [[5]]
-    assert "validation_persons" not in protocols["single_shot"]
-    assert protocols["view_adaptation"]["validation_persons"] in ([[1]], [[7]])
+    assert protocols["single_shot"]["test_identities"] == [[5]]
+    assert "validation_identities" not in protocols["single_shot"]
+    assert protocols["view_adaptation"]["validation_identities"] in ([[1]], [[7]])
     assert protocols["single_shot"]["kept_out"] == protocols["view_adaptation"]["kept_out"] == [9]
 
 

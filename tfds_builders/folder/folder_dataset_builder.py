@@ -60,11 +60,11 @@ class Builder(PedestrianBuilder):
             self.report(problem)
         if len(wrong) > 5:
             self.report(f"{len(wrong) - 5} more images have such a label")
-        rows = [row for row in rows if row not in wrong and row.person != "-1"]
+        rows = [row for row in rows if row not in wrong and row.identity != "-1"]
         if len({row.split is None for row in rows}) > 1:
             blank = next(row for row in rows if row.split is None)
             self.report(f"{blank.where} has no split, though others have: name it for all or none")
-        persons = number({row.person for row in rows if not is_distractor(row)})
+        identities = number({row.identity for row in rows if not is_distractor(row)})
         cameras = {row.camera for row in rows}
         if all(camera.isdecimal() for camera in cameras):
             cameras = {camera: int(camera) for camera in cameras}
@@ -72,7 +72,7 @@ class Builder(PedestrianBuilder):
             cameras = number(cameras)
         records = [
             Record(
-                person=0 if is_distractor(row) else persons[row.person],
+                identity=0 if is_distractor(row) else identities[row.identity],
                 camera=cameras[row.camera],
                 file=row.file,
                 image=root / row.file,
@@ -83,24 +83,24 @@ class Builder(PedestrianBuilder):
         ]
         if rows and rows[0].split is None:
             records = split_in_halves(records)
-        self.check_splits(records, {number: label for label, number in persons.items()})
-        self.info.metadata.update(persons=persons, cameras=cameras)
+        self.check_splits(records, {number: label for label, number in identities.items()})
+        self.info.metadata.update(identities=identities, cameras=cameras)
         return records, {"market": MARKET}
 
     def check_splits(self, records: list[Record], labels: dict[int, str]) -> None:
         """Reports persons who would be trained on and tested with."""
-        train, test = ({r.person for r in records if (r.split == "train") == side} for side in (True, False))
+        train, test = ({r.identity for r in records if (r.split == "train") == side} for side in (True, False))
         if both := sorted(train & test):
-            persons = "1 person is" if len(both) == 1 else f"{len(both)} persons are"
+            identities = "1 person is" if len(both) == 1 else f"{len(both)} persons are"
             self.report(
-                f"{persons} in train and also in query or gallery, which no score would be fair to: "
-                f"{a_few([labels[person] for person in both])}; put all images of a person on one side"
+                f"{identities} in train and also in query or gallery, which no score would be fair to: "
+                f"{a_few([labels[identity] for identity in both])}; put all images of a person on one side"
             )
 
 
 def problem_with(row: Row) -> str | None:
     """Returns what is wrong with a row, if a label is missing or is none of those known."""
-    for label, value in (("person", row.person), ("camera", row.camera)):
+    for label, value in (("person", row.identity), ("camera", row.camera)):
         if not value:
             return f"{row.where} has no {label}"
     for label, value, known in (("split", row.split, SPLITS), ("modality", row.modality, MODALITIES)):
@@ -112,7 +112,7 @@ def problem_with(row: Row) -> str | None:
 
 
 def is_distractor(row: Row) -> bool:
-    return re.fullmatch("0+", row.person) is not None
+    return re.fullmatch("0+", row.identity) is not None
 
 
 def number(labels: set[str]) -> dict[str, int]:
@@ -130,17 +130,17 @@ def split_in_halves(records: list[Record], seed: int = 0) -> list[Record]:
     """
     images = defaultdict(lambda: defaultdict(list))
     for record in records:
-        images[record.person][record.camera].append(record)
-    persons = sorted(person for person in images if person > 0)
-    train = set(random.Random(seed).sample(persons, len(persons) // 2))
+        images[record.identity][record.camera].append(record)
+    identities = sorted(identity for identity in images if identity > 0)
+    train = set(random.Random(seed).sample(identities, len(identities) // 2))
     queries = set()
-    for person in set(persons) - train:
-        cameras = images[person]
+    for identity in set(identities) - train:
+        cameras = images[identity]
         repeated = [camera for camera in sorted(cameras) if len(cameras[camera]) > 1]
         queries |= {cameras[camera][0].file for camera in repeated or [min(cameras)]}
 
     def split(record: Record) -> str:
-        if record.person in train:
+        if record.identity in train:
             return "train"
         return "query" if record.file in queries else "gallery"
 

@@ -15,10 +15,10 @@ PATTERN = r"(?P<person>[^/]+)/c(?P<camera>\d+)_\d+"
 @pytest.fixture
 def root(tmp_path, write_image):
     """Four persons, two shots by each of two cameras, in several formats; a distractor and a junk box."""
-    for person in ("anna", "bert", "cleo", "dora"):
+    for identity in ("anna", "bert", "cleo", "dora"):
         for camera in (3, 12):
-            write_image(tmp_path / f"images/{person}/c{camera}_0.jpg")
-            write_image(tmp_path / f"images/{person}/c{camera}_1.PNG")
+            write_image(tmp_path / f"images/{identity}/c{camera}_0.jpg")
+            write_image(tmp_path / f"images/{identity}/c{camera}_1.PNG")
     write_image(tmp_path / "images/0000/c3_0.jpg")
     write_image(tmp_path / "images/-1/c3_0.jpg")
     return tmp_path / "images"
@@ -43,16 +43,16 @@ def write_csv(root, *lines, header="path,person,camera"):
 def test_halves_queries_and_distractors(root, read_back):
     builder = build(root)
     splits = read_back(builder)
-    assert builder.info.metadata["persons"] == {"anna": 1, "bert": 2, "cleo": 3, "dora": 4}
+    assert builder.info.metadata["identities"] == {"anna": 1, "bert": 2, "cleo": 3, "dora": 4}
     assert builder.info.metadata["cameras"] == {"3": 3, "12": 12}
     assert builder.info.metadata["default_protocol"] == "market"
-    train = {e["person"] for e in splits["train"].values()}
+    train = {e["identity"] for e in splits["train"].values()}
     test = {1, 2, 3, 4} - train
     assert len(train) == len(test) == 2
     assert len(splits["train"]) == 8
-    queries = sorted((e["person"], e["camera"]) for e in splits["query"].values())
-    assert queries == sorted((person, camera) for person in test for camera in (3, 12))
-    gallery = sorted((e["person"], e["camera"]) for e in splits["gallery"].values())
+    queries = sorted((e["identity"], e["camera"]) for e in splits["query"].values())
+    assert queries == sorted((identity, camera) for identity in test for camera in (3, 12))
+    gallery = sorted((e["identity"], e["camera"]) for e in splits["gallery"].values())
     assert gallery == sorted([(0, 3), *queries])
     assert not any(file.startswith("-1") for examples in splits.values() for file in examples)
     for examples in splits.values():
@@ -61,9 +61,9 @@ def test_halves_queries_and_distractors(root, read_back):
 
 
 def test_a_cameras_only_image_can_be_found(tmp_path, write_image, read_back):
-    for person in (1, 2):
+    for identity in (1, 2):
         for camera in (1, 2):
-            write_image(tmp_path / f"images/{person}/c{camera}_0.jpg")
+            write_image(tmp_path / f"images/{identity}/c{camera}_0.jpg")
     splits = read_back(build(tmp_path / "images"))
     assert [e["camera"] for e in splits["query"].values()] == [1]
     assert [e["camera"] for e in splits["gallery"].values()] == [2]
@@ -73,19 +73,19 @@ def test_a_cameras_only_image_can_be_found(tmp_path, write_image, read_back):
 def test_the_documented_pattern_keeps_junk_out(tmp_path, write_image, read_back):
     readme = Path(tfds_builders.__file__).with_name("folder") / "README.md"
     (pattern,) = re.findall(r"--pattern '(.+)'", readme.read_text())
-    for person in ("0001", "0002", "-1"):
+    for identity in ("0001", "0002", "-1"):
         for camera in (1, 2):
-            write_image(tmp_path / f"images/{person}_c{camera}s1_000151_00.jpg")
+            write_image(tmp_path / f"images/{identity}_c{camera}s1_000151_00.jpg")
     builder = build(tmp_path / "images", pattern)
-    assert set(builder.info.metadata["persons"]) == {"0001", "0002"}
+    assert set(builder.info.metadata["identities"]) == {"0001", "0002"}
     files = [file for split in read_back(builder).values() for file in split]
     assert len(files) == 4 and not any(file.startswith("-1") for file in files)
 
 
 def test_pairs_of_a_folder_without_training_images_are_its_test_images(tmp_path, write_image):
-    for person in (1, 2, 3):
+    for identity in (1, 2, 3):
         for split, camera in (("query", 1), ("gallery", 2)):
-            write_image(tmp_path / f"images/{split}/{person}_c{camera}.jpg")
+            write_image(tmp_path / f"images/{split}/{identity}_c{camera}.jpg")
     pattern = r"(?P<split>\w+)/(?P<person>\d+)_c(?P<camera>\d)"
     assert set(build(tmp_path / "images", pattern, kind="pairs").info.splits) == {"test"}
 
@@ -114,7 +114,7 @@ def test_table(root, read_back):
     builder = build(root, None, csv=table)
     splits = read_back(builder)
     found = {
-        file: (split, e["person"], e["camera"], e["modality"])
+        file: (split, e["identity"], e["camera"], e["modality"])
         for split, examples in splits.items()
         for file, e in examples.items()
     }

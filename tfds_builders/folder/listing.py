@@ -20,7 +20,7 @@ class Row:
 
     file: str  # relative to the root
     where: str  # for messages
-    person: str
+    identity: str
     camera: str
     split: str | None
     modality: str | None

@@ -26,7 +26,7 @@ class Builder(PedestrianBuilder):
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
     COUNTS: ClassVar = {"probe": 250, "gallery": 1025}
-    TEST_PERSONS = 125
+    TEST_IDENTITIES = 125
 
     def read(self, folder):
         records = []
@@ -34,15 +34,15 @@ class Builder(PedestrianBuilder):
             for path, match in self.images(folder / part, r"(\d+)_\d+_.*", "0001_1_25004_107_32_106_221.jpeg"):
                 records.append(Record(int(match[1]), view, f"{part}/{path.name}", path))
         self.check_counts({part: sum(r.camera == view for r in records) for part, view in VIEWS.items()})
-        probes = {r.person for r in records if r.camera == VIEWS["probe"]}
-        alone = probes ^ {r.person for r in records if r.camera == VIEWS["gallery"] and r.person > 0}
+        probes = {r.identity for r in records if r.camera == VIEWS["probe"]}
+        alone = probes ^ {r.identity for r in records if r.camera == VIEWS["gallery"] and r.identity > 0}
         if alone:
             self.report(f"person {min(alone):04d} is in only one of probe and gallery; the copy is incomplete")
         partitions = folder / "features_and_partitions.mat"
         if partitions.exists():
             trials, whose = self.official_folds(partitions, probes), "the ten official folds"
         else:
-            trials = random_trials(probes, self.TEST_PERSONS)
+            trials = random_trials(probes, self.TEST_IDENTITIES)
             whose = "ten seeded folds, as features_and_partitions.mat was not beside the images"
         protocols = {
             "folds": trials_protocol(
@@ -58,7 +58,7 @@ class Builder(PedestrianBuilder):
         }
         return assign_splits(records, protocols["folds"]), protocols
 
-    def official_folds(self, path, persons: set[int]) -> list[list[int]]:
+    def official_folds(self, path, identities: set[int]) -> list[list[int]]:
         """Returns each fold's test persons; field three of a `trainIdxAll` cell lists the others."""
         try:
             cells = matlab.load(path)["trainIdxAll"].ravel()
@@ -67,7 +67,7 @@ class Builder(PedestrianBuilder):
             raise DatasetError(
                 f"{self.name}: {path} holds no readable trainIdxAll; replace it, or remove it for seeded folds"
             ) from None
-        expected = len(persons) - self.TEST_PERSONS
-        if not folds or any(len(set(fold) & persons) != expected or len(fold) != expected for fold in folds):
+        expected = len(identities) - self.TEST_IDENTITIES
+        if not folds or any(len(set(fold) & identities) != expected or len(fold) != expected for fold in folds):
             raise DatasetError(f"{self.name}: a fold in {path} does not name {expected} persons of the probe folder")
-        return [sorted(persons - set(fold)) for fold in folds]
+        return [sorted(identities - set(fold)) for fold in folds]

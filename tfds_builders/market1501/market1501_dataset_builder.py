@@ -49,13 +49,13 @@ class Builder(MarketLayout):
 
     def hand_drawn(self, folder, queries: list[Record]) -> list[Record]:
         """Returns the other hand-drawn boxes of the queries' persons in the queries' cameras."""
-        seen = {(query.person, query.camera) for query in queries}
+        seen = {(query.identity, query.camera) for query in queries}
         copies = {query.image.name for query in queries}  # every query is a hand-drawn box as well
         records = []
         for path, match in self.images(folder, self.PATTERN, self.EXAMPLE):
-            person, camera = int(match[1]), int(match[2])
-            if (person, camera) in seen and path.name not in copies:
-                records.append(Record(person, camera, f"gt_bbox/{path.name}", path, MULTI_QUERY))
+            identity, camera = int(match[1]), int(match[2])
+            if (identity, camera) in seen and path.name not in copies:
+                records.append(Record(identity, camera, f"gt_bbox/{path.name}", path, MULTI_QUERY))
         return records
 
     def distractors(self, folder) -> list[Record]:

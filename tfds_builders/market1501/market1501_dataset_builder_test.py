@@ -21,7 +21,7 @@ def tiny(tmp_path, monkeypatch, write_image):
     (tmp_path / "manual/Market-1501-v15.09.15/bounding_box_test/Thumbs.db").write_bytes(b"not an image")
     counts = {part: len(files) for part, files in FILES.items()}
     monkeypatch.setattr(Builder, "COUNTS", counts | {"bounding_box_test without junk": 2, "images": 2})
-    monkeypatch.setattr(Builder, "VALIDATION_PERSONS", 1)
+    monkeypatch.setattr(Builder, "VALIDATION_IDENTITIES", 1)
     return tmp_path
 
 
@@ -33,14 +33,15 @@ def test_official_counts():
         "bounding_box_test without junk": 15913,
         "images": 500000,
     }
-    assert Builder.VALIDATION_PERSONS == 100
+    assert Builder.VALIDATION_IDENTITIES == 100
 
 
-def test_splits_persons_cameras_and_bytes(tiny, read_back):
+def test_splits_identities_cameras_and_bytes(tiny, read_back):
     builder = tfds_builders.builder("market1501", data_dir=tiny / "data")
     splits = read_back(tfds_builders.prepare(builder, tiny / "manual"))
     found = {
-        split: {(file, e["person"], e["camera"]) for file, e in examples.items()} for split, examples in splits.items()
+        split: {(file, e["identity"], e["camera"]) for file, e in examples.items()}
+        for split, examples in splits.items()
     }
     assert found == {
         "train": {
@@ -62,30 +63,30 @@ def test_splits_persons_cameras_and_bytes(tiny, read_back):
     assert metadata["protocols"]["market"]["kind"] == "market"
 
 
-def test_two_random_cameras_of_each_query_person(tiny):
+def test_two_random_cameras_of_each_query_identity(tiny):
     builder = tfds_builders.builder("market1501", data_dir=tiny / "data")
     _, protocols = builder.read(tiny / "manual/Market-1501-v15.09.15")
     single, adaptation = protocols["single_shot"], protocols["view_adaptation"]
     assert single["kind"] == "trials"
-    assert single["test_persons"] == [[1]]  # neither those trained on nor the distractors
+    assert single["test_identities"] == [[1]]  # neither those trained on nor the distractors
     assert (single["two_random_cameras"], single["shots"], single["repeats"]) == (True, 1, 10)
-    assert "validation_persons" not in single
+    assert "validation_identities" not in single
     assert "kept_out" not in single and "kept_out" not in adaptation
-    assert adaptation["validation_persons"] in ([[2]], [[7]])
-    assert adaptation["test_persons"] == single["test_persons"]
+    assert adaptation["validation_identities"] in ([[2]], [[7]])
+    assert adaptation["test_identities"] == single["test_identities"]
 
 
-def test_multi_query_reads_the_other_boxes_of_each_querys_person_and_camera(tiny, write_image, read_back):
+def test_multi_query_reads_the_other_boxes_of_each_querys_identity_and_camera(tiny, write_image, read_back):
     boxes = tiny / "manual/Market-1501-v15.09.15/gt_bbox"
     more = "0001_c1s1_001076_00.jpg"
-    other_camera, of_a_training_person = "0001_c2s1_001051_00.jpg", "0002_c1s1_000451_00.jpg"
-    for file in (*FILES["query"], more, other_camera, of_a_training_person):
+    other_camera, of_a_training_identity = "0001_c2s1_001051_00.jpg", "0002_c1s1_000451_00.jpg"
+    for file in (*FILES["query"], more, other_camera, of_a_training_identity):
         write_image(boxes / file)
     builder = tfds_builders.builder("market1501/multi_query", data_dir=tiny / "data")
     splits = read_back(tfds_builders.prepare(builder, tiny / "manual"))
     assert list(splits["multi_query"]) == [f"gt_bbox/{more}"]
     example = splits["multi_query"][f"gt_bbox/{more}"]
-    assert (example["person"], example["camera"]) == (1, 1)
+    assert (example["identity"], example["camera"]) == (1, 1)
     assert (len(splits["train"]), len(splits["query"]), len(splits["gallery"])) == (3, 1, 2)
     assert builder.info.metadata["default_protocol"] == "market"
     protocol = builder.info.metadata["protocols"]["multi_query"]
@@ -97,7 +98,7 @@ def test_500k_distractors_are_gallery_of_a_camera_without_queries(tiny, write_im
         write_image(tiny / f"manual/Market-1501-v15.09.15/images/0000_c1s1_{number}.jpg")
     builder = tfds_builders.builder("market1501/distractors_500k", data_dir=tiny / "data")
     gallery = read_back(tfds_builders.prepare(builder, tiny / "manual"))["gallery"]
-    added = {(e["person"], e["camera"]) for file, e in gallery.items() if file.startswith("images/")}
+    added = {(e["identity"], e["camera"]) for file, e in gallery.items() if file.startswith("images/")}
     assert added == {(0, 7)}
     assert len(gallery) == 4
 

@@ -42,7 +42,7 @@ class Builder(PedestrianBuilder):
         "list_query.txt": 11659,
         "list_gallery.txt": 82161,
     }
-    TRAIN_PERSONS = 1041
+    TRAIN_IDENTITIES = 1041
 
     @property
     def archive(self):
@@ -58,9 +58,9 @@ class Builder(PedestrianBuilder):
         for name, part in FOLDERS[self.version_name].items():
             if name != "val" or validation_too:
                 records += self.listed(folder / f"list_{name}.txt", folder / part, SPLITS[name])
-        last = max((record.person for record in records if record.split == "train"), default=0)
-        if last > self.TRAIN_PERSONS:
-            self.report(f"the training lists in {folder} name person {last - 1}, beyond {self.TRAIN_PERSONS - 1}")
+        last = max((record.identity for record in records if record.split == "train"), default=0)
+        if last > self.TRAIN_IDENTITIES:
+            self.report(f"the training lists in {folder} name person {last - 1}, beyond {self.TRAIN_IDENTITIES - 1}")
         return records, {"market": MARKET}
 
     def listed(self, table, folder, split: str) -> list[Record]:
@@ -77,7 +77,7 @@ class Builder(PedestrianBuilder):
         if missing := [match[1] for match in found if not (folder / match[1]).exists()]:
             self.report(f"{folder} lacks {len(missing)} of the images that {table.name} names: {a_few(missing)}")
         # Both train and test count their persons from 0, which stands for a distractor everywhere else.
-        first = 1 if split == "train" else 1 + self.TRAIN_PERSONS
+        first = 1 if split == "train" else 1 + self.TRAIN_IDENTITIES
         return [
             Record(first + int(match[3]), int(match[2]), f"{folder.name}/{match[1]}", folder / match[1], split)
             for match in found

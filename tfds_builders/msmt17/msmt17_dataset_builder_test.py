@@ -25,7 +25,7 @@ def tiny(tmp_path, monkeypatch, write_image):
                 write_image(tmp_path / "manual" / version / folders[name] / line.split()[0])
             (tmp_path / "manual" / version / f"list_{name}.txt").write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(Builder, "COUNTS", {f"list_{name}.txt": len(lines) for name, lines in LISTS.items()})
-    monkeypatch.setattr(Builder, "TRAIN_PERSONS", 2)
+    monkeypatch.setattr(Builder, "TRAIN_IDENTITIES", 2)
     return tmp_path
 
 
@@ -41,14 +41,15 @@ def test_official_counts():
         "list_query.txt": 11659,
         "list_gallery.txt": 82161,
     }
-    assert Builder.TRAIN_PERSONS == 1041
+    assert Builder.TRAIN_IDENTITIES == 1041
 
 
-def test_persons_of_train_and_test_are_disjoint_and_cameras_have_two_digits(tiny, read_back):
+def test_identities_of_train_and_test_are_disjoint_and_cameras_have_two_digits(tiny, read_back):
     builder = build(tiny, "v1")
     splits = read_back(builder)
     found = {
-        split: {(file, e["person"], e["camera"]) for file, e in examples.items()} for split, examples in splits.items()
+        split: {(file, e["identity"], e["camera"]) for file, e in examples.items()}
+        for split, examples in splits.items()
     }
     assert found == {
         "train": {
@@ -73,7 +74,7 @@ def test_validation_images_are_trained_on_only_where_asked_for(tiny, read_back, 
     assert validation not in read_back(build(tiny, version))["train"]
     train = read_back(build(tiny, f"{version}_trainval"))["train"]
     assert len(train) == 3
-    assert (train[validation]["person"], train[validation]["camera"]) == (1, 15)
+    assert (train[validation]["identity"], train[validation]["camera"]) == (1, 15)
 
 
 def test_each_version_asks_for_its_own_archive(tmp_path):
@@ -102,7 +103,7 @@ def test_damaged_list_is_named(tiny):
         build(tiny, "v1")
 
 
-def test_training_person_who_would_be_taken_for_a_test_person_is_an_error(tiny):
+def test_training_identity_who_would_be_taken_for_a_test_identity_is_an_error(tiny):
     table = tiny / "manual/MSMT17_V1/list_train.txt"
     table.write_text(
         table.read_text().replace("0001_000_14_0303morning_0008_0.jpg 1", "0001_000_14_0303morning_0008_0.jpg 2")

@@ -24,7 +24,7 @@ class Builder(PedestrianBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
     COUNTS: ClassVar = {"cam_a": 385, "cam_b": 749}
     SHARED = 200  # persons up to this number are the same in both cameras
-    TEST_PERSONS = 100
+    TEST_IDENTITIES = 100
 
     def read(self, folder):
         records, found = [], {}
@@ -32,17 +32,17 @@ class Builder(PedestrianBuilder):
             images = self.images(folder / "single_shot" / part, r"person_(\d+)\.\w+", "person_0001.png")
             found[part] = len(images)
             for path, match in images:
-                person = int(match[1])
+                identity = int(match[1])
                 # Beyond the shared persons a number means somebody else in each camera: camera b's are the
                 # gallery's distractors, camera a's have no part in the protocol.
-                if person <= self.SHARED or part == "cam_b":
-                    records.append(Record(person, camera, f"{part}/{path.name}", path))
+                if identity <= self.SHARED or part == "cam_b":
+                    records.append(Record(identity, camera, f"{part}/{path.name}", path))
         self.check_counts(found)
-        seen = {record.person for record in records}
+        seen = {record.identity for record in records}
         protocol = trials_protocol(
             "Ten random halves of the 200 shared persons, camera a against camera b with all its others.",
-            random_trials(range(1, self.SHARED + 1), self.TEST_PERSONS),
-            distractors=[person for person in seen if person > self.SHARED],
+            random_trials(range(1, self.SHARED + 1), self.TEST_IDENTITIES),
+            distractors=[identity for identity in seen if identity > self.SHARED],
             shots=1,
         )
         return assign_splits(records, protocol), {"split_100": protocol}

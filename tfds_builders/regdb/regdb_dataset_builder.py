@@ -26,17 +26,17 @@ class Builder(PedestrianBuilder):
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
     COUNTS: ClassVar = {"Visible": 4120, "Thermal": 4120}
     TRIALS = 10
-    TEST_PERSONS = 206
+    TEST_IDENTITIES = 206
 
     def read(self, folder):
         records = []
         for part, camera in CAMERAS.items():
-            for person, paths in self.images_of_persons(folder / part, "1 or 412"):
+            for identity, paths in self.images_of_identities(folder / part, "1 or 412"):
                 for path in paths:
-                    file = f"{part}/{person}/{path.name}"
-                    records.append(Record(int(person), camera, file, path, modality=MODALITIES[part]))
+                    file = f"{part}/{identity}/{path.name}"
+                    records.append(Record(int(identity), camera, file, path, modality=MODALITIES[part]))
         self.check_counts({part: sum(r.camera == camera for r in records) for part, camera in CAMERAS.items()})
-        trials = [self.test_persons(folder / "idx", trial) for trial in range(1, self.TRIALS + 1)]
+        trials = [self.test_identities(folder / "idx", trial) for trial in range(1, self.TRIALS + 1)]
         what = "images of the test persons against all their {} ones, over the ten official trials."
         visible = trials_protocol(f"All visible {what.format('thermal')}", trials)
         thermal = visible | {
@@ -46,7 +46,7 @@ class Builder(PedestrianBuilder):
         }
         return assign_splits(records, visible), {"visible_to_thermal": visible, "thermal_to_visible": thermal}
 
-    def test_persons(self, folder, trial: int) -> list[int]:
+    def test_identities(self, folder, trial: int) -> list[int]:
         """Returns who is tested in a trial, by the paths in its two lists; the labels there begin anew in each."""
         listed = {}
         for part in CAMERAS:
@@ -54,9 +54,9 @@ class Builder(PedestrianBuilder):
             if (text := self.text(table)) is None:
                 return []
             found = re.findall(rf"^{part}/(\d+)/\S+ \d+\s*$", text, re.MULTILINE)
-            listed[part] = sorted({int(person) for person in found})
-            if len(listed[part]) != self.TEST_PERSONS:
-                self.report(f"{table} names {len(listed[part])} persons, not {self.TEST_PERSONS}")
+            listed[part] = sorted({int(identity) for identity in found})
+            if len(listed[part]) != self.TEST_IDENTITIES:
+                self.report(f"{table} names {len(listed[part])} persons, not {self.TEST_IDENTITIES}")
         if listed["Visible"] != listed["Thermal"]:
             self.report(f"the two lists of trial {trial} in {folder} name different persons")
         return listed["Visible"]

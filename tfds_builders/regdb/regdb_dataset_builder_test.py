@@ -11,7 +11,7 @@ from tfds_builders.doctor import examine
 from tfds_builders.regdb.regdb_dataset_builder import Builder
 
 TRIALS = {1: [2, 10], 2: [1, 3]}  # who is tested
-PERSONS = (1, 2, 3, 10)
+IDENTITIES = (1, 2, 3, 10)
 SHOTS = 2
 
 
@@ -19,20 +19,20 @@ SHOTS = 2
 def tiny(tmp_path, monkeypatch, write_image):
     root = tmp_path / "manual/RegDB"
     for part, letter in (("Visible", "v"), ("Thermal", "t")):
-        for person in PERSONS:
+        for identity in IDENTITIES:
             for shot in range(SHOTS):
-                write_image(root / f"{part}/{person}/male_back_{letter}_0{person}_{shot}.bmp")
-        for trial, persons in TRIALS.items():
+                write_image(root / f"{part}/{identity}/male_back_{letter}_0{identity}_{shot}.bmp")
+        for trial, identities in TRIALS.items():
             lines = [
-                f"{part}/{person}/male_back_{letter}_0{person}_{shot}.bmp {label}"
-                for label, person in enumerate(persons)
+                f"{part}/{identity}/male_back_{letter}_0{identity}_{shot}.bmp {label}"
+                for label, identity in enumerate(identities)
                 for shot in range(SHOTS)
             ]
             (root / "idx").mkdir(exist_ok=True)
             (root / f"idx/test_{part.lower()}_{trial}.txt").write_text("\n".join(lines) + "\n")
     monkeypatch.setattr(Builder, "COUNTS", {"Visible": 8, "Thermal": 8})
     monkeypatch.setattr(Builder, "TRIALS", 2)
-    monkeypatch.setattr(Builder, "TEST_PERSONS", 2)
+    monkeypatch.setattr(Builder, "TEST_IDENTITIES", 2)
     return tmp_path
 
 
@@ -42,15 +42,15 @@ def build(tiny):
 
 def test_official_counts():
     assert Builder.COUNTS == {"Visible": 412 * 10, "Thermal": 412 * 10}
-    assert (Builder.TRIALS, Builder.TEST_PERSONS) == (10, 206)
+    assert (Builder.TRIALS, Builder.TEST_IDENTITIES) == (10, 206)
 
 
-def test_persons_come_from_the_folders_and_modalities_from_the_cameras(tiny, read_back):
+def test_identities_come_from_the_folders_and_modalities_from_the_cameras(tiny, read_back):
     splits = read_back(build(tiny))
     assert {split: len(examples) for split, examples in splits.items()} == {"train": 8, "query": 4, "gallery": 4}
-    assert {(e["person"], e["camera"], e["modality"]) for e in splits["query"].values()} == {(2, 1, 0), (10, 1, 0)}
-    assert {(e["person"], e["camera"], e["modality"]) for e in splits["gallery"].values()} == {(2, 2, 1), (10, 2, 1)}
-    assert {e["person"] for e in splits["train"].values()} == {1, 3}
+    assert {(e["identity"], e["camera"], e["modality"]) for e in splits["query"].values()} == {(2, 1, 0), (10, 1, 0)}
+    assert {(e["identity"], e["camera"], e["modality"]) for e in splits["gallery"].values()} == {(2, 2, 1), (10, 2, 1)}
+    assert {e["identity"] for e in splits["train"].values()} == {1, 3}
     assert splits["gallery"]["Thermal/10/male_back_t_010_1.bmp"]["image"].startswith(b"\x89PNG")
 
 
@@ -64,7 +64,7 @@ def test_both_directions_have_the_official_trials(tiny):
     assert cameras == {"visible_to_thermal": ([1], [2]), "thermal_to_visible": ([2], [1])}
     for protocol in metadata["protocols"].values():
         assert protocol["kind"] == "trials"
-        assert protocol["test_persons"] == [[2, 10], [1, 3]]
+        assert protocol["test_identities"] == [[2, 10], [1, 3]]
         assert protocol["shots"] is None
 
 
@@ -76,14 +76,14 @@ def test_archive_reads_like_its_folder(tiny, tmp_path_factory, read_back):
     assert read_back(tfds_builders.prepare(builder, elsewhere)) == unpacked
 
 
-def test_lists_that_name_different_persons_are_an_error(tiny):
+def test_lists_that_name_different_identities_are_an_error(tiny):
     idx = tiny / "manual/RegDB/idx"
     (idx / "test_thermal_2.txt").write_text((idx / "test_thermal_1.txt").read_text())
     with pytest.raises(tfds_builders.DatasetError, match=r"two lists of trial 2 in .*idx name different persons"):
         build(tiny)
 
 
-def test_list_of_too_few_persons_is_an_error(tiny):
+def test_list_of_too_few_identities_is_an_error(tiny):
     (tiny / "manual/RegDB/idx/test_visible_1.txt").write_text("Visible/2/male_back_v_02_0.bmp 0\n")
     with pytest.raises(tfds_builders.DatasetError, match=r"test_visible_1\.txt names 1 persons, not 2"):
         build(tiny)
@@ -122,7 +122,7 @@ def test_damaged_list_in_an_archive_is_named_by_the_doctor(tiny, tmp_path_factor
     assert any(re.search(r"the list .*test_thermal_1\.txt is damaged or may not be read", one) for one in problems)
 
 
-def test_folder_that_names_no_person_is_an_error(tiny):
+def test_folder_that_names_no_identity_is_an_error(tiny):
     (tiny / "manual/RegDB/Visible/10").rename(tiny / "manual/RegDB/Visible/ten")
     with pytest.raises(tfds_builders.DatasetError, match="Visible/ten is not named by its person"):
         build(tiny)

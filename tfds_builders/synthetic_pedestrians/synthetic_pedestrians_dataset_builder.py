@@ -15,10 +15,10 @@ class Builder(PedestrianBuilder):
     VARIANTS = ("street", "station", "night", "street_night")
     BUILDER_CONFIGS = configs(VARIANTS)
     TERMS = "none: rendered by this package"
-    TRAIN_PERSONS = 150
-    TEST_PERSONS = 100
+    TRAIN_IDENTITIES = 150
+    TEST_IDENTITIES = 100
     SHOTS = 2  # of a test person the first is query, the others gallery
-    MORE_PERSONS = 250  # to train on across modalities, which 150 are too few for; seen once by each camera
+    MORE_IDENTITIES = 250  # to train on across modalities, which 150 are too few for; seen once by each camera
 
     @property
     def places(self) -> list[str]:
@@ -38,30 +38,30 @@ class Builder(PedestrianBuilder):
     def seen_in(self, place) -> list[Record]:
         domain = DOMAINS[place]
         records = []
-        tested = self.test_persons()[0]
-        more = self.MORE_PERSONS if self.builder_config.variant == "street_night" else 0
-        for person in range(1, tested[-1] + more + 1):
+        tested = self.test_identities()[0]
+        more = self.MORE_IDENTITIES if self.builder_config.variant == "street_night" else 0
+        for identity in range(1, tested[-1] + more + 1):
             for camera in domain.cameras:
-                for shot in range(self.SHOTS if person <= tested[-1] else 1):
+                for shot in range(self.SHOTS if identity <= tested[-1] else 1):
                     test_split = "query" if shot == 0 else "gallery"
                     records.append(
                         Record(
-                            person,
+                            identity,
                             camera,
-                            f"{place}/{person:04d}_c{camera}_{shot}.jpg",
-                            functools.partial(render, place, person, camera, shot),
-                            split=test_split if person in tested else "train",
+                            f"{place}/{identity:04d}_c{camera}_{shot}.jpg",
+                            functools.partial(render, place, identity, camera, shot),
+                            split=test_split if identity in tested else "train",
                             modality=domain.modality,
                         )
                     )
         return records
 
-    def test_persons(self) -> list[list[int]]:
-        return [list(range(self.TRAIN_PERSONS + 1, self.TRAIN_PERSONS + self.TEST_PERSONS + 1))]
+    def test_identities(self) -> list[list[int]]:
+        return [list(range(self.TRAIN_IDENTITIES + 1, self.TRAIN_IDENTITIES + self.TEST_IDENTITIES + 1))]
 
     def two_cameras(self) -> dict:
         what = "Camera 1 against camera 2, one random gallery image a person, ten times."
-        return trials_protocol(what, self.test_persons(), shots=1) | {"repeats": 10}
+        return trials_protocol(what, self.test_identities(), shots=1) | {"repeats": 10}
 
     def across_modalities(self) -> dict[str, dict]:
         """As SYSU-MM01 is scored: infrared queries, colour gallery, CMC over identities."""
@@ -71,9 +71,9 @@ class Builder(PedestrianBuilder):
             "cmc": "identity",
         }
         single = trials_protocol(
-            "Infrared against colour, one random image a person and camera, ten times.", self.test_persons(), shots=1
+            "Infrared against colour, one random image a person and camera, ten times.", self.test_identities(), shots=1
         )
-        multi = trials_protocol("Infrared against colour, all images of the gallery.", self.test_persons())
+        multi = trials_protocol("Infrared against colour, all images of the gallery.", self.test_identities())
         return {
             "all_single": single | common | {"shots_per_camera": True, "repeats": 10},
             "all_multi": multi | common,

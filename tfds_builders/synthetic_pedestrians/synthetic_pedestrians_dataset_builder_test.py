@@ -9,15 +9,15 @@ from tfds_builders.synthetic_pedestrians import synthetic_pedestrians_dataset_bu
 from tfds_builders.synthetic_pedestrians.synthetic_pedestrians_dataset_builder import Builder
 
 
-def flat_color(place, person, camera, shot, seed=0):
-    return np.full((128, 64, 3), (40 * person, 30 * camera, 100 * shot), np.uint8)
+def flat_color(place, identity, camera, shot, seed=0):
+    return np.full((128, 64, 3), (40 * identity, 30 * camera, 100 * shot), np.uint8)
 
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    monkeypatch.setattr(Builder, "TRAIN_PERSONS", 3)
-    monkeypatch.setattr(Builder, "TEST_PERSONS", 2)
-    monkeypatch.setattr(Builder, "MORE_PERSONS", 4)
+    monkeypatch.setattr(Builder, "TRAIN_IDENTITIES", 3)
+    monkeypatch.setattr(Builder, "TEST_IDENTITIES", 2)
+    monkeypatch.setattr(Builder, "MORE_IDENTITIES", 4)
     monkeypatch.setattr(module, "render", flat_color)
     return tmp_path
 
@@ -27,7 +27,7 @@ def build(tiny, place, kind="images"):
 
 
 def test_official_sizes():
-    assert (Builder.TRAIN_PERSONS, Builder.TEST_PERSONS, Builder.SHOTS) == (150, 100, 2)
+    assert (Builder.TRAIN_IDENTITIES, Builder.TEST_IDENTITIES, Builder.SHOTS) == (150, 100, 2)
 
 
 @pytest.mark.parametrize(
@@ -38,28 +38,30 @@ def test_official_sizes():
         ("night", {5, 6}, {1}),
     ],
 )
-def test_every_person_is_seen_twice_by_every_camera(tiny, read_back, place, cameras, modality):
+def test_every_identity_is_seen_twice_by_every_camera(tiny, read_back, place, cameras, modality):
     splits = read_back(build(tiny, place))
     found = {
-        split: {(e["person"], e["camera"], file[-5]) for file, e in examples.items()}
+        split: {(e["identity"], e["camera"], file[-5]) for file, e in examples.items()}
         for split, examples in splits.items()
     }
     assert found == {
-        "train": {(person, camera, shot) for person in (1, 2, 3) for camera in cameras for shot in "01"},
-        "query": {(person, camera, "0") for person in (4, 5) for camera in cameras},
-        "gallery": {(person, camera, "1") for person in (4, 5) for camera in cameras},
+        "train": {(identity, camera, shot) for identity in (1, 2, 3) for camera in cameras for shot in "01"},
+        "query": {(identity, camera, "0") for identity in (4, 5) for camera in cameras},
+        "gallery": {(identity, camera, "1") for identity in (4, 5) for camera in cameras},
     }
     assert {e["modality"] for examples in splits.values() for e in examples.values()} == modality
 
 
-def test_street_and_night_together_have_more_persons_to_train_on(tiny, read_back):
+def test_street_and_night_together_have_more_identities_to_train_on(tiny, read_back):
     splits, cameras = read_back(build(tiny, "street_night")), (1, 2, 3, 4, 5, 6)
-    found = {split: sorted((e["person"], e["camera"]) for e in examples.values()) for split, examples in splits.items()}
-    twice = [(person, camera) for person in (1, 2, 3) for camera in cameras] * 2
+    found = {
+        split: sorted((e["identity"], e["camera"]) for e in examples.values()) for split, examples in splits.items()
+    }
+    twice = [(identity, camera) for identity in (1, 2, 3) for camera in cameras] * 2
     assert found == {
-        "train": sorted(twice + [(person, camera) for person in (6, 7, 8, 9) for camera in cameras]),
-        "query": [(person, camera) for person in (4, 5) for camera in cameras],
-        "gallery": [(person, camera) for person in (4, 5) for camera in cameras],
+        "train": sorted(twice + [(identity, camera) for identity in (6, 7, 8, 9) for camera in cameras]),
+        "query": [(identity, camera) for identity in (4, 5) for camera in cameras],
+        "gallery": [(identity, camera) for identity in (4, 5) for camera in cameras],
     }
     assert {(e["camera"] > 4) == e["modality"] for e in splits["train"].values()} == {True}
 
@@ -70,7 +72,7 @@ def test_infrared_cameras_are_scored_against_colour_ones(tiny):
     single, multi = (metadata["protocols"][name] for name in ("all_single", "all_multi"))
     for protocol in (single, multi):
         assert (protocol["query_cameras"], protocol["gallery_cameras"]) == ([5, 6], [1, 2, 3, 4])
-        assert protocol["test_persons"] == [[4, 5]] and protocol["cmc"] == "identity"
+        assert protocol["test_identities"] == [[4, 5]] and protocol["cmc"] == "identity"
     assert (single["shots"], single["shots_per_camera"], single["repeats"]) == (1, True, 10)
     assert multi["shots"] is None
 
@@ -78,7 +80,7 @@ def test_infrared_cameras_are_scored_against_colour_ones(tiny):
 def test_two_cameras_of_street_are_a_protocol(tiny):
     protocol = build(tiny, "street").info.metadata["protocols"]["two_cameras"]
     assert (protocol["query_cameras"], protocol["gallery_cameras"]) == ([1], [2])
-    assert (protocol["shots"], protocol["repeats"], protocol["test_persons"]) == (1, 10, [[4, 5]])
+    assert (protocol["shots"], protocol["repeats"], protocol["test_identities"]) == (1, 10, [[4, 5]])
 
 
 def test_image_is_the_one_rendered(tiny, read_back):
@@ -90,8 +92,8 @@ def test_image_is_the_one_rendered(tiny, read_back):
 
 
 def test_renderer_agrees_with_the_builder(tmp_path, monkeypatch, read_back):
-    monkeypatch.setattr(Builder, "TRAIN_PERSONS", 1)
-    monkeypatch.setattr(Builder, "TEST_PERSONS", 1)
+    monkeypatch.setattr(Builder, "TRAIN_IDENTITIES", 1)
+    monkeypatch.setattr(Builder, "TEST_IDENTITIES", 1)
     first, second = (read_back(build(tmp_path / copy, "night")) for copy in ("first", "second"))
     assert first == second
     assert len({e["image"] for examples in first.values() for e in examples.values()}) == 8

@@ -34,30 +34,30 @@ class Builder(PedestrianBuilder):
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
     COUNTS: ClassVar = {QUERIES: 3803}
-    PERSONS: ClassVar = {"train": 296, "val": 99, "test": 96}
+    IDENTITIES: ClassVar = {"train": 296, "val": 99, "test": 96}
 
     def read(self, folder):
-        persons = {part: self.listed(folder / f"exp/{part}_id.txt", part) for part in self.PERSONS}
-        train = {*persons["train"], *(persons["val"] if self.builder_config.variant == "trainval" else ())}
-        test = set(persons["test"])
+        identities = {part: self.listed(folder / f"exp/{part}_id.txt", part) for part in self.IDENTITIES}
+        train = {*identities["train"], *(identities["val"] if self.builder_config.variant == "trainval" else ())}
+        test = set(identities["test"])
         wanted = train | test
         records, files = [], defaultdict(list)  # files: of a camera and person, in order, as the permutations count
         for camera in CAMERAS:
-            for subfolder, paths in self.images_of_persons(folder / f"cam{camera}", "0001"):
-                person = int(subfolder)
-                if person not in wanted:
+            for subfolder, paths in self.images_of_identities(folder / f"cam{camera}", "0001"):
+                identity = int(subfolder)
+                if identity not in wanted:
                     continue
                 for path in paths:
                     file = f"cam{camera}/{subfolder}/{path.name}"
-                    files[camera, person].append(file)
+                    files[camera, identity].append(file)
                     test_split = "query" if camera in INFRARED else "gallery"
                     records.append(
                         Record(
-                            person,
+                            identity,
                             camera,
                             file,
                             path,
-                            split=test_split if person in test else "train",
+                            split=test_split if identity in test else "train",
                             modality="infrared" if camera in INFRARED else "rgb",
                         )
                     )
@@ -70,18 +70,18 @@ class Builder(PedestrianBuilder):
         if (text := self.text(table)) is None:
             return []
         try:
-            persons = [int(person) for person in text.replace(",", " ").split()]
+            identities = [int(identity) for identity in text.replace(",", " ").split()]
         except ValueError:
             self.report(f"{table} is not one line of persons' numbers with commas between them")
             return []
-        if len(set(persons)) != self.PERSONS[part]:
-            self.report(f"{table} names {len(set(persons))} persons, not {self.PERSONS[part]}")
-        return persons
+        if len(set(identities)) != self.IDENTITIES[part]:
+            self.report(f"{table} names {len(set(identities))} persons, not {self.IDENTITIES[part]}")
+        return identities
 
-    def check_training(self, persons: set[int], records: list[Record]) -> None:
+    def check_training(self, identities: set[int], records: list[Record]) -> None:
         """Reports training persons without an image, and a light without one; how many there are nobody states."""
-        if absent := sorted(persons - {record.person for record in records}):
-            names = a_few([f"{person:04d}" for person in absent])
+        if absent := sorted(identities - {record.identity for record in records}):
+            names = a_few([f"{identity:04d}" for identity in absent])
             self.report(f"{len(absent)} of the training persons have no image: {names}; the copy is incomplete")
         for modality in MODALITIES:
             if not any(record.modality == modality for record in records):
@@ -103,13 +103,13 @@ class Builder(PedestrianBuilder):
                 if drawn:
                     protocol |= {
                         "description": f"{what}as the ten official permutations have them.",
-                        "test_persons": [test] * TRIALS,
+                        "test_identities": [test] * TRIALS,
                         "gallery_files": [
                             [
                                 file
                                 for camera in cameras
-                                for person in test
-                                for file in trial.get((camera, person), [])[:shots]
+                                for identity in test
+                                for file in trial.get((camera, identity), [])[:shots]
                             ]
                             for trial in drawn
                         ],
@@ -117,7 +117,7 @@ class Builder(PedestrianBuilder):
                 else:
                     protocol |= {
                         "description": f"{what}in ten seeded draws, as exp/rand_perm_cam.mat was not there.",
-                        "test_persons": [test],
+                        "test_identities": [test],
                         "shots": shots,
                         "shots_per_camera": True,
                         "repeats": TRIALS,
@@ -133,9 +133,9 @@ class Builder(PedestrianBuilder):
         try:
             cells = matlab.load(path)["rand_perm_cam"]
             orders = {
-                (camera, person): numbers(cells[camera - 1][0][person - 1][0])
+                (camera, identity): numbers(cells[camera - 1][0][identity - 1][0])
                 for camera in GALLERIES["all"]
-                for person in test
+                for identity in test
             }
         except (ValueError, KeyError, IndexError, TypeError):
             raise DatasetError(
@@ -148,11 +148,11 @@ class Builder(PedestrianBuilder):
             if any(sorted(order) != list(range(1, len(files[where]) + 1)) for order in trials)
         ]
         if misfits:
-            camera, person = misfits[0]
+            camera, identity = misfits[0]
             others = f", and is wrong of {len(misfits) - 1} more persons and cameras" if misfits[1:] else ""
             self.report(
-                f"{path} does not fit the images: it counts {len(orders[camera, person][0])} of person {person:04d} in "
-                f"cam{camera} where there are {len(files[camera, person])}{others}; complete the copy, or remove "
+                f"{path} does not fit the images: it counts {len(orders[camera, identity][0])} of person {identity:04d} in "
+                f"cam{camera} where there are {len(files[camera, identity])}{others}; complete the copy, or remove "
                 "the file for seeded draws"
             )
         return [

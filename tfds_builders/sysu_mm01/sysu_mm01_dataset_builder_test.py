@@ -12,7 +12,7 @@ from tfds_builders.doctor import examine
 from tfds_builders.sysu_mm01.sysu_mm01_dataset_builder import QUERIES, Builder
 
 TRAIN = [*range(2, 530, 2), *range(1, 64, 2)]  # 296, 99 and 96 persons, their numbers mixed
-REST = [person for person in range(1, 534) if person not in TRAIN]
+REST = [identity for identity in range(1, 534) if identity not in TRAIN]
 VALIDATION, TEST = REST[:99], REST[99:195]
 # Visible-light cameras see a part of the test persons: 56 twice indoors, 189 times outdoors.
 SEEN = {1: TEST[:56], 2: TEST[40:96], 4: TEST[:95], 5: TEST[2:96]}
@@ -23,21 +23,21 @@ IMAGES = 11  # of a camera and person: one more than the ten that may be drawn
 def official(tmp_path_factory):
     """A tree of the official shape: 3,803 infrared images, and 301 pairs of a test person and another camera."""
     root = tmp_path_factory.mktemp("official") / "SYSU-MM01"
-    for camera, persons in SEEN.items():
-        for person in persons:
-            write_empty(root, camera, person, IMAGES)
-    for position, person in enumerate(TEST):  # 96 * 2 * 19 = 3,648, and 155 more
-        write_empty(root, 3, person, 19 + (position < 95))
-        write_empty(root, 6, person, 19 + (position < 60))
-    for person in (*TRAIN, *VALIDATION):
-        write_empty(root, 1, person, 1)
-        write_empty(root, 6, person, 1)
+    for camera, identities in SEEN.items():
+        for identity in identities:
+            write_empty(root, camera, identity, IMAGES)
+    for position, identity in enumerate(TEST):  # 96 * 2 * 19 = 3,648, and 155 more
+        write_empty(root, 3, identity, 19 + (position < 95))
+        write_empty(root, 6, identity, 19 + (position < 60))
+    for identity in (*TRAIN, *VALIDATION):
+        write_empty(root, 1, identity, 1)
+        write_empty(root, 6, identity, 1)
     write_lists(root, TRAIN, VALIDATION, TEST)
     return root
 
 
-def write_empty(root, camera, person, images):
-    folder = root / f"cam{camera}/{person:04d}"
+def write_empty(root, camera, identity, images):
+    folder = root / f"cam{camera}/{identity:04d}"
     folder.mkdir(parents=True)
     for image in range(1, images + 1):
         (folder / f"{image:04d}.jpg").touch()
@@ -45,20 +45,20 @@ def write_empty(root, camera, person, images):
 
 def write_lists(root, train, validation, test):
     (root / "exp").mkdir(parents=True, exist_ok=True)
-    for name, persons in (("train", train), ("val", validation), ("test", test)):
-        (root / f"exp/{name}_id.txt").write_text(",".join(map(str, persons)) + "\n")
+    for name, identities in (("train", train), ("val", validation), ("test", test)):
+        (root / f"exp/{name}_id.txt").write_text(",".join(map(str, identities)) + "\n")
 
 
-def write_permutations(root, seen, images, persons, trials=10):
+def write_permutations(root, seen, images, identities, trials=10):
     """Writes rand_perm_cam.mat as nested as the official one, empty where a camera does not see a person."""
     random = np.random.default_rng(0)
     cells = np.empty((6, 1), object)
     for camera in range(1, 7):
-        cells[camera - 1, 0] = np.empty((persons, 1), object)
-        for person in range(1, persons + 1):
-            there = person in seen.get(camera, ())
+        cells[camera - 1, 0] = np.empty((identities, 1), object)
+        for identity in range(1, identities + 1):
+            there = identity in seen.get(camera, ())
             orders = [random.permutation(images) + 1 for _ in range(trials)] if there else np.empty((0, 0))
-            cells[camera - 1, 0][person - 1, 0] = np.array(orders, np.float64)
+            cells[camera - 1, 0][identity - 1, 0] = np.array(orders, np.float64)
     scipy.io.savemat(root / "exp/rand_perm_cam.mat", {"rand_perm_cam": cells})
     return cells
 
@@ -69,7 +69,7 @@ def read(root, variant="train"):
 
 def test_official_counts():
     assert Builder.COUNTS == {QUERIES: 3803}
-    assert Builder.PERSONS == {"train": 296, "val": 99, "test": 96}
+    assert Builder.IDENTITIES == {"train": 296, "val": 99, "test": 96}
 
 
 def test_official_numbers_of_queries_and_gallery_images(official):
@@ -89,11 +89,11 @@ def test_official_numbers_of_queries_and_gallery_images(official):
         assert protocol["gallery_cameras"] == ([1, 2] if name.startswith("indoor") else [1, 2, 4, 5])
         assert protocol["ignored_cameras"] == [[3, 2]]
         assert protocol["cmc"] == "identity"
-        assert protocol["test_persons"] == [sorted(TEST)] * 10
+        assert protocol["test_identities"] == [sorted(TEST)] * 10
         assert "official" in protocol["description"]
         for files in protocol["gallery_files"]:
             assert len(set(files)) == len(files)
-            seen = collections.Counter((gallery[file].person, gallery[file].camera) for file in files)
+            seen = collections.Counter((gallery[file].identity, gallery[file].camera) for file in files)
             assert set(seen.values()) == {10 if name.endswith("multi") else 1}
             assert {camera for _, camera in seen} == set(protocol["gallery_cameras"])
 
@@ -104,11 +104,11 @@ def test_official_numbers_of_queries_and_gallery_images(official):
     assert expected[0] in protocols["all_single"]["gallery_files"][7]
 
 
-def test_validation_persons_are_trained_on_only_where_asked_for(official):
-    for variant, persons in (("train", {*TRAIN}), ("trainval", {*TRAIN, *VALIDATION})):
+def test_validation_identities_are_trained_on_only_where_asked_for(official):
+    for variant, identities in (("train", {*TRAIN}), ("trainval", {*TRAIN, *VALIDATION})):
         records, _ = read(official, variant)
-        assert {record.person for record in records if record.split == "train"} == persons
-        assert {record.person for record in records if record.split != "train"} == {*TEST}
+        assert {record.identity for record in records if record.split == "train"} == identities
+        assert {record.identity for record in records if record.split != "train"} == {*TEST}
 
 
 def test_seeded_draws_say_so(official):
@@ -117,7 +117,7 @@ def test_seeded_draws_say_so(official):
     assert list(protocols) == ["all_single", "all_multi", "indoor_single", "indoor_multi"]
     for name, protocol in protocols.items():
         assert "gallery_files" not in protocol
-        assert protocol["test_persons"] == [sorted(TEST)]
+        assert protocol["test_identities"] == [sorted(TEST)]
         assert protocol["shots"] == (10 if name.endswith("multi") else 1)
         assert (protocol["shots_per_camera"], protocol["repeats"]) == (True, 10)
         assert "seeded draws, as exp/rand_perm_cam.mat was not there" in protocol["description"]
@@ -134,12 +134,12 @@ def tiny(tmp_path, monkeypatch, write_image):
     """Person 1 is trained on, 2 is for validation, 3 and 4 are tested; the official shape is of no matter."""
     root = tmp_path / "manual/SYSU-MM01"
     for camera in range(1, 7):
-        for person in (1, 2, 3, 4):
+        for identity in (1, 2, 3, 4):
             for image in range(1, 3):
-                write_image(root / f"cam{camera}/{person:04d}/{image:04d}.jpg")
+                write_image(root / f"cam{camera}/{identity:04d}/{image:04d}.jpg")
     write_lists(root, [1], [2], [3, 4])
     monkeypatch.setattr(Builder, "COUNTS", {QUERIES: 8})
-    monkeypatch.setattr(Builder, "PERSONS", {"train": 1, "val": 1, "test": 2})
+    monkeypatch.setattr(Builder, "IDENTITIES", {"train": 1, "val": 1, "test": 2})
     return tmp_path
 
 
@@ -189,8 +189,8 @@ def test_missing_gallery_images_do_not_shrink_the_official_gallery(tiny, removed
 @pytest.mark.parametrize("damage", ["cut", "too few persons", "too few trials"])
 def test_permutations_that_cannot_be_read_are_an_error(tiny, damage):
     root = tiny / "manual/SYSU-MM01"
-    trials, persons = (9, 4) if damage == "too few trials" else (10, 3)
-    write_permutations(root, dict.fromkeys((1, 2, 4, 5), (3, 4)), 2, persons, trials)
+    trials, identities = (9, 4) if damage == "too few trials" else (10, 3)
+    write_permutations(root, dict.fromkeys((1, 2, 4, 5), (3, 4)), 2, identities, trials)
     if damage == "cut":
         (root / "exp/rand_perm_cam.mat").write_bytes(b"MATL")
     with pytest.raises(
@@ -223,7 +223,7 @@ def test_missing_training_images_are_reported(tiny, cameras, message):
         (b"3,\xff4", r"the list .*test_id\.txt is damaged or may not be read: replace it"),
     ],
 )
-def test_wrong_list_of_persons_is_named(tiny, content, message):
+def test_wrong_list_of_identities_is_named(tiny, content, message):
     table = tiny / "manual/SYSU-MM01/exp/test_id.txt"
     if content is None:
         table.unlink()

@@ -23,8 +23,8 @@ class Builder(PedestrianBuilder):
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
     COUNTS: ClassVar = {"cam_a": 632, "cam_b": 632}
-    TEST_PERSONS = 316
-    VALIDATION_PERSONS = 100
+    TEST_IDENTITIES = 316
+    VALIDATION_IDENTITIES = 100
 
     def read(self, folder):
         records = []
@@ -32,17 +32,17 @@ class Builder(PedestrianBuilder):
             for path, match in self.images(folder / part, r"(\d+)_\d+\.\w+", "001_45.bmp"):
                 # The files count persons from 000, and person 0 is a distractor everywhere else.
                 records.append(Record(int(match[1]) + 1, camera, f"{part}/{path.name}", path))
-        seen = {part: [r.person for r in records if r.camera == camera] for part, camera in CAMERAS.items()}
-        self.check_counts({part: len(persons) for part, persons in seen.items()})
+        seen = {part: [r.identity for r in records if r.camera == camera] for part, camera in CAMERAS.items()}
+        self.check_counts({part: len(identities) for part, identities in seen.items()})
         if alone := set(seen["cam_a"]) ^ set(seen["cam_b"]):
             self.report(f"person {min(alone) - 1:03d} is in only one of cam_a and cam_b; the copy is incomplete")
         protocols = self.protocols(sorted(set(seen["cam_a"])))
         return assign_splits(records, protocols["random_316"]), protocols
 
-    def protocols(self, persons: list[int]) -> dict:
-        trials = random_trials(persons, self.TEST_PERSONS)
+    def protocols(self, identities: list[int]) -> dict:
+        trials = random_trials(identities, self.TEST_IDENTITIES)
         validation = [
-            random_trials(set(persons) - set(test), self.VALIDATION_PERSONS, trials=1, seed=trial)[0]
+            random_trials(set(identities) - set(test), self.VALIDATION_IDENTITIES, trials=1, seed=trial)[0]
             for trial, test in enumerate(trials)
         ]
         return {
@@ -57,5 +57,5 @@ class Builder(PedestrianBuilder):
                 trials,
                 shots=1,
             )
-            | {"validation_persons": validation},
+            | {"validation_identities": validation},
         }
