@@ -30,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from tf_reid.config import Optimizer, Stage
+from tf_reid.config import Optimizer, StageSettings
 from tf_reid.data import pipeline, samplers
 from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
@@ -136,7 +136,7 @@ def ready(name, size, stage, xla, **settings):
     model = METHODS[name](size, 751, 0, **settings)
     adam = Optimizer(learning_rate=1.0e-4, beta_1=0.5)
     stages = {
-        name: Stage(steps=100, batch_size=8, optimizers=dict.fromkeys(about.players, adam))
+        name: StageSettings(steps=100, batch_size=8, optimizers=dict.fromkeys(about.players, adam))
         for name, about in model.STAGES.items()
     }
     model.compile(stages, jit_compile=xla)
@@ -201,7 +201,7 @@ def images_a_second(steps=150, batch=64) -> float:
     text = np.full(len(encoded), "")
     records = Records("benchmark", encoded, identity, camera, text, text, text, {}, "", "benchmark")
     options = {"seed": 0, "stage": 0, "start": 0, "steps": 20 + steps, "image_size": SIZE, "flip": True, "pad": 10}
-    sampler = samplers.pairs(records, Stage(steps=steps, batch_size=batch, optimizers={}))
+    sampler = samplers.pairs(records, StageSettings(steps=steps, batch_size=batch, optimizers={}))
     batches = iter(pipeline.training_batches({"source": records}, sampler, **options))
     for _ in range(20):
         next(batches)

@@ -52,12 +52,12 @@ def chosen(run, representation: str | None) -> Chosen:
     if representation is None:
         own = run.model.encoders()
         representation = next(
-            name for name, found in known.items() if found.keys() == own.keys() and all(found[r] is own[r] for r in own)
+            name for name, found in known.items() if found.similarity is None and found.encoders == own
         )
     elif representation not in known:
         raise ConfigError(f"--representation {representation}: this run has {', '.join(known)}.")
-    encoders = known[representation]
-    if "similarity" in encoders:
+    encoders = known[representation].encoders
+    if known[representation].similarity is not None:
         raise ConfigError(
             f"--representation {representation} is compared by a learned network, not by a distance; choose another."
         )

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_reid.config import Optimizer
-from tf_reid.config import Stage as StageConfig
+from tf_reid.config import Optimizer, StageSettings
 from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
 
@@ -75,7 +74,7 @@ def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_mom
         return Optimizer(name=optimizer, learning_rate=learning_rate, ema_momentum=momentum, l2=l2)
 
     return {
-        name: StageConfig(
+        name: StageSettings(
             steps=0 if name in skipped else steps, batch_size=8, optimizers={p: settings(p) for p in stage.players}
         )
         for name, stage in method.STAGES.items()
@@ -84,7 +83,7 @@ def stage_configs(method, steps=10, optimizer="sgd", learning_rate=0.01, ema_mom
 
 def stage_of(batch_size, **settings):
     """A stage's settings, as far as samplers read them."""
-    return StageConfig(steps=1, batch_size=batch_size, optimizers={}, **settings)
+    return StageSettings(steps=1, batch_size=batch_size, optimizers={}, **settings)
 
 
 def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, l2=0.0, skipped=(), **changes):

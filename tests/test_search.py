@@ -58,7 +58,7 @@ def test_a_gallery_is_built_asked_and_described(built, folder, capsys):
     (matches,) = search.main(["query", *built, query, "--not-cameras", "1", "--top", "4"])
     assert matches[0].record.identity == "04" and {match.record.camera for match in matches} == {"0", "2"}
     said = capsys.readouterr().out
-    assert "04_c1" in said and "person     04" in said and "2026-11-20 10:00" in said
+    assert "04_c1" in said and "identity     04" in said and "2026-11-20 10:00" in said
     (matches,) = search.main(["query", *built, query, "--since", "2026-11-21", "--until", "2026-11-21T23:59", "--json"])
     assert matches[0].record.path == query and {match.record.camera for match in matches} == {"1"}
     answer = json.loads(capsys.readouterr().out)
@@ -87,7 +87,7 @@ def test_an_identity_and_a_path_can_be_removed(built, folder, capsys):
     assert search.main(["stats", *built])["images"] == 26
     with pytest.raises(ConfigError, match="Nothing was removed"):
         search.main(["remove", *built, "--identity", "03"])
-    with pytest.raises(ConfigError, match="remove needs paths, --person or --until"):
+    with pytest.raises(ConfigError, match="remove needs paths, --identity or --until"):
         search.main(["remove", *built])
 
 

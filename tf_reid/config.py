@@ -89,7 +89,7 @@ class Optimizer(Section):
     )
 
 
-class Stage(Section):
+class StageSettings(Section):
     """A span of training: how many steps, of which batches, moved by which optimizers."""
 
     steps: NonNegativeInt
@@ -136,7 +136,7 @@ class Config(Section):
 
     data: Data
     method: dict[str, Any]
-    stages: dict[str, Stage]
+    stages: dict[str, StageSettings]
     run: Run = Run()
     evaluate: Evaluate = Evaluate()
 
@@ -245,7 +245,7 @@ def _sentence(model: type[Section], problem: Mapping, prefix: str) -> str:
 def _known_keys(model: type[Section]) -> set[str]:
     keys = set(model.model_fields)
     if model is Config:
-        for section in (Data, Augment, Stage, Optimizer, Run, Evaluate):
+        for section in (Data, Augment, StageSettings, Optimizer, Run, Evaluate):
             keys |= set(section.model_fields)
     return keys
 

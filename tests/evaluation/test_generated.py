@@ -94,8 +94,8 @@ def test_every_image_of_the_prior_is_another(config):
 def test_features_of_another_size_judge_no_image(tmp_path, config, monkeypatch):
     other = build("identity")
     other.image_size = (64, 32)
-    monkeypatch.setattr(generated.runs, "load_run", lambda folder: None)
-    monkeypatch.setattr(generated.runs, "restored", lambda folder, settings: (other, None))
+    monkeypatch.setattr(generated.run_folder, "load_run", lambda folder: None)
+    monkeypatch.setattr(generated.run_folder, "restored", lambda folder, settings: (other, None))
     with pytest.raises(ConfigError, match=r"sees images of \(64, 32\).*makes images of \(32, 16\)"):
         generated.judge(Darkening(0.0), config, {"source": RECORDS}, tmp_path, extractor=str(tmp_path))
 

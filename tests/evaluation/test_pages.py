@@ -33,7 +33,7 @@ def test_queries_are_shown_beside_their_identities_or_beside_others():
 def test_identities_are_named_in_order():
     first, _ = pages.shown(RECORDS, TRIAL, SIZE, seed=0, identities=[4, 2], matches=True)
     assert identities_of(first) == ["person 4", "person 2"]
-    with pytest.raises(ValueError, match=r"--persons: 9 is no query"):
+    with pytest.raises(ValueError, match=r"--identities: 9 is no query"):
         pages.shown(RECORDS, TRIAL, SIZE, seed=0, identities=[9])
 
 

@@ -13,6 +13,7 @@ from conftest import SIZE, make_records, stage_configs
 from tf_reid.config import Config, ConfigError, Data
 from tf_reid.evaluation import extraction, pages, scoring
 from tf_reid.methods import METHODS
+from tf_reid.methods.representation import Representation
 from tf_reid.pictures.grids import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
 from tf_reid.runs import splits
 
@@ -44,7 +45,8 @@ def blind(images):
 
 def model(**encoders):
     """A method, as evaluation sees it."""
-    return SimpleNamespace(representations=lambda: {name: {"image": encoder} for name, encoder in encoders.items()})
+    found = {name: Representation({"image": encoder}) for name, encoder in encoders.items()}
+    return SimpleNamespace(representations=lambda: found)
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_the_projector_shows_components_of_features_that_are_too_wide(tmp_path, 
 def test_the_rank_list_leaves_out_what_the_score_leaves_out(tmp_path, config, domains, monkeypatch):
     shown = {}
     monkeypatch.setattr(
-        pages.pictures,
+        pages.grids,
         "rank_list",
         lambda query, gallery, order, correct, captions, found: (
             shown.update(correct=correct, captions=captions, found=found) or np.zeros((8, 8, 3), np.uint8)
@@ -312,7 +314,7 @@ def test_the_halves_compare_their_own_identities_alone(tmp_path, config, twelve_
 
 
 def test_a_learned_similarity_is_left_out_of_re_ranking(config, domains):
-    both = {"raw": {"image": perfect}, "learned": {"image": perfect, "similarity": None}}
+    both = {"raw": Representation({"image": perfect}), "learned": Representation({"image": perfect}, lambda *_: None)}
     method, scored = SimpleNamespace(representations=lambda: both), domains["target"]
     assert scoring.representations(method, config, scored) == both
     config.evaluate.rerank = True
@@ -323,7 +325,7 @@ def test_sides_with_an_encoder_each_do_not_change_parts(config):
     protocol = {"kind": "trials", "test_identities": [[1]], "query_cameras": [1], "gallery_cameras": [2]}
     either = {"one": protocol, "both": protocol | {"both_directions": True}}
     scored = make_records(IDENTITY, CAMERA, name="target", protocols=either)
-    views = SimpleNamespace(representations=lambda: {"raw": {"probe": perfect, "gallery": perfect}})
+    views = SimpleNamespace(representations=lambda: {"raw": Representation({"probe": perfect, "gallery": perfect})})
     config.evaluate.protocol = "one"
     assert set(scoring.representations(views, config, scored)) == {"raw"}
     config.evaluate.protocol = "both"

@@ -333,7 +333,7 @@ def test_ways_to_compare():
     assert set(plain.representations()) == {"raw"}
     model = build("crossgan")
     x = views()[0]
-    found = model.representations()["discriminator"]
+    found = model.representations()["discriminator"].encoders
     np.testing.assert_allclose(found["gallery"](x), model.f2(x)[0], atol=1e-5)
 
 
@@ -351,7 +351,7 @@ def test_the_search_finds_the_latent_of_a_generated_image():
     found = search.nearest(made)
     assert float(tf.reduce_mean((model.g1(found) - made) ** 2)) < 0.2 * start
     np.testing.assert_allclose(search(made), model.g2(found), atol=1e-5)
-    pair = model.representations()["transformed"]
+    pair = model.representations()["transformed"].encoders
     two_steps = Transform(model, 2, model.search_rate)(made)
     np.testing.assert_allclose(pair["probe"](made), tf.reshape(two_steps, (3, -1)), atol=1e-4)
     np.testing.assert_allclose(pair["gallery"](made), tf.reshape(made, (3, -1)), atol=1e-6)

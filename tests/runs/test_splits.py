@@ -184,7 +184,7 @@ def test_no_image_to_train_on_is_said_with_the_key():
 def test_only_the_cameras_asked_for_are_trained_on_and_scored(monkeypatch):
     monkeypatch.setattr(splits.tfds_builders, "builder", lambda spec, data_dir: spec)
     monkeypatch.setattr(splits.tfds_builders, "prepare", lambda builder, manual_dir: builder)
-    monkeypatch.setattr(splits.data, "load_records", records)
+    monkeypatch.setattr(splits, "load_records", records)
     assert set(splits.load_data(settings(source_cameras=[2]))["source"].camera) == {2}
     both = splits.load_data(settings("simpgan", source_cameras=[1], target="b"))
     assert set(both["source"].camera) == {1} and set(both["target"].camera) == {1, 2}

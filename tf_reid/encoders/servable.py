@@ -142,10 +142,9 @@ def servables(encoders: dict, config: Config) -> dict[str, Servable]:
     unit = config.evaluate.distance == "cosine"
     made, found = {}, {}
     for role, encoder in encoders.items():
-        if role != "similarity":
-            if id(encoder) not in made:
-                made[id(encoder)] = Servable(encoder, config.data.image_size, config.evaluate.flip, unit)
-            found[role] = made[id(encoder)]
+        if id(encoder) not in made:
+            made[id(encoder)] = Servable(encoder, config.data.image_size, config.evaluate.flip, unit)
+        found[role] = made[id(encoder)]
     return found
 
 
@@ -154,7 +153,7 @@ def digest(encoders: dict, config: Config) -> str:
     settings = {"image_size": list(config.data.image_size), "flip": config.evaluate.flip}
     about = settings | {
         "distance": config.evaluate.distance,
-        "encoders": {role: told_apart_by(encoder) for role, encoder in encoders.items() if role != "similarity"},
+        "encoders": {role: told_apart_by(encoder) for role, encoder in encoders.items()},
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 

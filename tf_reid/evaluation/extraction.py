@@ -44,7 +44,7 @@ def extract_roles(encoders: dict, records: Records, trials, image_size, *, batch
     """Features of the records that the trials need, as queries and as gallery images.
 
     Args:
-        encoders: see `ReIDModel.encoders`; an entry "similarity" is passed over, see `Comparison`.
+        encoders: role -> Keras model, see `Representation`.
         store: a `feature_store.Store` to take features from and to put new ones in, or None.
 
     Returns:
@@ -90,7 +90,7 @@ def roles(encoders, records, trials):
     """Role -> [(encoder, the indices of the records it has to see)]; only the names of the encoders matter."""
     query = np.unique(np.concatenate([trial.query_images for trial in trials]))
     gallery = np.unique(np.concatenate([trial.gallery for trial in trials]))
-    names = set(encoders) - {"similarity"}
+    names = set(encoders)
     if names == {"probe", "gallery"}:
         return {"probe": [(encoders["probe"], query)], "gallery": [(encoders["gallery"], gallery)]}
     both = np.union1d(query, gallery)

@@ -111,7 +111,7 @@ def can_keep(encoders: dict) -> bool:
 
     They do not tell what the code of a layer does: a change of that is a new `FORMAT`.
     """
-    return all(hasattr(encoder, "get_weights") for role, encoder in encoders.items() if role != "similarity")
+    return all(hasattr(encoder, "get_weights") for encoder in encoders.values())
 
 
 def _on_disk(path, shape, dtype):

@@ -113,7 +113,7 @@ def _features(model, folder, extractor):
                     f"--images: {extractor} sees images of {model.image_size}, {folder} makes images of {own_size}; "
                     "name a run at the same data.image_size."
                 )
-        encoders = model.representations()["raw"]
+        encoders = model.representations()["raw"].encoders
         if "image" not in encoders:
             raise ConfigError(
                 f"--images: {extractor or folder} has an encoder a view or modality; name the folder of a run of "

@@ -88,7 +88,7 @@ def shown(records: Records, trial, image_size, seed, identities=(), count=6, mat
     if matches:
         theirs = [gallery[records.identity[gallery] == identity] for identity in whom]
         if not all(map(len, theirs)):
-            raise ValueError("A person of the queries is not in the gallery; name others by --persons.")
+            raise ValueError("A person of the queries is not in the gallery; name others by --identities.")
         second = np.array([found[0] for found in theirs])
     else:
         gallery = gallery[~np.isin(records.identity[gallery], whom) & (records.identity[gallery] > 0)]
@@ -194,7 +194,7 @@ def _queries(records, trial, identities, count, seed):
     asked = records.identity[trial.query]
     if identities:
         if missing := set(identities) - set(asked.tolist()):
-            raise ValueError(f"--persons: {min(missing)} is no query of this protocol's first trial.")
+            raise ValueError(f"--identities: {min(missing)} is no query of this protocol's first trial.")
         return np.array([rng.choice(np.flatnonzero(asked == identity)) for identity in identities])
     return np.sort(_one_of_each(asked, rng.permutation(len(asked)))[:count])
 

@@ -15,6 +15,7 @@ from tf_reid.evaluation import extraction, pages
 from tf_reid.evaluation.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram, small_pixels
 from tf_reid.evaluation.feature_store import Store, can_keep
 from tf_reid.files import write_text
+from tf_reid.methods.representation import Representation
 from tf_reid.metrics import verification
 from tf_reid.pictures import curves, grids
 from tf_reid.runs import run_folder
@@ -75,26 +76,26 @@ def scores(model, config: Config, domains: dict[str, Records], seen: dict[str, R
     scored = domains[scored_domain(config)]
     trials = fair_trials(config, scored, seen)
     return {
-        name: _score(comparison_of(encoders, scored, trials, config), scored, trials, config)
-        for name, encoders in representations(model, config, scored).items()
+        name: _score(comparison_of(representation, scored, trials, config), scored, trials, config)
+        for name, representation in representations(model, config, scored).items()
     }
 
 
-def representations(model, config: Config, scored: Records) -> dict[str, dict]:
-    """Name -> encoders, of the model's representations that can be scored as configured.
+def representations(model, config: Config, scored: Records) -> dict[str, Representation]:
+    """Name -> representation, of the model's representations that can be scored as configured.
 
     Raises:
         ConfigError: the protocol lets probes and galleries change parts, and the method has an encoder for each.
     """
     found = model.representations()
     both = protocol_of(scored, config.evaluate.protocol).get("both_directions")
-    if both and any("probe" in encoders for encoders in found.values()):
+    if both and any("probe" in representation.encoders for representation in found.values()):
         raise ConfigError(
             f"evaluate.protocol: {config.evaluate.protocol or scored.default_protocol} of {scored.name} also takes "
             f"gallery images as queries, but {config.method['name']} has an encoder for each side; choose another one."
         )
     if config.evaluate.rerank:  # which needs a distance
-        found = {name: encoders for name, encoders in found.items() if "similarity" not in encoders}
+        found = {name: by_distance for name, by_distance in found.items() if by_distance.similarity is None}
     return found
 
 
@@ -114,9 +115,9 @@ def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False
     trials = fair_trials(config, scored, seen)
     calibrating = _calibrating(config, scored, seen) if rates is not None else {}
     store = Store(folder / "evaluation" / "features")
-    for name, encoders in representations(model, config, scored).items():
-        keeping = store if can_keep(encoders) else None
-        comparison = comparison_of(encoders, scored, [*trials, *calibrating.values()], config, keeping)
+    for name, representation in representations(model, config, scored).items():
+        keeping = store if can_keep(representation.encoders) else None
+        comparison = comparison_of(representation, scored, [*trials, *calibrating.values()], config, keeping)
         results[name] = _score(comparison, scored, trials, config)
         if rates is not None:
             found = [_verify(comparison, scored, trial, calibrating.get(trial.name), rates, config) for trial in trials]
@@ -174,12 +175,12 @@ def _verified(representation, found):
         )
 
 
-def comparison_of(encoders, scored, trials, config, store=None) -> extraction.Comparison:
+def comparison_of(representation: Representation, scored, trials, config, store=None) -> extraction.Comparison:
     """The features that the trials need, from the encoders or the store, as configured to be compared."""
     settings = config.evaluate
     options = {"batch_size": settings.batch_size, "flip": settings.flip, "store": store}
-    features = extraction.extract_roles(encoders, scored, trials, config.data.image_size, **options)
-    return extraction.Comparison(*features, settings.distance, settings.rerank, encoders.get("similarity"))
+    features = extraction.extract_roles(representation.encoders, scored, trials, config.data.image_size, **options)
+    return extraction.Comparison(*features, settings.distance, settings.rerank, representation.similarity)
 
 
 def _score(comparison, scored, trials, config):
@@ -246,14 +247,14 @@ def _baselines(model, config, domains, seen):
         comparison = extraction.Comparison(features, features, config.evaluate.distance, config.evaluate.rerank)
         found[name] = _score(comparison, scored, trials, config)
     if "target" in seen:
-        encoder = model.representations()["raw"]["image"]
+        encoder = model.representations()["raw"].encoders["image"]
         fitted = {
             "colour_covariance": ColourCovariance(encoder, seen["source"], seen["target"], size),
             "adaptive_batch_norm": adaptive_batch_norm(encoder, seen["target"], size),
         }
         trials = fair_trials(config, scored, seen, adapted=True)  # not scored where they are fitted
         for name, encoder in fitted.items():
-            comparison = comparison_of({"image": encoder}, scored, trials, config)
+            comparison = comparison_of(Representation({"image": encoder}), scored, trials, config)
             found[name] = _score(comparison, scored, trials, config)
     return found
 

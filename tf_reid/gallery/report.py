@@ -41,8 +41,8 @@ def as_table(queries, found, calibrated) -> str:
             said = "  nobody" + (f" within {calibrated['distance']:.3f}" if calibrated and matches else "")
         lines.append(f"{path}{said}")
         lines += [
-            f"  {rank:3d}  {m.distance:8.4f}  person {m.record.identity or '?':>6}  camera {m.record.camera or '?':>4}  "
-            f"{when(m.record.time):16}  {m.record.path}"
+            f"  {rank:3d}  {m.distance:8.4f}  identity {m.record.identity or '?':>6}  "
+            f"camera {m.record.camera or '?':>4}  {when(m.record.time):16}  {m.record.path}"
             for rank, m in enumerate(matches, 1)
         ]
     return "\n".join(lines)

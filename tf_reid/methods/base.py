@@ -8,8 +8,8 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from tf_reid.config import Optimizer
-from tf_reid.config import Stage as StageConfig
+from tf_reid.config import Optimizer, StageSettings
+from tf_reid.methods.representation import Representation
 from tf_reid.pictures.page import Page, Shown
 
 
@@ -95,13 +95,9 @@ class ReIDModel(keras.Model):
         """
         raise NotImplementedError
 
-    def representations(self) -> dict[str, dict[str, keras.Model]]:
-        """Every set of encoders worth scoring, by the name under which its metrics are written.
-
-        A set may also hold `similarity`: (query features [B, D], gallery features [G, D]) -> float32 [B, G], higher is
-        more alike, by which they are then compared in place of a distance.
-        """
-        return {"raw": self.encoders()}
+    def representations(self) -> dict[str, Representation]:
+        """Every representation worth scoring, by the name under which its metrics are written."""
+        return {"raw": Representation(self.encoders())}
 
     def pictures(self, batch) -> dict[str, tuple[list[str], list[tf.Tensor]]]:
         """Title -> (column titles, columns of images [n, H, W, 3]) for people to look at; empty where none are made."""
@@ -143,7 +139,7 @@ class ReIDModel(keras.Model):
 
     # ----------------------------------------------------------------- training
 
-    def compile(self, stages: dict[str, StageConfig], jit_compile: bool = False):
+    def compile(self, stages: dict[str, StageSettings], jit_compile: bool = False):
         """Build every stage's optimizers now, inside the strategy's scope: a checkpoint restores only what is built.
 
         Raises:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from tf_reid.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import Backbone
 from tf_reid.networks.crossgan import (
@@ -232,17 +233,19 @@ class CrossGAN(ReIDModel):
         return {"probe": keras.Model(self.E1.input, self.E1.output[0]), "gallery": keras.Model(self.E2.input, aligned)}
 
     def representations(self):
-        found = {"raw": self.encoders()}
+        found = {"raw": Representation(self.encoders())}
         if self.adversarial_weight or self.matching_weight:
             seen = [keras.Model(f.input, f.output[0]) for f in (self.f1, self.f2)]
-            found["discriminator"] = dict(zip(("probe", "gallery"), seen, strict=True))
+            found["discriminator"] = Representation(dict(zip(("probe", "gallery"), seen, strict=True)))
         if self.search_steps:
             pixels = keras.Input((*self.image_size, 3))
             searched = self.across()["searched"]
-            found["transformed"] = {
-                "probe": keras.Model(pixels, layers.Flatten()(searched(pixels))),
-                "gallery": keras.Model(pixels, layers.Flatten()(pixels)),
-            }
+            found["transformed"] = Representation(
+                {
+                    "probe": keras.Model(pixels, layers.Flatten()(searched(pixels))),
+                    "gallery": keras.Model(pixels, layers.Flatten()(pixels)),
+                }
+            )
         return found
 
     def across(self):

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_reid.config import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 from tf_reid.data.pipeline import erased
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.networks.dgnet import (
@@ -365,11 +366,13 @@ class DGNet(ReIDModel):
         return {"image": self.representation["primary" if never_fed or not self.fine_ratio else "both"]}
 
     def representations(self):
-        found = {"raw": self.encoders()}
-        if found["raw"]["image"] is self.representation["both"]:
-            found |= {name: {"image": self.representation[name]} for name in ("primary", "fine")}
+        own = self.encoders()
+        found = {"raw": Representation(own)}
+        if own["image"] is self.representation["both"]:
+            for head in ("primary", "fine"):
+                found[head] = Representation({"image": self.representation[head]})
         if self.steps_of_stage["teacher"]:
-            found["teacher"] = {"image": self.teacher.backbone}
+            found["teacher"] = Representation({"image": self.teacher.backbone})
         return found
 
     def maps(self):

@@ -12,6 +12,7 @@ from keras import layers
 
 from tf_reid.config import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.representation import Representation
 from tf_reid.networks.backbones import Backbone, maps_of
 from tf_reid.networks.image_pool import ImagePool
 from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
@@ -194,10 +195,10 @@ class SimPGAN(ReIDModel):
         return {"image": self.translating_encoder}
 
     def representations(self):
-        raw = {"raw": {"image": self.classifier.backbone}}
+        raw = {"raw": Representation({"image": self.classifier.backbone})}
         if self.steps_of_stage.get("translation") == 0:
             return raw
-        return raw | {"translated": self.encoders()}
+        return raw | {"translated": Representation(self.encoders())}
 
     def maps(self):
         maps = maps_of(self.classifier.backbone)

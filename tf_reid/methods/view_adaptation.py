@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_reid.config import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.networks.layers import feed_forward
@@ -205,7 +206,8 @@ class ViewAdaptation(ReIDModel):
 
     def representations(self):
         """Compared by their distance, and by D_s."""
-        return {"raw": self.encoders(), "learned": self.encoders() | {"similarity": self.similarity}}
+        encoders = self.encoders()
+        return {"raw": Representation(encoders), "learned": Representation(encoders, self.similarity)}
 
     def similarity(self, probe, gallery):
         """D_s's logit for each probe feature [B, D] beside each gallery feature [G, D]: float32 [B, G]."""

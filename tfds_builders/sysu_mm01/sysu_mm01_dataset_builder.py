@@ -151,9 +151,9 @@ class Builder(PedestrianBuilder):
             camera, identity = misfits[0]
             others = f", and is wrong of {len(misfits) - 1} more persons and cameras" if misfits[1:] else ""
             self.report(
-                f"{path} does not fit the images: it counts {len(orders[camera, identity][0])} of person {identity:04d} in "
-                f"cam{camera} where there are {len(files[camera, identity])}{others}; complete the copy, or remove "
-                "the file for seeded draws"
+                f"{path} does not fit the images: it counts {len(orders[camera, identity][0])} of person "
+                f"{identity:04d} in cam{camera} where there are {len(files[camera, identity])}{others}; complete the "
+                "copy, or remove the file for seeded draws"
             )
         return [
             {
