@@ -49,9 +49,9 @@ def test_every_image_leads_equally_often_and_epochs_differ():
 
 
 def test_no_possible_pair_is_said_clearly():
-    with pytest.raises(ValueError, match="no person has two training images"):
+    with pytest.raises(ValueError, match="no identity has two training images"):
         samplers.pairs(make_records([1, 2, 3], [1, 1, 1]), stage_of(4))
-    with pytest.raises(ValueError, match="only one person"):
+    with pytest.raises(ValueError, match="only one identity"):
         samplers.pairs(make_records([1, 1], [1, 2]), stage_of(4))
 
 
@@ -109,7 +109,7 @@ def test_two_views_of_an_identity_whom_many_cameras_see_stay_the_same_two():
 
 @pytest.mark.parametrize("sampler", ["modalities", "views"])
 def test_too_few_identities_on_both_sides_is_said_clearly(sampler):
-    with pytest.raises(ValueError, match=r"takes 4 persons seen in .* but there are 0; choose"):
+    with pytest.raises(ValueError, match=r"needs 4 identities seen in .* but there are 0; choose"):
         samplers.SAMPLERS[sampler](make_records([1, 1, 2, 3], [1, 1, 1, 1]), stage_of(8))
 
 
@@ -126,5 +126,5 @@ def test_swaps_are_of_two_identities_with_another_image_of_either():
 def test_swaps_that_cannot_be_drawn_are_refused():
     with pytest.raises(ValueError, match="multiple of 4"):
         samplers.swaps(make_records(IDENTITY, CAMERA), stage_of(6))
-    with pytest.raises(ValueError, match="fewer than two persons have two training images"):
+    with pytest.raises(ValueError, match="fewer than two identities have two training images"):
         samplers.swaps(make_records([1, 1, 2, 3], [1, 2, 1, 1]), stage_of(8))

@@ -52,7 +52,7 @@ def test_likeness_is_one_for_copies_and_of_one_identity_alone():
     assert image_quality.likeness_within(copies, np.array([1, 1, 2, 2]), pairs=10) == pytest.approx(1.0)
     different = image_quality.likeness_within(copies, np.array([1, 2, 1, 2]), pairs=10)
     assert different == pytest.approx(float(tf.image.ssim(copies[0], copies[2], 255)), abs=1e-5)
-    with pytest.raises(ValueError, match="No person has two images"):
+    with pytest.raises(ValueError, match="No identity has two images"):
         image_quality.likeness_within(copies, np.arange(4))
 
 

@@ -248,7 +248,7 @@ def test_two_random_cameras_an_identity(shots):
     assert pairs == {(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b}
     again = trials(identity, camera, None, TWO_RANDOM | {"shots": shots, "distractors": [0]})
     assert all(np.array_equal(a.gallery, b.gallery) for a, b in zip(found, again, strict=True))
-    with pytest.raises(ValueError, match="none of its 1 persons was seen by two cameras"):
+    with pytest.raises(ValueError, match="none of its 1 identities was seen by two cameras"):
         trials(identity, camera, None, TWO_RANDOM | {"test_identities": [[4]]})
 
 
@@ -306,7 +306,7 @@ def test_those_who_are_kept_out_are_trained_on_in_no_round_and_tested_in_theirs(
         ({"query_cameras": [7]}, r"The query of trial 0 is empty.*cameras \[7\].*\[1, 2\]"),
         ({"test_identities": [[1], [99]]}, "The query of trial 1 is empty"),
         ({"gallery_cameras": [7]}, "The gallery of trial 0 is empty"),
-        ({"cmc": "identity"}, "'cmc' is 'image' or 'identity', not 'person'"),
+        ({"cmc": "tracklet"}, "'cmc' is 'image' or 'identity', not 'tracklet'"),
         ({"two_random_cameras": True}, "cannot have both 'two_random_cameras' and 'query_cameras'"),
         ({"gallery_files": [["a"], ["b"]]}, "cannot have both 'gallery_files' and 'distractors'"),
         ({"gallery_files": [["a"]], "distractors": None}, "'gallery_files' has 1 lists"),

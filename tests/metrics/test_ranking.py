@@ -160,7 +160,7 @@ def test_junk_and_distractors():
 
 
 def test_ignored_cameras_hide_everybody_but_for_the_query_cameras_they_are_ignored_for():
-    # Cameras 2 and 4 hold a stranger before the person; camera 2 stands at the place of camera 3.
+    # Cameras 2 and 4 hold another identity before the person; camera 2 stands at the place of camera 3.
     similarity, gallery = given([[9, 8, 7], [9, 8, 7]]), ([8, 9, 1], [2, 4, 4])
     result = ranking.score(similarity, [1, 1], [3, 6], *gallery, True, ignored_cameras=((3, 2),))
     assert result["mAP"] == pytest.approx(100 * (1 / 2 + 1 / 3) / 2)
@@ -171,10 +171,10 @@ def test_cmc_by_identity_counts_each_identity_once_and_every_distractor():
     labels = ([1], [1], [7, 7, 0, 0, 7, 1], [2] * 6)
     by_image, by_identity = (ranking.score(similarity, *labels, True, cmc=cmc) for cmc in ("image", "identity"))
     assert np.flatnonzero(by_image["cmc"])[0] + 1 == 6
-    assert np.flatnonzero(by_identity["cmc"])[0] + 1 == 4  # person 7, two who may be anyone, person 1
+    assert np.flatnonzero(by_identity["cmc"])[0] + 1 == 4  # identity 7, two distractors, identity 1
     assert by_identity["mAP"] == by_image["mAP"] == pytest.approx(100 / 6)
-    with pytest.raises(ValueError, match="cmc is 'person'"):
-        ranking.score(similarity, *labels, True, cmc="identity")
+    with pytest.raises(ValueError, match="cmc is 'tracklet'"):
+        ranking.score(similarity, *labels, True, cmc="tracklet")
 
 
 def test_memory_is_that_of_a_block(monkeypatch):
@@ -196,7 +196,7 @@ def test_memory_is_that_of_a_block(monkeypatch):
     ("query_identity", "query_camera", "gallery_identity", "gallery_camera", "reason"),
     [
         ([1, 2], [1, 1], [1, 2], [1, 1], "the query's own camera"),
-        ([1, 2], [1, 1], [3, 4], [2, 2], "no id in common"),
+        ([1, 2], [1, 1], [3, 4], [2, 2], "no identity in common"),
         ([1, 2], [1, 1], [-1, 0], [2, 2], "every gallery image is junk or a distractor"),
         ([0, -1], [1, 1], [0, 1], [2, 2], "every query image is junk or a distractor"),
         ([], [], [1, 2], [1, 1], "the query has no image"),
@@ -211,9 +211,9 @@ def test_no_match_says_why(query_identity, query_camera, gallery_identity, galle
 
 def test_what_does_not_fit_or_is_not_finite_says_so():
     labels = ([1, 1], [1, 1], [1, 2, 3], [2, 2, 2])
-    with pytest.raises(ValueError, match="2 person ids and 1 cameras of the query"):
+    with pytest.raises(ValueError, match="2 identities and 1 cameras of the query"):
         ranking.score(given(np.ones((2, 3))), [1, 1], [1], *labels[2:], True)
-    with pytest.raises(ValueError, match=r"2 queries and 3 gallery images by their person ids, but .* 2 x 4"):
+    with pytest.raises(ValueError, match=r"2 queries and 3 gallery images by their identities, but .* 2 x 4"):
         ranking.score(given(np.ones((2, 4))), *labels, True)
     for wrong in (np.nan, np.inf):
         with pytest.raises(ValueError, match=r"similarities of query 1 .* NaN or infinite"):

@@ -63,7 +63,7 @@ def test_a_rate_that_the_pairs_cannot_resolve_is_refused():
     few = of([0.1], np.linspace(0.5, 1, 50))
     assert verify(few, few, [0.02])["thresholds"][0]["threshold"] == pytest.approx(0.51, abs=1e-3)
     with pytest.raises(
-        ValueError, match=r"rate of 0\.01 needs at least 100 pairs of two persons .* there are 50: .*0\.02"
+        ValueError, match=r"rate of 0\.01 needs at least 100 pairs of different identities .* there are 50: .*0\.02"
     ):
         verify(few, few, [0.01])
     with pytest.raises(ValueError, match=r"between 0 and 1; 1\.5 does not"):
@@ -72,9 +72,9 @@ def test_a_rate_that_the_pairs_cannot_resolve_is_refused():
 
 def test_pairs_of_one_kind_alone_cannot_be_verified():
     both, same, different = of([0.1], [0.2]), of([0.1], []), of([], [0.2])
-    with pytest.raises(ValueError, match="no held-out pair of two persons"):
+    with pytest.raises(ValueError, match="no held-out pair of different identities"):
         verify(both, same, [])
-    with pytest.raises(ValueError, match="no calibration pair of one person"):
+    with pytest.raises(ValueError, match="no calibration pair of one identity"):
         verify(different, both, [])
 
 

@@ -7,6 +7,7 @@ from tensorboard.plugins import base_plugin
 from tensorboard.plugins.projector import ProjectorConfig, projector_plugin
 from werkzeug.test import Client
 
+from tf_reid import files
 from tf_reid.pictures import grids
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -114,7 +115,7 @@ def test_a_write_cut_short_leaves_the_old_picture(tmp_path, monkeypatch):
     def cut(*_):
         raise OSError("the power went out")
 
-    monkeypatch.setattr(grids.os, "replace", cut)
+    monkeypatch.setattr(files.os, "replace", cut)
     with pytest.raises(OSError, match="power"):
         grids.write_png(path, plain(GREEN)[0])
     assert path.read_bytes() == before
@@ -131,7 +132,7 @@ def test_projector_files(tmp_path):
     assert count == 5
     np.testing.assert_allclose(np.loadtxt(tmp_path / "features.tsv"), features, rtol=1e-5)
     lines = (tmp_path / "metadata.tsv").read_text().splitlines()
-    assert lines == ["person\tsplit", "0\ta b", "1\tc", "2\td", "3\te", "4\tf"]
+    assert lines == ["identity\tsplit", "0\ta b", "1\tc", "2\td", "3\te", "4\tf"]
     config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), ProjectorConfig())
     (embedding,) = config.embeddings
     assert list(embedding.sprite.single_image_dim) == [16, 16]
@@ -159,7 +160,7 @@ def test_tensorboard_serves_what_was_written(tmp_path):
     where = "/?run=run/embedding&name=features"
     served = np.frombuffer(Client(apps["/tensor"]).get(where).data, np.float32).reshape(5, 3)
     np.testing.assert_allclose(served, features, rtol=1e-5)
-    assert Client(apps["/metadata"]).get(where).text.splitlines()[0] == "person\tcamera"
+    assert Client(apps["/metadata"]).get(where).text.splitlines()[0] == "identity\tcamera"
     assert Client(apps["/sprite_image"]).get(where).data.startswith(b"\x89PNG")
 
 
@@ -176,5 +177,5 @@ def test_projector_samples_what_the_sprite_cannot_hold(tmp_path, monkeypatch):
 
 
 def test_projector_of_lengths_that_differ(tmp_path):
-    with pytest.raises(ValueError, match="There are 4 person for 5 features"):
+    with pytest.raises(ValueError, match="There are 4 identity for 5 features"):
         write_five(tmp_path, identity=np.arange(4))

@@ -2,7 +2,7 @@
 
 Which images form the next batch (see `samplers`) and how each is flipped and cropped is drawn in NumPy from the
 run's seed; the graph only decodes. So every batch is a function of (seed, step), whatever the number of threads, and a
-resumed run goes on with the very batch that was next.
+resumed run continues with the batch that was next.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,14 +30,14 @@ def training_batches(
     """A tf.data pipeline of the batches `start`..`steps - 1` of a stage.
 
     Args:
-        domains: "source" (whose persons become labels 0..K-1) and, where the sampler draws from it, "target".
+        domains: "source" (whose identities become labels 0..K-1) and, where the sampler draws from it, "target".
         sampler: see above; its epochs follow one another, each shuffled anew.
         seed, stage: the run's seed and the stage's number; with a step's number they determine its batch.
         flip, pad, grey: the augmentation: mirrored or not; padded by `pad` pixels that repeat the border and cropped
             back; without colour in this share of the images.
 
     Returns:
-        tf.data.Dataset of {"source": float32 [P, 2, H, W, 3] in [-1, 1], "source_person": int64 [P, 2], "target": …}.
+        tf.data.Dataset of {"source": float32 [P, 2, H, W, 3] in [-1, 1], "source_identity": int64 [P, 2], "target": …}.
     """
     an_epoch = sampler(np.random.default_rng(0))
     length = len(next(iter(an_epoch.values())))  # steps an epoch

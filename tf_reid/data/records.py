@@ -12,13 +12,13 @@ class Records:
     Attributes:
         name: the data set, for messages.
         images: object [N], JPEG or PNG bytes.
-        person, camera: int64 [N]; person 0 is a distractor, -1 junk.
+        identity, camera: int64 [N]; identity 0 is a distractor, -1 is junk.
         modality: str [N], "rgb" or "infrared".
         file: str [N].
         split: str [N], "train", "query" or "gallery", in some data sets "multi_query".
         protocols: name -> protocol, see `tf_reid.metrics.protocols`.
         default_protocol: the one that is used where none is asked for.
-        population: whose persons the ids are; in two data sets of one population, one number is one person.
+        population: which people the identities are of. In two data sets of one population, a number is one person.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Records:
     default_protocol: str
     population: str
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
     @property
     def identities(self) -> int:
-        """How many persons there are."""
+        """How many identities there are."""
         return len(np.unique(self.identity))
 
-    def take(self, chosen) -> "Records":
+    def take(self, chosen: np.ndarray | slice) -> "Records":
         """The records at these indices, or where this mask is true."""
         columns = ("images", "identity", "camera", "modality", "file", "split")
         return replace(self, **{column: getattr(self, column)[chosen] for column in columns})
@@ -50,7 +50,7 @@ def load_records(builder) -> Records:
     """Read an `images` data set that a builder of `tfds_builders` has prepared; the images stay encoded."""
     import tensorflow_datasets as tfds
 
-    columns = {name: [] for name in ("images", "identity", "camera", "modality", "file", "split")}
+    columns: dict[str, list] = {name: [] for name in ("images", "identity", "camera", "modality", "file", "split")}
     modalities = builder.info.features["modality"].names
     for split in builder.info.splits:
         dataset = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})

@@ -1,7 +1,11 @@
-"""How images become batches: each sampler is made of the records that it draws from and its stage's settings.
+"""How images become batches: a sampler is made of the records that it draws from and its stage's settings.
 
-`stage.batch_size` counts the images of a domain. A sampler keeps no state between epochs: a generator gives an epoch.
+`stage.batch_size` counts the images of a domain. A sampler keeps no state between epochs: it draws an epoch from the
+generator that it is given.
 """
+
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
@@ -9,14 +13,22 @@ from tf_reid.data.pipeline import Sampler
 from tf_reid.data.records import Records
 
 
-def pairs(source: Records, stage) -> Sampler:
-    """Labelled pairs: `batch_size // 2` a step, `positive_fraction` of which (exact over an epoch) show one person.
+class BatchSettings(Protocol):
+    """A stage's settings, as far as samplers read them; see `tf_reid.config.StageSettings`."""
 
-    A positive pair is an image and another of the same person, from another camera wherever the person has one; an
-    image whose person has no other image is never drawn for it. A negative is an image and one of another person.
+    batch_size: int
+    positive_fraction: float
+    images_per_view: int
+
+
+def pairs(source: Records, stage: BatchSettings) -> Sampler:
+    """Labelled pairs: `batch_size // 2` a step, `positive_fraction` of which (exact over an epoch) show one identity.
+
+    A positive pair is an image and another of the same identity, from another camera wherever there is one. An image
+    without such a partner is never drawn for it. A negative pair is an image and one of another identity.
 
     Raises:
-        ValueError: no person has two images, or there is only one person.
+        ValueError: no identity has two images, or there is only one identity.
     """
     draw = _pair_drawer(source, stage.positive_fraction)
     count = stage.batch_size // 2
@@ -28,8 +40,8 @@ def pairs(source: Records, stage) -> Sampler:
     return epoch
 
 
-def pairs_of_two_domains(source: Records, stage, target: Records) -> Sampler:
-    """`pairs` of the source beside random pairs of the target, whose ids are not read (SimPGAN, section 4.3)."""
+def pairs_of_two_domains(source: Records, stage: BatchSettings, target: Records) -> Sampler:
+    """`pairs` of the source beside random pairs of the target, whose identities are not read (SimPGAN, section 4.3)."""
     draw = _pair_drawer(source, stage.positive_fraction)
     count = stage.batch_size // 2
 
@@ -44,38 +56,38 @@ def pairs_of_two_domains(source: Records, stage, target: Records) -> Sampler:
     return epoch
 
 
-def modalities(source: Records, stage) -> Sampler:
-    """`batch_size // 2` persons a step, each with one RGB image and one infrared image, in this order (cmGAN, Alg. 1).
+def modalities(source: Records, stage: BatchSettings) -> Sampler:
+    """`batch_size // 2` identities a step, each with an RGB image, then an infrared image (cmGAN, Alg. 1).
 
-    An epoch is one pass over the persons; one that is seen in a single modality is never drawn.
+    An epoch is one pass over the identities. An identity of a single modality is never drawn.
 
     Raises:
-        ValueError: fewer persons than a batch has are seen in both modalities.
+        ValueError: fewer identities than a batch has are seen in both modalities.
     """
     infrared = source.modality == "infrared"
     return _two_sides(source, np.flatnonzero(~infrared), np.flatnonzero(infrared), stage, 1, "both modalities")
 
 
-def views(source: Records, stage) -> Sampler:
-    """Persons, each with `images_per_view` pairs of a probe and a gallery image (view adaptation's SP batches).
+def views(source: Records, stage: BatchSettings) -> Sampler:
+    """Identities, each with `images_per_view` pairs of a probe and a gallery image (view adaptation's SP batches).
 
     Where the images are of two cameras, the one with the lower number is the probe view; where they are of more, two of
-    each person's cameras are drawn, once and for all. An epoch is one pass over the persons seen in both views.
+    each identity's cameras are drawn, once for the whole run. An epoch is one pass over the identities of both views.
 
     Raises:
-        ValueError: fewer persons than a batch has are seen in two views.
+        ValueError: fewer identities than a batch has are seen in two views.
     """
     probe, gallery = _two_views(source)
     return _two_sides(source, probe, gallery, stage, stage.images_per_view, "two views")
 
 
-def swaps(source: Records, stage) -> Sampler:
-    """Rows of four images: of one person, of another, and another image of either (DG-Net's two batches of positives).
+def swaps(source: Records, stage: BatchSettings) -> Sampler:
+    """Rows of four images: one of two identities each, and another image of either (DG-Net's batches and positives).
 
-    `batch_size // 4` rows a step. An image whose person has no other one is never drawn.
+    `batch_size // 4` rows a step. An image whose identity has no other image is never drawn.
 
     Raises:
-        ValueError: the batch is no multiple of 4, or fewer than two persons have two images.
+        ValueError: the batch is no multiple of 4, or fewer than two identities have two images.
     """
     if stage.batch_size % 4:
         raise ValueError(f"A batch_size of {stage.batch_size} holds no whole rows of 4 images; use a multiple of 4.")
@@ -83,7 +95,7 @@ def swaps(source: Records, stage) -> Sampler:
     others = {p: np.flatnonzero(identity == p) for p in np.unique(identity)}
     images = np.array([i for i in range(len(source)) if len(others[identity[i]]) > 1], dtype=np.int64)
     if len(np.unique(identity[images])) < 2:
-        raise ValueError(f"{source.name}: fewer than two persons have two training images, so none can be swapped.")
+        raise ValueError(f"{source.name}: fewer than two identities have two training images, so none can be swapped.")
 
     def epoch(rng):
         steps = _steps(len(images), count)
@@ -99,8 +111,8 @@ def swaps(source: Records, stage) -> Sampler:
     return epoch
 
 
-def unpaired_views(source: Records, stage) -> Sampler:
-    """`batch_size // 2` images of a view beside as many of the other, drawn apart: who is on them is not read.
+def unpaired_views(source: Records, stage: BatchSettings) -> Sampler:
+    """`batch_size // 2` images of a view beside as many of the other, drawn independently: identities are not read.
 
     Two cameras are the two views, the one with the lower number the first. The images of more cameras are halved at
     random, always in the same way, so that either view has seen them all. An epoch is a pass over the larger view.
@@ -110,7 +122,7 @@ def unpaired_views(source: Records, stage) -> Sampler:
     """
     cameras = np.unique(source.camera)
     if len(cameras) < 2:
-        raise ValueError(f"{source.name}: all training images are of camera {cameras[0]}; two views take two cameras.")
+        raise ValueError(f"{source.name}: all training images are of camera {cameras[0]}; two views need two cameras.")
     first = source.camera == cameras[0]
     if len(cameras) > 2:
         first = np.random.default_rng(0).permutation(len(source)) < len(source) // 2
@@ -124,7 +136,7 @@ def unpaired_views(source: Records, stage) -> Sampler:
     return epoch
 
 
-SAMPLERS = {
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "pairs": pairs,
     "pairs_of_two_domains": pairs_of_two_domains,
     "modalities": modalities,
@@ -135,7 +147,7 @@ SAMPLERS = {
 ROW = dict.fromkeys(SAMPLERS, 2) | {"swaps": 4}  # images of a domain that stay together when replicas share a batch
 
 
-def of_stage(kind, stage, records: dict) -> Sampler:
+def of_stage(kind, stage: BatchSettings, records: dict[str, Records]) -> Sampler:
     """The sampler of a method's stage.
 
     Args:
@@ -146,18 +158,18 @@ def of_stage(kind, stage, records: dict) -> Sampler:
 
 
 def _two_sides(records, first, second, stage, each, what) -> Sampler:
-    """Batches of different persons, each with `each` pairs of an image from `first` and one from `second` (indices)."""
+    """Batches of different identities, each with `each` pairs: an image of `first`, one of `second` (indices)."""
     sides = [
         {p: side[records.identity[side] == p] for p in np.unique(records.identity[side])} for side in (first, second)
     ]
     identities = np.array(sorted(sides[0].keys() & sides[1].keys()), dtype=np.int64)
     count = stage.batch_size // (2 * each)
     if count < 2:
-        raise ValueError(f"A batch_size of {stage.batch_size} holds {count} persons; the stage needs two or more.")
+        raise ValueError(f"A batch_size of {stage.batch_size} holds {count} identities; the stage needs two or more.")
     if len(identities) < count:
         raise ValueError(
-            f"{records.name}: a batch of {stage.batch_size} images takes {count} persons seen in {what}, but there are "
-            f"{len(identities)}; choose another data set or a smaller batch_size of the stage."
+            f"{records.name}: a batch of {stage.batch_size} images needs {count} identities seen in {what}, but there "
+            f"are {len(identities)}; choose another data set or a smaller batch_size of the stage."
         )
 
     def epoch(rng):
@@ -182,8 +194,8 @@ def _two_views(records):
         first, second = cameras if len(cameras) == 2 else rng.permutation(seen_by)[:2]
         probe.append(own[records.camera[own] == first])
         gallery.append(own[records.camera[own] == second])
-    nobody = np.empty(0, np.int64)
-    return np.concatenate([nobody, *probe]), np.concatenate([nobody, *gallery])
+    none = np.empty(0, np.int64)
+    return np.concatenate([none, *probe]), np.concatenate([none, *gallery])
 
 
 def _steps(images, batch):
@@ -191,32 +203,34 @@ def _steps(images, batch):
 
 
 def _pair_drawer(records: Records, positive_fraction: float):
-    """-> draw(rng, n): int [n, 2] indices of n pairs in random order, round(n · share) of them of one person."""
+    """-> draw(rng, n): int [n, 2] indices of n pairs in random order, round(n · fraction) of them of one identity."""
     identity, camera = records.identity, records.camera
     images_of = {p: np.flatnonzero(identity == p) for p in np.unique(identity)}
     partners = [_partners(i, images_of[identity[i]], camera) for i in range(len(records))]
     leaders = np.array([i for i, others in enumerate(partners) if len(others)], dtype=np.int64)
     if positive_fraction > 0 and not len(leaders):
-        raise ValueError(f"{records.name}: no person has two training images, so no pair of one person can be drawn.")
+        raise ValueError(
+            f"{records.name}: no identity has two training images, so no pair of one identity can be drawn."
+        )
     if positive_fraction < 1 and len(images_of) < 2:
-        raise ValueError(f"{records.name}: only one person among the training images, so no pair of two can be drawn.")
+        raise ValueError(f"{records.name}: the training images show only one identity, so no pair of two can be drawn.")
 
     def draw(rng, count):
         positives = round(count * positive_fraction)
         first = _cycled(rng, leaders, positives)
         second = np.array([rng.choice(partners[i]) for i in first], dtype=np.int64)
         others = _cycled(rng, np.arange(len(records)), count - positives)
-        strangers = rng.integers(len(records), size=count - positives)
-        while (clash := identity[others] == identity[strangers]).any():
-            strangers[clash] = rng.integers(len(records), size=clash.sum())
-        drawn = np.concatenate([np.stack([first, second], 1), np.stack([others, strangers], 1)])
+        negatives = rng.integers(len(records), size=count - positives)
+        while (clash := identity[others] == identity[negatives]).any():
+            negatives[clash] = rng.integers(len(records), size=clash.sum())
+        drawn = np.concatenate([np.stack([first, second], 1), np.stack([others, negatives], 1)])
         return drawn[rng.permutation(count)]
 
     return draw
 
 
 def _partners(image, same_identity, camera):
-    """Other images of the person, those of other cameras if there are any."""
+    """Other images of the identity, those of other cameras if there are any."""
     elsewhere = same_identity[camera[same_identity] != camera[image]]
     return elsewhere if len(elsewhere) else same_identity[same_identity != image]
 

@@ -31,7 +31,7 @@ def rank_list(comparison, records: Records, trial, image_size, seed, identities=
     found = comparison.distances(trial)
     distances = np.concatenate([found(slice(place, place + 1)) for place in places.tolist()])
     labels = extraction.labels(records, chosen, trial.gallery)
-    matches, hidden, _ = ranking.sorted_out(*labels, trial.same_camera_ignored, trial.ignored_cameras)
+    matches, hidden, _ = ranking.matched(*labels, trial.same_camera_ignored, trial.ignored_cameras)
     for row, left_out in zip(distances, hidden, strict=True):
         row[np.concatenate(left_out)] = np.inf
     ranks = min(ranks, int(np.isfinite(distances).sum(axis=1).min()))

@@ -11,7 +11,7 @@ import tensorflow as tf
 INCEPTION_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"  # Keras's own, of InceptionV3's ImageNet weights without its top
 
 
-def frechet_distance(real, generated) -> float:
+def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     """FID of two sets of features: |mean - mean'|² + trace(C + C' - 2 (C C')^½) (Heusel et al., 2017).
 
     https://arxiv.org/abs/1706.08500. Lower is better. It falls with the number of images: compare equal numbers only.
@@ -34,7 +34,9 @@ def frechet_distance(real, generated) -> float:
     return float(apart - 2.0 * np.sqrt(np.maximum(product, 0.0)).sum())
 
 
-def kernel_distance(real, generated, subsets=100, size=1000, seed=0) -> tuple[float, float]:
+def kernel_distance(
+    real: np.ndarray, generated: np.ndarray, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
     """KID: unbiased squared MMD of features under the kernel (x·y / D + 1)³, over random subsets.
 
     (Bińkowski et al., 2018, https://arxiv.org/abs/1801.01401.) Unlike FID's, its expectation does not depend on the
@@ -71,23 +73,23 @@ def _cubic(a, b):
 
 def _enough(real, generated):
     if min(len(real), len(generated)) < 2:
-        raise ValueError(f"{len(real)} real and {len(generated)} generated images: a distribution takes two or more.")
+        raise ValueError(f"{len(real)} real and {len(generated)} generated images: two or more of each are needed.")
 
 
-def likeness_within(images, identities, pairs=1000, seed=0) -> float:
-    """Mean structural similarity (SSIM) of two random images of one person; the lower, the more diverse they are.
+def likeness_within(images: np.ndarray, identities: np.ndarray, pairs: int = 1000, seed: int = 0) -> float:
+    """Mean structural similarity (SSIM) of two random images of one identity; the lower, the more diverse they are.
 
     Args:
-        images: uint8 [N, H, W, 3], at least 11 pixels high and wide. persons: int [N]. pairs: how many are drawn.
+        images: uint8 [N, H, W, 3], at least 11 pixels high and wide. identities: int [N]. pairs: how many are drawn.
 
     Raises:
-        ValueError: no person has two images.
+        ValueError: no identity has two images.
     """
     rng = np.random.default_rng(seed)
     of_identity = [np.flatnonzero(identities == p) for p in np.unique(identities)]
     of_identity = [indices for indices in of_identity if len(indices) > 1]
     if not of_identity:
-        raise ValueError("No person has two images, so there is no likeness within one.")
+        raise ValueError("No identity has two images, so there is no likeness within one.")
     drawn = [of_identity[i] for i in rng.integers(len(of_identity), size=pairs)]
     chosen = np.array([rng.choice(indices, 2, replace=False) for indices in drawn])
     parts = [chosen[start : start + 256] for start in range(0, pairs, 256)]
@@ -95,7 +97,7 @@ def likeness_within(images, identities, pairs=1000, seed=0) -> float:
     return float(np.concatenate(found).mean())
 
 
-def inception(weights) -> keras.Model:
+def inception(weights: str) -> keras.Model:
     """Images [B, H, W, 3] in [-1, 1] -> InceptionV3's 2,048 pooled features, after a bilinear resize to 299x299.
 
     These are Keras's ImageNet weights. The published FIDs stand on another Inception network (of 2015): figures of one

@@ -3,29 +3,29 @@
 A data set stores its protocol as a dictionary of plain values (it survives JSON), of one of two kinds:
 
     {"kind": "market"}          the records' own split says it: "train", "query", "gallery"
-      optional "multi_query": true     a query's feature is the mean over the images of its person and camera in the
+      optional "multi_query": true     a query's feature is the mean over the images of its identity and camera in the
                                        splits "query" and "multi_query"
 
-    {"kind": "trials",          several rounds, each with its own test persons
-     "test_identities": [[...], [...]],        one list of ids a round
+    {"kind": "trials",          several rounds, each with its own test identities
+     "test_identities": [[...], [...]],     one list of identities a round
      "query_cameras": [1], "gallery_cameras": [2],
-     "distractors": [0],                    ids that are in every gallery (default: none)
-     "shots": 1,                            gallery images kept per person (default: null, all)
-     "shots_per_camera": true,              `shots` of each person and camera (default: false, of each person)
+     "distractors": [0],                    identities that are in every gallery (default: none)
+     "shots": 1,                            gallery images kept per identity (default: null, all)
+     "shots_per_camera": true,              `shots` of each identity and camera (default: false, of each identity)
      "gallery_files": [[...], [...]],       one list of file names a round: the gallery is exactly these records
-                                            (official draws), and gallery_cameras, if given, only say whence they are;
-                                            without distractors, shots, repeats and both_directions
+                                            (official draws), and gallery_cameras, if given, only say where they are
+                                            from; without distractors, shots, repeats and both_directions
      "repeats": 10,                         each round's gallery is drawn so many times (default: 1)
-     "two_random_cameras": true,            for every test person two of the cameras that see him are drawn: one random
-                                            image of the first is the query, `shots` of the second are in the gallery;
-                                            persons seen by one camera take no part. Without query_cameras and
+     "two_random_cameras": true,            for every test identity two of its cameras are drawn: one random image of
+                                            the first is the query, `shots` of the second are in the gallery;
+                                            identities of one camera take no part. Without query_cameras and
                                             gallery_cameras
-     "both_directions": true,               once more with the cameras' parts exchanged (default: false)
+     "both_directions": true,               once more with the cameras exchanged (default: false)
      "validation_identities": [[...], [...]]}  one list a round, never trained on, to set thresholds by (default: none)
 
 Either kind may have
 
-     "kept_out": [...],                ids of others who are never trained on, in any round (default: none)
+     "kept_out": [...],                     other identities that no round trains on (default: none)
      "ignored_cameras": [[3, 2]],           for a query of camera 3, gallery images of camera 2 are left out
      "cmc": "identity"                      CMC by the rank among identities, see `ranking` (default: "image")
 
@@ -34,6 +34,7 @@ Either kind may have
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Trial:
     Attributes:
         name: for a report, such as "trial 3", "trial 3, draw 2" or "trial 3, reversed".
         query, gallery: int64 indices.
-        same_camera_ignored: leave out gallery images of the query's own person and camera.
+        same_camera_ignored: leave out gallery images of the query's own identity and camera.
         number: the round this belongs to, as `train_mask` counts them; its draws and both its directions share it.
         ignored_cameras: pairs of cameras, see above.
         cmc: "image" or "identity".
@@ -57,33 +58,37 @@ class Trial:
     gallery: np.ndarray
     same_camera_ignored: bool
     number: int = 0
-    ignored_cameras: tuple = ()
+    ignored_cameras: tuple[tuple[int, int], ...] = ()
     cmc: str = "image"
-    averaged: list | None = None
+    averaged: list[np.ndarray] | None = None
 
     @property
     def query_images(self) -> np.ndarray:
         """Every image that a query's feature is made of, int64 indices."""
         return self.query if self.averaged is None else np.unique(np.concatenate([self.query, *self.averaged]))
 
-    def part(self, queries, gallery) -> "Trial":
+    def part(self, queries: np.ndarray, gallery: np.ndarray) -> "Trial":
         """The same trial with some of its queries and of its gallery images (bool masks)."""
         averaged = None if self.averaged is None else [self.averaged[i] for i in np.flatnonzero(queries)]
         return replace(self, query=self.query[queries], gallery=self.gallery[gallery], averaged=averaged)
 
 
-def trials(identity, camera, split, protocol, seed=0, file=None):
+def trials(
+    identity: np.ndarray,
+    camera: np.ndarray,
+    split: np.ndarray,
+    protocol: dict[str, Any],
+    seed: int = 0,
+    file: np.ndarray | None = None,
+) -> list[Trial]:
     """The rounds in which a data set is scored.
 
     Args:
-        person, camera: int [N].
-        split: [N] of "train", "query", "gallery" or "multi_query"; kind "trials" reads the last alone.
+        identity, camera: int [N].
+        split: [N] of "train", "query", "gallery" or "multi_query"; kind "trials" reads only the last.
         protocol: see the top of this file.
         seed: decides every draw, independently for each round, direction and repeat.
         file: [N] names, for protocols with `gallery_files`.
-
-    Returns:
-        list of Trial.
 
     Raises:
         ValueError: an unknown kind, a missing key, keys that exclude each other, or a round without query or gallery
@@ -92,46 +97,58 @@ def trials(identity, camera, split, protocol, seed=0, file=None):
     identity, camera, split = np.asarray(identity), np.asarray(camera), np.asarray(split)
     _check(protocol)
     identity = _without_multi_query(identity, split, protocol)
-    rules = {
-        "ignored_cameras": tuple(tuple(pair) for pair in protocol.get("ignored_cameras") or ()),
-        "cmc": protocol.get("cmc", "image"),
-    }
     if protocol["kind"] == "market":
-        return [_market(identity, camera, split, bool(protocol.get("multi_query")), rules)]
-    found = []
-    for number, identities in enumerate(protocol["test_identities"]):
-        for direction in range(2 if protocol.get("both_directions") else 1):
-            for repeat in range(protocol.get("repeats") or 1):
-                name = f"trial {number}" + f", draw {repeat}" * bool(repeat) + ", reversed" * direction
-                # A last 0 leaves the seed as it is without: the first draw is that of a protocol that draws once.
-                random = np.random.default_rng([seed, number, direction, repeat])
-                if protocol.get("two_random_cameras"):
-                    query, gallery = _of_two_cameras_each(name, identity, camera, identities, protocol, random)
-                else:
-                    sides = [protocol["query_cameras"], protocol.get("gallery_cameras")][:: -1 if direction else 1]
-                    files = protocol["gallery_files"][number] if protocol.get("gallery_files") else None
-                    query = _images(name, "query", identity, camera, identities, sides[0])
-                    if files is not None:
-                        gallery = _named(name, file, files)
-                    else:
-                        gallery = _of_cameras(name, identity, camera, identities, sides[1], protocol, random)
-                # With a camera on both sides a query would otherwise find itself.
-                shared = not protocol.get("two_random_cameras") and bool(set(camera[query]) & set(camera[gallery]))
-                found.append(Trial(name, query, gallery, shared, number, **rules))
-    return found
+        return [_market(identity, camera, split, protocol)]
+    rounds = range(len(protocol["test_identities"]))
+    directions = range(2 if protocol.get("both_directions") else 1)
+    repeats = range(protocol.get("repeats") or 1)
+    return [
+        _round(identity, camera, file, protocol, number, direction, repeat, seed)
+        for number in rounds
+        for direction in directions
+        for repeat in repeats
+    ]
 
 
-def train_mask(identity, split, protocol, trial=0):
+def _round(identity, camera, file, protocol, number, direction, repeat, seed) -> Trial:
+    """One draw of one round, in one direction, of kind "trials"."""
+    name = f"trial {number}" + f", draw {repeat}" * bool(repeat) + ", reversed" * direction
+    identities = protocol["test_identities"][number]
+    # NumPy drops a seed's last 0: the first draw is that of a protocol that draws once.
+    random = np.random.default_rng([seed, number, direction, repeat])
+    if protocol.get("two_random_cameras"):
+        query, gallery = _of_two_cameras_each(name, identity, camera, identities, protocol, random)
+        same_camera_ignored = False
+    else:
+        sides = [protocol["query_cameras"], protocol.get("gallery_cameras")]
+        query_cameras, gallery_cameras = reversed(sides) if direction else sides
+        query = _images(name, "query", identity, camera, identities, query_cameras)
+        if protocol.get("gallery_files"):
+            gallery = _named(name, file, protocol["gallery_files"][number])
+        else:
+            gallery = _of_cameras(name, identity, camera, identities, gallery_cameras, protocol, random)
+        # With a camera on both sides a query would otherwise match itself.
+        same_camera_ignored = bool(set(camera[query]) & set(camera[gallery]))
+    return Trial(name, query, gallery, same_camera_ignored, number, **_rules(protocol))
+
+
+def _rules(protocol):
+    """What a trial takes from the protocol as it is."""
+    pairs = protocol.get("ignored_cameras") or ()
+    return {"ignored_cameras": tuple(tuple(pair) for pair in pairs), "cmc": protocol.get("cmc", "image")}
+
+
+def train_mask(identity: np.ndarray, split: np.ndarray, protocol: dict[str, Any], trial: int = 0) -> np.ndarray:
     """Which images may be trained on, so that the round `trial` is a fair test.
 
     Args:
-        person: int [N]. split: [N] of "train", "query", "gallery" or "multi_query".
+        identity: int [N]. split: [N] of "train", "query", "gallery" or "multi_query".
         trial: the round's number (`Trial.number`); kind "market" has only round 0.
 
     Returns:
-        bool [N]. Kind "market": the split "train". Kind "trials": all persons but the round's test and
-        validation persons, the distractors, and the ids 0 and −1, which name no one person. Of either kind none
-        of the persons that the protocol keeps out.
+        bool [N]. Kind "market": the split "train". Kind "trials": all identities but the round's test and
+        validation ones, the distractors, and 0 and -1, which name no one person. Either kind leaves out the
+        identities that the protocol keeps out.
 
     Raises:
         ValueError: an unknown kind, a missing key, or a round that does not exist.
@@ -182,11 +199,12 @@ def _check(protocol):
 
 
 def _without_multi_query(identity, split, protocol):
-    """The persons, where the protocol is of kind "trials" those of the split "multi_query" made junk: −1."""
+    """The identities; for kind "trials", images of the split "multi_query" become junk (-1)."""
     return identity if protocol["kind"] == "market" else np.where(split == "multi_query", -1, identity)
 
 
-def _market(identity, camera, split, multi_query, rules):
+def _market(identity, camera, split, protocol):
+    multi_query = bool(protocol.get("multi_query"))
     parts = {}
     for part in ("query", "gallery") + ("multi_query",) * multi_query:
         parts[part] = np.flatnonzero(split == part)
@@ -195,19 +213,19 @@ def _market(identity, camera, split, multi_query, rules):
             raise ValueError(f"No record has the split '{part}'; the splits there are: {present}.")
     averaged = None
     if multi_query:
-        images = defaultdict(list)  # of a person in a camera
+        images = defaultdict(list)  # of an identity in a camera
         for i in np.concatenate([parts["query"], parts["multi_query"]]).tolist():
             images[identity[i], camera[i]].append(i)
         averaged = [np.array(images[identity[i], camera[i]]) for i in parts["query"]]
-    return Trial("market", parts["query"], parts["gallery"], True, averaged=averaged, **rules)
+    return Trial("market", parts["query"], parts["gallery"], True, averaged=averaged, **_rules(protocol))
 
 
 def _images(name, part, identity, camera, identities, cameras):
-    """The images of these persons in these cameras."""
+    """The images of these identities in these cameras."""
     found = np.flatnonzero(np.isin(identity, identities) & np.isin(camera, cameras))
     if not len(found):
         raise ValueError(
-            f"The {part} of {name} is empty: none of its {len(identities)} persons has an image in cameras "
+            f"The {part} of {name} is empty: none of its {len(identities)} identities has an image in cameras "
             f"{list(cameras)}; the cameras there are {np.unique(camera).tolist()}."
         )
     return found
@@ -238,7 +256,7 @@ def _of_two_cameras_each(name, identity, camera, identities, protocol, random):
         gallery.append(_draw(own[camera[own] == second], protocol.get("shots"), random))
     if not query:
         raise ValueError(
-            f"The query of {name} is empty: none of its {len(identities)} persons was seen by two cameras."
+            f"The query of {name} is empty: none of its {len(identities)} identities was seen by two cameras."
         )
     return np.sort(query), np.sort(np.concatenate(gallery))
 

@@ -1,14 +1,18 @@
 """How well a ranking finds the person: CMC, mAP and mINP. NumPy in, NumPy out.
 
-Everything follows from the ranks of the right gallery images alone. Such a rank is counted (how many images are more
-alike than this one?), which no more than looks at each similarity once a right image; nothing is sorted. Person id −1
-(any negative id) is junk and ignored; 0 is a distractor: it stays in the gallery, is never a query and never right.
+Everything follows from the ranks of the right gallery images alone. A rank is counted (how many images are more alike
+than this one?), so each similarity is read once a right image and nothing is sorted. Identity -1 (any negative number)
+is junk and ignored. Identity 0 is a distractor: it stays in the gallery, is never a query and is never right.
 """
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+
+from tf_reid.metrics.similarity import Similarity
 
 CMC_RANKS = 50
 BLOCK_ENTRIES = 2**27  # similarities held at once: 512 MiB; a matrix product of few rows is slow
@@ -20,24 +24,25 @@ ONLY_IGNORED = "the gallery has the person only from cameras that are ignored fo
 
 
 def score(
-    similarity,
-    query_identity,
-    query_camera,
-    gallery_identity,
-    gallery_camera,
-    same_camera_ignored,
-    ignored_cameras=(),
-    cmc="image",
-):
+    similarity: Similarity,
+    query_identity: np.ndarray,
+    query_camera: np.ndarray,
+    gallery_identity: np.ndarray,
+    gallery_camera: np.ndarray,
+    same_camera_ignored: bool,
+    ignored_cameras: Sequence[tuple[int, int]] = (),
+    cmc: str = "image",
+) -> dict[str, Any]:
     """Rank the gallery for every query and measure the rankings.
 
     Args:
         similarity: see `tf_reid.metrics.similarity`: slice of the queries -> float32 [B, G], which is written to.
-        query_person, query_camera: int [Q]. gallery_person, gallery_camera: int [G].
-        same_camera_ignored: leave out gallery images of the query's own person and camera (Market's rule).
+        query_identity, query_camera: int [Q]. gallery_identity, gallery_camera: int [G].
+        same_camera_ignored: leave out gallery images of the query's own identity and camera (Market's rule).
         ignored_cameras: pairs (a, b): queries of camera a leave out all gallery images of camera b.
-        cmc: "image", or "identity": CMC by the rank of the first right image where every other person counts once
-            (SYSU-MM01's rule; each distractor counts, for nobody knows who is the same). mAP is by images always.
+        cmc: "image", or "identity": CMC by the rank of the first right image where every other identity counts once
+            (SYSU-MM01's rule). Each distractor counts, since two of them may show one person or two. mAP is always by
+            images.
 
     Returns:
         dict of rank1, rank5, rank10, rank20, mAP (step), mAP_trapezoid, mINP (floats, per cent); cmc (float
@@ -53,44 +58,14 @@ def score(
         query_identity, query_camera, gallery_identity, gallery_camera, same_camera_ignored, ignored_cameras
     )
     gallery_identity = np.asarray(gallery_identity)
+    ranks, first = _ranks(similarity, matches, hidden, gallery_identity, cmc)
 
-    ranks, first = [None] * len(matches), [None] * len(matches)
-
-    def rank(start, found):
-        """Fill in the ranks of the queries from `start` on, whose similarities `found` are."""
-        compared = np.empty(found.shape[1], bool)
-        for query, row in enumerate(found, start):
-            right = matches[query]
-            if not len(right):
-                continue
-            for positions in hidden[query]:
-                row[positions] = -np.inf
-            if not (row.max() < np.inf and row[right].min() > -np.inf):
-                raise ValueError(f"The similarities of query {query} to the gallery hold NaN or infinite values.")
-            own = ranks[query] = np.sort(ranks_of(row, right, compared))
-            first[query] = own[0] if cmc == "image" else _rank_of_identity(row, right, gallery_identity)
-
-    size = max(1, BLOCK_ENTRIES // len(gallery_identity))
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:  # NumPy compares and counts without Python's lock
-        for start in range(0, len(query_identity), size):
-            stop = min(start + size, len(query_identity))
-            found = similarity(slice(start, stop))
-            if found.shape != (stop - start, len(gallery_identity)):
-                raise ValueError(
-                    f"There are {stop - start} queries and {len(gallery_identity)} gallery images by their person ids, "
-                    f"but similarities of {' x '.join(map(str, found.shape))}."
-                )
-            share = -(-len(found) // (8 * workers))  # small, so that a core that others use too takes fewer
-            shares = range(0, len(found), share)
-            list(pool.map(rank, [start + s for s in shares], [found[s : s + share] for s in shares]))
-            del found  # not two blocks at once
-
-    counted = np.array([query for query, own in enumerate(ranks) if own is not None])
-    quality = ranking_quality(
-        np.repeat(counted, [len(ranks[query]) for query in counted]), np.concatenate([ranks[q] for q in counted])
-    )
-    rates = 100.0 * np.mean(np.array([first[q] for q in counted])[:, None] <= np.arange(1, CMC_RANKS + 1), axis=0)
+    # Queries without a match are left out of every mean.
+    counted = np.array([query for query, own in enumerate(ranks) if len(own)])
+    rows = np.repeat(counted, [len(ranks[query]) for query in counted])
+    quality = ranking_quality(rows, np.concatenate([ranks[query] for query in counted]))
+    first_of_counted = np.array([first[query] for query in counted])
+    rates = 100.0 * np.mean(first_of_counted[:, None] <= np.arange(1, CMC_RANKS + 1), axis=0)
     return {
         **{f"rank{k}": float(rates[k - 1]) for k in (1, 5, 10, 20)},
         "mAP": 100.0 * float(np.mean(quality["ap_step"])),
@@ -104,7 +79,50 @@ def score(
     }
 
 
-def ranks_of(row, positions, compared=None):
+def _ranks(
+    similarity: Similarity,
+    matches: list[np.ndarray],
+    hidden: list[tuple[np.ndarray, np.ndarray]],
+    gallery_identity: np.ndarray,
+    cmc: str,
+) -> tuple[list[np.ndarray], list[int]]:
+    """The ranks of every query's right images (int64 [M], ascending), and the rank that CMC counts."""
+    queries, images = len(matches), len(gallery_identity)
+    ranks, first = [np.empty(0, np.int64)] * queries, [0] * queries
+
+    def rank(start, rows):
+        """Fill in the ranks of the queries from `start` on, whose similarities are `rows`."""
+        compared = np.empty(images, bool)
+        for query, row in enumerate(rows, start):
+            right = matches[query]
+            if not len(right):
+                continue
+            for positions in hidden[query]:
+                row[positions] = -np.inf
+            if not (row.max() < np.inf and row[right].min() > -np.inf):
+                raise ValueError(f"The similarities of query {query} to the gallery hold NaN or infinite values.")
+            own = ranks[query] = np.sort(ranks_of(row, right, compared))
+            first[query] = own[0] if cmc == "image" else _rank_of_identity(row, right, gallery_identity)
+
+    size = max(1, BLOCK_ENTRIES // images)
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:  # NumPy compares and counts without Python's lock
+        for start in range(0, queries, size):
+            stop = min(start + size, queries)
+            block = similarity(slice(start, stop))
+            if block.shape != (stop - start, images):
+                raise ValueError(
+                    f"There are {stop - start} queries and {images} gallery images by their identities, "
+                    f"but similarities of {' x '.join(map(str, block.shape))}."
+                )
+            part = -(-len(block) // (8 * workers))  # small, so that a core that is also used by others takes fewer
+            offsets = range(0, len(block), part)
+            list(pool.map(rank, [start + o for o in offsets], [block[o : o + part] for o in offsets]))
+            del block  # two blocks are never held at once
+    return ranks, first
+
+
+def ranks_of(row: np.ndarray, positions: np.ndarray, compared: np.ndarray | None = None) -> np.ndarray:
     """Where these gallery images stand in one query's ranking, by counting the images before them.
 
     Equal similarities keep the order of the gallery, so a result does not change from run to run.
@@ -126,7 +144,7 @@ def ranks_of(row, positions, compared=None):
     return ranks
 
 
-def ranking_quality(rows, ranks):
+def ranking_quality(rows: np.ndarray, ranks: np.ndarray) -> dict[str, np.ndarray]:
     """What one query after the other scores, from the ranks of its right images.
 
     With h hits among the first r images at the h-th right image's rank r, and M right images:
@@ -150,7 +168,7 @@ def ranking_quality(rows, ranks):
     }
 
 
-def average(results):
+def average(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The mean over trials of what `score` returns.
 
     Returns:
@@ -162,7 +180,7 @@ def average(results):
     """
     if not results:
         raise ValueError("There is no result to average: the protocol gave no trial.")
-    mean = {key: float(np.mean([result[key] for result in results])) for key in RATES}
+    mean: dict[str, Any] = {key: float(np.mean([result[key] for result in results])) for key in RATES}
     for key in COUNTS:
         mean[key] = _mean_count([result[key] for result in results])
     reasons = dict.fromkeys(reason for result in results for reason in result["dropped_because"])
@@ -182,48 +200,50 @@ def _mean_count(counts):
 def _labels(name, identity, camera):
     identity, camera = np.asarray(identity), np.asarray(camera)
     if len(identity) != len(camera):
-        raise ValueError(f"There are {len(identity)} person ids and {len(camera)} cameras of the {name}: one of each.")
+        raise ValueError(
+            f"There are {len(identity)} identities and {len(camera)} cameras of the {name}: give one of each."
+        )
     if not len(identity):
         raise ValueError(f"No query has a match: the {name} has no image.")
     return identity, camera
 
 
-def matched(query_identity, query_camera, gallery_identity, gallery_camera, same_camera_ignored, ignored_cameras):
-    """As `sorted_out`, but of at least one query with a right image; arguments and errors are those of `score`."""
+def matched(
+    query_identity, query_camera, gallery_identity, gallery_camera, same_camera_ignored, ignored_cameras
+) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]], dict[str, int]]:
+    """The right and the ignored gallery images of every query; arguments and errors are those of `score`.
+
+    Returns:
+        a query: its right images (int [M]) and its ignored ones (two int arrays); reason -> how many queries have no
+        right image because of it.
+    """
     query_identity, query_camera = _labels("query", query_identity, query_camera)
     gallery_identity, gallery_camera = _labels("gallery", gallery_identity, gallery_camera)
-    found = sorted_out(
-        query_identity, query_camera, gallery_identity, gallery_camera, same_camera_ignored, ignored_cameras
-    )
-    dropped = found[2]
-    if sum(dropped.values()) == len(query_identity):
-        raise ValueError(f"No query has a match: {_why_no_match(query_identity, gallery_identity, dropped)}.")
-    return found
-
-
-def sorted_out(query_identity, query_camera, gallery_identity, gallery_camera, same_camera_ignored, ignored_cameras):
-    """-> per query the gallery's right images (int [M]) and those that are left out (a list of int arrays), and why
-    queries have no right image (reason -> how many)."""
-    unseen, own_unseen = {}, {}  # by the query's camera: images that are left out; cameras of the person's own that are
+    # A camera of the queries -> images ignored for it, and cameras in which the query's own identity is ignored.
+    ignored_images, ignored_for_own = {}, {}
     for camera in np.unique(query_camera).tolist():
         ignored = [b for a, b in ignored_cameras if a == camera]
-        unseen[camera] = np.flatnonzero((gallery_identity < 0) | np.isin(gallery_camera, ignored))
-        own_unseen[camera] = np.array(ignored + [camera] * bool(same_camera_ignored), gallery_camera.dtype)
+        ignored_images[camera] = np.flatnonzero((gallery_identity < 0) | np.isin(gallery_camera, ignored))
+        ignored_for_own[camera] = np.array(ignored + [camera] * bool(same_camera_ignored), gallery_camera.dtype)
     by_identity = np.argsort(gallery_identity, kind="stable")
     start, stop = (np.searchsorted(gallery_identity[by_identity], query_identity, side) for side in ("left", "right"))
+
     matches, hidden, reasons = [], [], []
     for query, (identity, camera) in enumerate(zip(query_identity.tolist(), query_camera.tolist(), strict=True)):
         own = by_identity[start[query] : stop[query]] if identity > 0 else by_identity[:0]
-        away = np.all(gallery_camera[own][:, None] != own_unseen[camera], axis=1)
-        matches.append(own[away])
-        hidden.append((unseen[camera], own[~away]))
-        if not away.any():
+        counts = np.all(gallery_camera[own][:, None] != ignored_for_own[camera], axis=1)
+        matches.append(own[counts])
+        hidden.append((ignored_images[camera], own[~counts]))
+        if not counts.any():
             reasons.append(NO_IDENTITY if identity <= 0 else ONLY_IGNORED if len(own) else NOT_IN_GALLERY)
-    return matches, hidden, {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+    dropped = {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
+    if len(reasons) == len(query_identity):
+        raise ValueError(f"No query has a match: {_why_no_match(query_identity, gallery_identity, dropped)}.")
+    return matches, hidden, dropped
 
 
 def _rank_of_identity(row, right, gallery_identity):
-    """The rank of a query's first right image where each other person counts once, and every distractor."""
+    """The rank of a query's first right image where each other identity counts once, and every distractor."""
     best = right[np.argmax(row[right])]  # of equals the first
     ahead = row > row[best]
     ahead[:best] |= row[:best] == row[best]
@@ -234,10 +254,10 @@ def _rank_of_identity(row, right, gallery_identity):
 def _why_no_match(query_identity, gallery_identity, dropped):
     for name, identity in (("query", query_identity), ("gallery", gallery_identity)):
         if np.all(identity <= 0):
-            return f"every {name} image is junk or a distractor (person id -1 or 0)"
+            return f"every {name} image is junk or a distractor (identity -1 or 0)"
     if ONLY_IGNORED not in dropped:
-        return "the persons of the query and the persons of the gallery have no id in common"
+        return "the queries and the gallery have no identity in common"
     return (
-        "every gallery image of a query's person was taken by the query's own camera or another that is ignored for "
+        "every gallery image of a query's person was taken by the query's own camera or by one that is ignored for "
         "it; check the camera numbers"
     )

@@ -17,7 +17,14 @@ BLOCK_ENTRIES = 2**25  # distances held at once: 128 MiB
 ROWS = 4096  # of the sparse matrices that are worked on at once
 
 
-def k_reciprocal(query, gallery, metric="cosine", k1=20, k2=6, original_weight=0.3) -> Similarity:
+def k_reciprocal(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    metric: str = "cosine",
+    k1: int = 20,
+    k2: int = 6,
+    original_weight: float = 0.3,
+) -> Similarity:
     """The similarity that ranks by the re-ranked distance.
 
     As in the authors' code: distances are squared (1 − cosine, which is half the squared distance of unit vectors,
@@ -26,7 +33,7 @@ def k_reciprocal(query, gallery, metric="cosine", k1=20, k2=6, original_weight=0
     Args:
         query: float32 [Q, D]. gallery: float32 [G, D]. metric: "cosine" or "euclidean".
         k1: neighbours that may be reciprocal; half as many widen the set. k2: neighbours whose encodings are averaged.
-        original_weight: λ, the share of the original distance in the new one.
+        original_weight: λ, the weight of the original distance in the new one (0 to 1).
 
     Returns:
         see `tf_reid.metrics.similarity`: minus the distance, −1 (nothing in common) to 0.

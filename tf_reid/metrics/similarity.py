@@ -1,8 +1,8 @@
-"""How alike query and gallery features are, a block of queries at a time: no whole matrix is ever held.
+"""How alike query and gallery features are, a block of queries at a time: the whole matrix is never held.
 
 A similarity is a callable: slice of the queries -> float32 [B, G], higher is more alike, a new array each time. It only
-has to order the gallery of each query. So the cosine is not divided by the query's length, the Euclidean distance is
-not rooted and lacks the query's square: less work, and no rounding that makes ties.
+has to order the gallery of each query. So the cosine is not divided by the query's length, and the Euclidean distance
+is squared and lacks the query's square. This is less work, and no rounding makes ties.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ METRICS = ("cosine", "euclidean")
 LEARNED_ENTRIES = 2**24  # pairs × dimensions that a learned similarity is given at once
 
 
-def rows(features, indices) -> np.ndarray:
+def rows(features: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """`features[indices]`, as a view (no copy) where the indices follow one another."""
     indices = np.asarray(indices)
     if len(indices) and np.all(np.diff(indices) == 1):
@@ -22,7 +22,7 @@ def rows(features, indices) -> np.ndarray:
     return features[indices]
 
 
-def ordering(query, gallery, metric: str) -> Similarity:
+def ordering(query: np.ndarray, gallery: np.ndarray, metric: str) -> Similarity:
     """The similarity that ranks by the cosine or the Euclidean distance.
 
     Args:
@@ -48,18 +48,18 @@ def ordering(query, gallery, metric: str) -> Similarity:
     return cosine if metric == "cosine" else euclidean
 
 
-def distances(query, gallery, metric: str) -> Similarity:
+def distances(query: np.ndarray, gallery: np.ndarray, metric: str) -> Similarity:
     """As `ordering`, but in the units people know: 1 − cosine (0 to 2), or the Euclidean distance (not squared)."""
     query, gallery, query_squares, squares = checked(query, gallery, metric)
 
-    def similarity(block):
-        found = distances_of(query[block] @ gallery.T, query_squares[block, None], squares, metric)
-        return found if metric == "cosine" else np.sqrt(found, out=found)
+    def apart(block):
+        blocks = distances_of(query[block] @ gallery.T, query_squares[block, None], squares, metric)
+        return blocks if metric == "cosine" else np.sqrt(blocks, out=blocks)
 
-    return similarity
+    return apart
 
 
-def distances_of(products, squares, other_squares, metric: str) -> np.ndarray:
+def distances_of(products: np.ndarray, squares: np.ndarray, other_squares: np.ndarray, metric: str) -> np.ndarray:
     """Products of features -> 1 − cosine, or the squared Euclidean distance; in their place.
 
     Args:
@@ -76,7 +76,7 @@ def distances_of(products, squares, other_squares, metric: str) -> np.ndarray:
     return np.maximum(products, 0, out=products)  # rounding can leave a small negative square
 
 
-def learned(function, query, gallery) -> Similarity:
+def learned(function: Callable, query: np.ndarray, gallery: np.ndarray) -> Similarity:
     """A similarity that a method has learned.
 
     Args:
@@ -87,12 +87,12 @@ def learned(function, query, gallery) -> Similarity:
 
     def similarity(block):
         chosen = query[block]
-        found = np.empty((len(chosen), len(gallery)), np.float32)
+        alike = np.empty((len(chosen), len(gallery)), np.float32)
         for top in range(0, len(chosen), width):
             for left in range(0, len(gallery), width):
                 part = slice(top, top + width), slice(left, left + width)
-                found[part] = function(chosen[part[0]], gallery[part[1]])
-        return found
+                alike[part] = function(chosen[part[0]], gallery[part[1]])
+        return alike
 
     return similarity
 
@@ -105,8 +105,14 @@ def _squared_lengths(name, features) -> np.ndarray:
     return squares
 
 
-def checked(query, gallery, metric):
-    """-> both as float32 and their squared lengths, after one look at them."""
+def checked(
+    query: np.ndarray, gallery: np.ndarray, metric: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """-> both as float32, and their squared lengths.
+
+    Raises:
+        ValueError: an unknown metric, features that are not finite or do not fit together.
+    """
     if metric not in METRICS:
         raise ValueError(f"Unknown metric '{metric}': it must be one of {', '.join(METRICS)}.")
     query, gallery = np.asarray(query, np.float32), np.asarray(gallery, np.float32)

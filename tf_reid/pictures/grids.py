@@ -67,7 +67,7 @@ def rank_list(query, gallery, order, correct, query_captions=(), gallery_caption
         query: uint8 [Q, H, W, 3]. gallery: uint8 [G, H, W, 3]; its size may differ.
         order: int [Q, K], indices into `gallery`, best first. correct: bool [Q, K].
         query_captions: [Q] strings. gallery_captions: [Q][K] strings, in `order`'s order. Line breaks are
-            kept: "person 12\\ncamera 2\\n0.134" stands in three lines.
+            kept: "identity 12\\ncamera 2\\n0.134" stands in three lines.
 
     Returns:
         uint8 [H', W', 3].
@@ -123,7 +123,7 @@ def write_projector(log_dir, features, labels, thumbnails, seed=0):
     Args:
         log_dir: a folder of its own, made if missing; earlier projector files in it are replaced.
         features: float [N, D].
-        labels: dict of column name -> N values (person, camera, split, ...), to colour and search by.
+        labels: dict of column name -> N values (identity, camera, split, ...), to colour and search by.
         thumbnails: uint8 [N, h, w, 3].
         seed: where N thumbnails do not fit one sprite of 8192 × 8192 pixels, decides which of them are shown.
 

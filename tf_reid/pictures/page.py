@@ -8,7 +8,7 @@ PARTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # of the way between two codes, on pages
 
 
 class Shown(NamedTuple):
-    """Images for a page: float32 [n, H, W, 3] in [-1, 1], and what is said of each, such as "person 7, camera 2"."""
+    """Images for a page: float32 [n, H, W, 3] in [-1, 1], and a caption for each, such as "identity 7, camera 2"."""
 
     images: tf.Tensor
     captions: list[str]
