@@ -30,7 +30,7 @@ class Record:
     """One image: who is seen, where, and in which split.
 
     Attributes:
-      person: 1 or more; 0 is a distractor, nobody's query.
+      identity: 1 or more; 0 is a distractor, which is never a query.
       camera: 1 or more.
       file: the image's name in its data set, unique.
       image: where the image lies, or a function that renders or reads it as uint8 RGB [height, width, 3]; such
@@ -77,7 +77,7 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
     (0 rgb, 1 infrared) and file (text), in the splits train, query and gallery, in some variants also
     multi_query. `pairs` have image_a,
     identity_a, camera_a, file_a, the same with _b, and same (1 or 0); `triplets` have image_anchor and so on,
-    with _positive and _negative; both have the splits train (its persons) and test (of query and gallery).
+    with _positive and _negative; both have the splits train (its identities) and test (of query and gallery).
     `info.metadata` holds {"protocols": {name: values}, "default_protocol": name}.
     """
 
@@ -120,7 +120,7 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
 
     @property
     def population(self) -> str:
-        """Whose persons the ids are: where two data sets have the same population, one number is one person."""
+        """Which people the identities are of: in two data sets of one population, a number is one person."""
         return self.name
 
     @property

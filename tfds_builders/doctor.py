@@ -73,7 +73,7 @@ def examine(
         ", ".join(f"{split}: {splits[split]} images" for split in (*SPLITS, MULTI_QUERY) if splits[split])
     )
     if distractors := sum(record.identity == 0 for record in records):
-        diagnosis.notes.append(f"{distractors} images are of person 0: distractors, nobody's match")
+        diagnosis.notes.append(f"{distractors} images are of identity 0: distractors, which match no query")
     for name, protocol in protocols.items():
         look_at_protocol(name, protocol, records, diagnosis)
     look_at_images(patient, records, every_image, diagnosis)
@@ -155,7 +155,7 @@ def why_nothing_matches(
         )
     if not identities[0] & identities[1]:
         reasons.append(
-            "no person is in both query and gallery: the queries show persons "
+            "no person is in both query and gallery: the queries show identities "
             f"{listed(identities[0])}, the gallery {listed(identities[1])}"
         )
     if not reasons:

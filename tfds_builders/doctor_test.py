@@ -144,7 +144,7 @@ def folder(tmp_path, write_image, *files):
         ),
         (
             ["query/1_c1.jpg", "gallery/2_c2.jpg", "gallery/3_c2.jpg"],
-            "no person is in both query and gallery: the queries show persons 1, the gallery 2, 3",
+            "no person is in both query and gallery: the queries show identities 1, the gallery 2, 3",
         ),
         (
             ["query/1_c1_a.jpg", "gallery/1_c1_b.jpg", "gallery/2_c2.jpg"],
@@ -177,7 +177,7 @@ def test_all_cameras_equal_in_a_folder_has_code_1(tmp_path, write_image, capsys)
 def test_images_of_identity_0_are_told_to_be_distractors(tmp_path, write_image):
     files = ("query/1_c1.jpg", "gallery/1_c2.jpg", "gallery/0_c1.jpg", "gallery/0_c2.jpg")
     found = examined(tmp_path, folder(tmp_path, write_image, *files))
-    assert "2 images are of person 0: distractors, nobody's match" in found.notes
+    assert "2 images are of identity 0: distractors, which match no query" in found.notes
 
 
 def test_wrong_labels_of_a_folder_are_all_told(tmp_path, write_image):

@@ -8,7 +8,7 @@ from tfds_builders.base import PedestrianBuilder, Record
 from tfds_builders.protocols import MARKET, random_cameras_protocol, random_trials
 
 FOLDERS = {"bounding_box_train": "train", "query": "query", "bounding_box_test": "gallery"}
-JUNK = -1  # boxes that show too little of a person to count for or against anybody
+JUNK = -1  # boxes that show too little of a person to count as right or wrong
 JUNK_FREE = "bounding_box_test without junk"  # a part for `COUNTS`
 
 
@@ -35,14 +35,14 @@ class MarketLayout(PedestrianBuilder, skip_registration=True):
     def single_shot(self, records: list[Record]) -> dict:
         """Returns the protocols in which each test person has one query and one gallery image."""
         identities = {split: {r.identity for r in records if r.split == split} for split in FOLDERS.values()}
-        # Persons of the gallery alone are in nobody's training set, and no such protocol tests them.
+        # Identities that are only in the gallery are never trained on, and no such protocol tests them.
         others = sorted(identities["gallery"] - identities["query"] - identities["train"] - {0})
         validation = random_trials(identities["train"], self.VALIDATION_IDENTITIES, trials=1)[0]
         what = "One image of each test person against one of another camera, both cameras drawn, ten times"
         return {
             "single_shot": random_cameras_protocol(f"{what}.", identities["query"], kept_out=others),
             "view_adaptation": random_cameras_protocol(
-                f"{what}, with {self.VALIDATION_IDENTITIES} of the training persons held out for validation.",
+                f"{what}, with {self.VALIDATION_IDENTITIES} of the training identities held out for validation.",
                 identities["query"],
                 validation=validation,
                 kept_out=others,

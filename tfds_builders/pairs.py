@@ -14,9 +14,9 @@ PER_CAMERA = 32  # images of a person and camera that take part: more of a long 
 def draw_triplets(records: list, limit: int, *, seed: int = 0, name: str = "") -> list[tuple]:
     """Draws at most `limit` (anchor, positive, negative) triplets, no (anchor, positive) twice.
 
-    Persons take turns, so each has the same share. The positive is of another camera wherever the person has
+    Identities take turns, so each has the same share. The positive is of another camera wherever the person has
     one. The negative is of the positive's camera, and of a person who can be a positive as well: neither the
-    camera nor the person alone tells the two apart. Distractors (person 0) take no part.
+    camera nor the identity alone tells the two apart. Distractors (identity 0) take no part.
 
     Raises:
       DatasetError: no such triplet exists; `name` says of what.
@@ -30,7 +30,7 @@ def draw_triplets(records: list, limit: int, *, seed: int = 0, name: str = "") -
     matches = {identity: _matches(images) for identity, images in by_identity.items()}
     matches = {identity: found for identity, found in matches.items() if found}
     if not matches:
-        raise DatasetError(f"{name}: no pair of the same person can be drawn, for nobody has two images")
+        raise DatasetError(f"{name}: no pair of one identity can be drawn, since no identity has two images")
 
     by_camera = defaultdict(lambda: defaultdict(list))
     for identity in matches:
@@ -46,11 +46,11 @@ def draw_triplets(records: list, limit: int, *, seed: int = 0, name: str = "") -
     triplets = []
     for anchor, positive in itertools.islice(_take_turns(turns), limit):
         candidates = others[positive.camera]
-        stranger = generator.choice([identity for identity in candidates if identity != anchor.identity])
-        triplets.append((anchor, positive, generator.choice(by_camera[positive.camera][stranger])))
+        other = generator.choice([identity for identity in candidates if identity != anchor.identity])
+        triplets.append((anchor, positive, generator.choice(by_camera[positive.camera][other])))
     if not triplets:
         raise DatasetError(
-            f"{name}: no pair of two persons can be drawn, for no camera sees two persons who have two images"
+            f"{name}: no pair of two identities can be drawn, since no camera sees two identities that have two images"
         )
     return triplets
 

@@ -52,7 +52,9 @@ def test_small_set_gives_all_it_has():
 def test_long_tracks_are_thinned_within_each_camera():
     images = records((1, 2), (1,), shots=3000) + records((1, 2), (2,))
     triplets = draw_triplets(images, 1000)
-    assert len(triplets) == 2 * 2 * PER_CAMERA  # both persons, both orders, each kept image of camera 1 with that of 2
+    assert (
+        len(triplets) == 2 * 2 * PER_CAMERA
+    )  # both identities, both orders, each kept image of camera 1 with that of 2
     assert all(anchor.camera != positive.camera for anchor, positive, _ in triplets)
 
 
@@ -68,11 +70,11 @@ def test_one_camera_gives_two_shots_of_it():
         assert positive.identity != negative.identity
 
 
-def test_error_where_nobody_has_two_images():
-    with pytest.raises(DatasetError, match=r"tiny, split train: .* nobody has two images"):
+def test_error_where_no_identity_has_two_images():
+    with pytest.raises(DatasetError, match=r"tiny, split train: .* no identity has two images"):
         draw_triplets(records((1, 2, 3), (1,)), 10, name="tiny, split train")
 
 
 def test_error_where_there_is_one_identity():
-    with pytest.raises(DatasetError, match="no camera sees two persons"):
+    with pytest.raises(DatasetError, match="no camera sees two identities"):
         draw_triplets(records((1,), (1, 2)), 10)

@@ -16,11 +16,11 @@ MARKET = {
 
 
 def random_trials(identities: Iterable[int], test: int, *, trials: int = 10, seed: int = 0) -> list[list[int]]:
-    """Returns `trials` seeded draws of `test` persons, each in order of drawing; DatasetError: there are fewer."""
+    """Returns `trials` seeded draws of `test` identities, each in order of drawing; DatasetError: there are fewer."""
     generator = random.Random(seed)
     identities = sorted(identities)
     if len(identities) < test:
-        raise DatasetError(f"{test} persons are to be drawn, but there are only {len(identities)}")
+        raise DatasetError(f"{test} identities are to be drawn, but there are only {len(identities)}")
     return [generator.sample(identities, test) for _ in range(trials)]
 
 
@@ -32,11 +32,11 @@ def trials_protocol(
     shots: int | None = None,
     both_directions: bool = False,
 ) -> dict[str, Any]:
-    """Describes a two-camera protocol scored on several draws of test persons and averaged.
+    """Describes a two-camera protocol scored on several draws of test identities and averaged.
 
     Args:
       description: one sentence.
-      test_identities: the ids of each trial's test persons.
+      test_identities: the ids of each trial's test identities.
       distractors: ids whose gallery-camera images are in every trial's gallery, all of them.
       shots: random images of each test person in the gallery; None means all.
       both_directions: score camera 2 against camera 1 as well and average.
@@ -88,7 +88,7 @@ def random_cameras_protocol(
 def assign_splits(records: list, protocol: dict[str, Any]) -> list:
     """Returns the records with train, query and gallery as trial 0 of a two-camera protocol has them.
 
-    Persons of trial 0 are query in a query camera and gallery in a gallery camera, distractors are gallery,
+    Identities of trial 0 are query in a query camera and gallery in a gallery camera, distractors are gallery,
     everyone else is train.
     """
     test, distractors = set(protocol["test_identities"][0]), set(protocol["distractors"])

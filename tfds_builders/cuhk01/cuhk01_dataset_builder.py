@@ -1,4 +1,4 @@
-"""CUHK01: 971 persons on a campus, two images from each of two cameras."""
+"""CUHK01: 971 identities on a campus, two images from each of two cameras."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Builder(PedestrianBuilder):
         protocols = {}
         for name, test in self.TEST_IDENTITIES.items():
             trials = random_trials(identities, test)
-            what = f"Ten random draws of {test} test persons, camera 1 against camera 2"
+            what = f"Ten random draws of {test} test identities, camera 1 against camera 2"
             protocols[name] = trials_protocol(f"{what}, one gallery image a person.", trials, shots=1)
             protocols[f"{name}_multi"] = trials_protocol(f"{what}, all gallery images.", trials)
         return assign_splits(records, next(iter(protocols.values()))), protocols

@@ -1,4 +1,4 @@
-"""CUHK03: 1,467 persons, each seen by two views of one of five pairs of cameras; all in one MATLAB file."""
+"""CUHK03: 1,467 identities, each seen by two views of one of five pairs of cameras; all in one MATLAB file."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ class Builder(PedestrianBuilder):
             raise DatasetError(f"{self.name}: {path} is damaged or not the official file; fetch it again") from None
         self.check_counts({variant: len(found)})
         if identities != self.IDENTITIES:
-            self.report(f"the pairs of cameras in {path} see {identities} persons, not {self.IDENTITIES}")
+            self.report(f"the pairs of cameras in {path} see {identities} identities, not {self.IDENTITIES}")
         if len(test_sets) != self.TEST_SETS or any(len(set(test)) != self.TEST_IDENTITIES for test in test_sets):
             raise DatasetError(
-                f"{self.name}: {path} does not hold {self.TEST_SETS} test sets of {self.TEST_IDENTITIES} persons"
+                f"{self.name}: {path} does not hold {self.TEST_SETS} test sets of {self.TEST_IDENTITIES} identities"
             )
 
         protocols = self.protocols(test_sets)
@@ -67,12 +67,12 @@ class Builder(PedestrianBuilder):
         name = f"cuhk03_new_protocol_config_{variant}.mat"
         new = next((place / name for place in (folder, folder.parent) if (place / name).exists()), None)
         if new:
-            description = "The new protocol, 767 persons to train on and 700 to test on, with the Market metric."
+            description = "The new protocol, 767 identities to train on and 700 to test on, with the Market metric."
             return self.new_splits(new, found), {"new": MARKET | {"description": description}} | protocols
         return records, protocols
 
     def records(self, path: pathlib.Path, file: h5py.File) -> tuple[list[Record], tuple[int, ...]]:
-        """Returns the images, not read yet, and the number of persons of each pair."""
+        """Returns the images, not read yet, and the number of identities of each pair."""
         variant, records, identities = self.builder_config.variant, [], []
         for pair, reference in enumerate(file[variant][0]):
             cell = file[reference][()].T  # MATLAB's N × 10; HDF5 has its transpose
@@ -93,7 +93,7 @@ class Builder(PedestrianBuilder):
         return records, tuple(identities)
 
     def test_sets(self, file: h5py.File) -> list[list[int]]:
-        """Returns the persons of each classic test set: in the file, rows of pair and person, counted from 1."""
+        """Returns the identities of each classic test set: in the file, rows of pair and person, counted from 1."""
         first = np.cumsum([0, *self.IDENTITIES])
         test_sets = []
         for reference in file["testsets"][0]:
@@ -102,7 +102,7 @@ class Builder(PedestrianBuilder):
         return test_sets
 
     def protocols(self, test_sets: list[list[int]]) -> dict[str, dict[str, Any]]:
-        what = "The twenty test sets of 100 persons, view 1 against one image a person of view 2, ten draws of each"
+        what = "The twenty test sets of 100 identities, view 1 against one image a person of view 2, ten draws of each"
         classic = trials_protocol(f"{what}.", test_sets, shots=1) | {"repeats": 10}
         first_of_the_rest = sum(self.IDENTITIES[:3]) + 1
         three_pairs = set(range(1, first_of_the_rest))
@@ -140,7 +140,7 @@ class Builder(PedestrianBuilder):
             identities = {record.identity for record in records if (record.split == "train") == (part == "train")}
             if len(identities) != count:
                 self.report(
-                    f"{path} names {len(identities)} persons to {part} on, not {count}: replace it, or remove it"
+                    f"{path} names {len(identities)} identities to {part} on, not {count}: replace it, or remove it"
                 )
         return records
 

@@ -89,7 +89,7 @@ def test_images_are_turned_upright_and_kept_without_loss(tiny, read_back, varian
     examples = {file: example for split in splits.values() for file, example in split.items()}
     assert len(examples) == 35
     assert "1_002_1_05.png" not in examples  # the one that is absent
-    first = {0: 0, 1: 3, 2: 5, 3: 7, 4: 8}  # persons of the pairs before
+    first = {0: 0, 1: 3, 2: 5, 3: 7, 4: 8}  # identities of the pairs before
     for file, example in examples.items():
         assert example["image"].startswith(b"\x89PNG")
         pair, identity, view, image = (int(part) for part in pathlib.Path(file).stem.split("_"))
@@ -136,7 +136,8 @@ def test_new_protocol_is_the_default_where_its_list_is_there(tiny, read_back, be
 
 
 @pytest.mark.parametrize(
-    "train, query, message", [([1], [3], "names 1 persons to train on, not 2"), ([1, 2], [3, 5], "2 persons to test")]
+    "train, query, message",
+    [([1], [3], "names 1 identities to train on, not 2"), ([1, 2], [3, 5], "2 identities to test")],
 )
 def test_new_protocol_of_too_few_or_too_many_identities_is_an_error(tiny, train, query, message):
     names = ["1_001_1_01.png", "5_001_2_06.png", "4_001_1_01.png", "4_001_2_10.png", "1_002_1_01.png"]
@@ -175,10 +176,10 @@ def test_damaged_file_is_named(tiny, damage):
 def test_file_of_other_identities_or_test_sets_is_an_error(tiny):
     mat = tiny / "manual/cuhk03_release/cuhk-03.mat"
     write_mat(mat, test_sets=TEST_SETS[:1])
-    with pytest.raises(tfds_builders.DatasetError, match="does not hold 2 test sets of 2 persons"):
+    with pytest.raises(tfds_builders.DatasetError, match="does not hold 2 test sets of 2 identities"):
         build(tiny)
     write_mat(mat, identities=(2, 3, 2, 1, 1))
-    with pytest.raises(tfds_builders.DatasetError, match=r"\(2, 3, 2, 1, 1\) persons, not \(3, 2, 2, 1, 1\)"):
+    with pytest.raises(tfds_builders.DatasetError, match=r"\(2, 3, 2, 1, 1\) identities, not \(3, 2, 2, 1, 1\)"):
         build(tiny)
 
 

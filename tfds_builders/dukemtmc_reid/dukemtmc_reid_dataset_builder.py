@@ -1,4 +1,4 @@
-"""DukeMTMC-reID: 1,812 persons seen by eight cameras on a campus; withdrawn by its authors, local copies only."""
+"""DukeMTMC-reID: 1,812 identities seen by eight cameras on a campus; withdrawn by its authors, local copies only."""
 
 from __future__ import annotations
 

@@ -88,13 +88,13 @@ class Builder(PedestrianBuilder):
         return records, {"market": MARKET}
 
     def check_splits(self, records: list[Record], labels: dict[int, str]) -> None:
-        """Reports persons who would be trained on and tested with."""
+        """Reports identities that would be in training and in the test."""
         train, test = ({r.identity for r in records if (r.split == "train") == side} for side in (True, False))
         if both := sorted(train & test):
-            identities = "1 person is" if len(both) == 1 else f"{len(both)} persons are"
+            subject = "1 identity is" if len(both) == 1 else f"{len(both)} identities are"
             self.report(
-                f"{identities} in train and also in query or gallery, which no score would be fair to: "
-                f"{a_few([labels[identity] for identity in both])}; put all images of a person on one side"
+                f"{subject} in train and also in query or gallery, so no score would be fair: "
+                f"{a_few([labels[identity] for identity in both])}; put all images of an identity on one side"
             )
 
 
@@ -107,7 +107,7 @@ def problem_with(row: Row) -> str | None:
         if value is not None and value not in known:
             return f"{row.where} has the {label} {value!r}: use {', '.join(known)}"
     if is_distractor(row) and row.split not in (None, "gallery"):
-        return f"{row.where} puts a distractor (person 0) in {row.split}, not in gallery"
+        return f"{row.where} puts a distractor (identity 0) in {row.split}, not in gallery"
     return None
 
 
@@ -123,10 +123,10 @@ def number(labels: set[str]) -> dict[str, int]:
 
 
 def split_in_halves(records: list[Record], seed: int = 0) -> list[Record]:
-    """Puts half of the persons in train; of the others, one image a camera is query and the rest is gallery.
+    """Puts half of the identities in train; of the others, one image of each camera is a query and the rest is gallery.
 
-    A test person's only image in a camera is gallery, so that it can be found, except in the first camera
-    of a person who would have no query otherwise.
+    A test identity's only image in a camera is put into the gallery, so that it can be matched. Where an identity
+    would then have no query, its image in the first camera is the query.
     """
     images = defaultdict(lambda: defaultdict(list))
     for record in records:

@@ -14,7 +14,7 @@ PATTERN = r"(?P<person>[^/]+)/c(?P<camera>\d+)_\d+"
 
 @pytest.fixture
 def root(tmp_path, write_image):
-    """Four persons, two shots by each of two cameras, in several formats; a distractor and a junk box."""
+    """Four identities, two shots by each of two cameras, in several formats; a distractor and a junk box."""
     for identity in ("anna", "bert", "cleo", "dora"):
         for camera in (3, 12):
             write_image(tmp_path / f"images/{identity}/c{camera}_0.jpg")
@@ -212,7 +212,7 @@ def test_missing_or_empty_root_is_explained(root, tmp_path):
         (
             "path,person,camera,split",
             ["anna/c3_0.jpg,anna,1,train", "bert/c3_0.jpg,bert,1,train", "anna/c12_0.jpg,anna,2,query"],
-            "1 person is in train and also in query or gallery, .*: anna; put all images of a person on one side",
+            "1 identity is in train and also in query or gallery, .*: anna; put all images of an identity on one side",
         ),
         (
             "path,person,camera,split",
@@ -221,7 +221,7 @@ def test_missing_or_empty_root_is_explained(root, tmp_path):
                 for name in ("anna", "bert")
                 for c, s in ((3, "train"), (12, "gallery"))
             ],
-            "2 persons are in train .*: anna, bert; put",
+            "2 identities are in train .*: anna, bert; put",
         ),
         ("path,person,camera", ["anna/c3_0.jpg,-1,1"], "there is no image to build it from"),
     ],

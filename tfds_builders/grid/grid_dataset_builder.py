@@ -1,4 +1,4 @@
-"""QMUL GRID: 250 persons, each seen by two of eight underground cameras, and 775 images of other people."""
+"""QMUL GRID: 250 identities, each seen by two of eight underground cameras, and 775 images of other people."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Builder(PedestrianBuilder):
             whose = "ten seeded folds, as features_and_partitions.mat was not beside the images"
         protocols = {
             "folds": trials_protocol(
-                f"Half of the persons against their gallery images and all distractors, over {whose}.",
+                f"Half of the identities against their gallery images and all distractors, over {whose}.",
                 trials,
                 distractors=[0],
             ),
@@ -59,7 +59,7 @@ class Builder(PedestrianBuilder):
         return assign_splits(records, protocols["folds"]), protocols
 
     def official_folds(self, path, identities: set[int]) -> list[list[int]]:
-        """Returns each fold's test persons; field three of a `trainIdxAll` cell lists the others."""
+        """Returns each fold's test identities; field three of a `trainIdxAll` cell lists the others."""
         try:
             cells = matlab.load(path)["trainIdxAll"].ravel()
             folds = [np.ravel(cell[0, 0][2]).astype(int).tolist() for cell in cells]
@@ -69,5 +69,5 @@ class Builder(PedestrianBuilder):
             ) from None
         expected = len(identities) - self.TEST_IDENTITIES
         if not folds or any(len(set(fold) & identities) != expected or len(fold) != expected for fold in folds):
-            raise DatasetError(f"{self.name}: a fold in {path} does not name {expected} persons of the probe folder")
+            raise DatasetError(f"{self.name}: a fold in {path} does not name {expected} identities of the probe folder")
         return [sorted(identities - set(fold)) for fold in folds]

@@ -74,7 +74,7 @@ def test_official_folds_are_read(tiny, read_back):
 @pytest.mark.parametrize("fold", [[1], [1, 1], [1, 9]])
 def test_folds_of_other_identities_are_an_error(tiny, fold):
     write_folds(tiny, [[1, 4], fold])
-    with pytest.raises(tfds_builders.DatasetError, match="does not name 2 persons of the probe folder"):
+    with pytest.raises(tfds_builders.DatasetError, match="does not name 2 identities of the probe folder"):
         build(tiny)
 
 

@@ -1,4 +1,4 @@
-"""Market-1501: 1,501 persons seen by six cameras before a supermarket, with a gallery of detected boxes."""
+"""Market-1501: 1,501 identities seen by six cameras before a supermarket, with a gallery of detected boxes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tfds_builders.market_layout import FOLDERS, JUNK_FREE, MarketLayout
 from tfds_builders.protocols import MARKET
 from tfds_builders.sources import Archive
 
-NO_CAMERA = 7  # of the 500,000 distractors, whose cameras nobody tells: one that took no query
+NO_CAMERA = 7  # of the 500,000 distractors, whose cameras are not published: one that took no query
 
 
 class Builder(MarketLayout):
@@ -48,7 +48,7 @@ class Builder(MarketLayout):
         return records, protocols
 
     def hand_drawn(self, folder, queries: list[Record]) -> list[Record]:
-        """Returns the other hand-drawn boxes of the queries' persons in the queries' cameras."""
+        """Returns the other hand-drawn boxes of the queries' identities in the queries' cameras."""
         seen = {(query.identity, query.camera) for query in queries}
         copies = {query.image.name for query in queries}  # every query is a hand-drawn box as well
         records = []
@@ -59,7 +59,7 @@ class Builder(MarketLayout):
         return records
 
     def distractors(self, folder) -> list[Record]:
-        """Returns the 500,000 boxes that show none of the persons, whatever their names."""
+        """Returns the 500,000 boxes that show none of the identities, whatever their names."""
         paths = [path for path, _ in self.images(folder)]
         self.check_counts({"images": len(paths)})
         return [Record(0, NO_CAMERA, f"images/{path.name}", path, "gallery") for path in paths]

@@ -1,4 +1,4 @@
-"""MSMT17: 4,101 persons seen by fifteen cameras on a campus, indoors and outdoors, over a month."""
+"""MSMT17: 4,101 identities seen by fifteen cameras on a campus, indoors and outdoors, over a month."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Builder(PedestrianBuilder):
         self.check_counts({table.name: len(found)})
         if missing := [match[1] for match in found if not (folder / match[1]).exists()]:
             self.report(f"{folder} lacks {len(missing)} of the images that {table.name} names: {a_few(missing)}")
-        # Both train and test count their persons from 0, which stands for a distractor everywhere else.
+        # Both train and test count their identities from 0, which stands for a distractor everywhere else.
         first = 1 if split == "train" else 1 + self.TRAIN_IDENTITIES
         return [
             Record(first + int(match[3]), int(match[2]), f"{folder.name}/{match[1]}", folder / match[1], split)

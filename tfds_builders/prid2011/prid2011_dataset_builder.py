@@ -1,4 +1,4 @@
-"""PRID 2011, single shot: 385 persons in camera a, 749 in camera b, the first 200 of them the same."""
+"""PRID 2011, single shot: 385 identities in camera a, 749 in camera b, the first 200 of them the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Builder(PedestrianBuilder):
     )
     MANUAL_DOWNLOAD_INSTRUCTIONS = ARCHIVE.instructions
     COUNTS: ClassVar = {"cam_a": 385, "cam_b": 749}
-    SHARED = 200  # persons up to this number are the same in both cameras
+    SHARED = 200  # identities up to this number are the same in both cameras
     TEST_IDENTITIES = 100
 
     def read(self, folder):
@@ -33,14 +33,14 @@ class Builder(PedestrianBuilder):
             found[part] = len(images)
             for path, match in images:
                 identity = int(match[1])
-                # Beyond the shared persons a number means somebody else in each camera: camera b's are the
+                # Beyond the shared identities a number means somebody else in each camera: camera b's are the
                 # gallery's distractors, camera a's have no part in the protocol.
                 if identity <= self.SHARED or part == "cam_b":
                     records.append(Record(identity, camera, f"{part}/{path.name}", path))
         self.check_counts(found)
         seen = {record.identity for record in records}
         protocol = trials_protocol(
-            "Ten random halves of the 200 shared persons, camera a against camera b with all its others.",
+            "Ten random halves of the 200 shared identities, camera a against camera b with all its others.",
             random_trials(range(1, self.SHARED + 1), self.TEST_IDENTITIES),
             distractors=[identity for identity in seen if identity > self.SHARED],
             shots=1,

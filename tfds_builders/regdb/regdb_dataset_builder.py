@@ -1,4 +1,4 @@
-"""RegDB: 412 persons, ten images each of a visible-light and of a thermal camera side by side."""
+"""RegDB: 412 identities, ten images each of a visible-light and of a thermal camera side by side."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Builder(PedestrianBuilder):
                     records.append(Record(int(identity), camera, file, path, modality=MODALITIES[part]))
         self.check_counts({part: sum(r.camera == camera for r in records) for part, camera in CAMERAS.items()})
         trials = [self.test_identities(folder / "idx", trial) for trial in range(1, self.TRIALS + 1)]
-        what = "images of the test persons against all their {} ones, over the ten official trials."
+        what = "images of the test identities against all their {} ones, over the ten official trials."
         visible = trials_protocol(f"All visible {what.format('thermal')}", trials)
         thermal = visible | {
             "description": f"All thermal {what.format('visible')}",
@@ -56,7 +56,7 @@ class Builder(PedestrianBuilder):
             found = re.findall(rf"^{part}/(\d+)/\S+ \d+\s*$", text, re.MULTILINE)
             listed[part] = sorted({int(identity) for identity in found})
             if len(listed[part]) != self.TEST_IDENTITIES:
-                self.report(f"{table} names {len(listed[part])} persons, not {self.TEST_IDENTITIES}")
+                self.report(f"{table} names {len(listed[part])} identities, not {self.TEST_IDENTITIES}")
         if listed["Visible"] != listed["Thermal"]:
-            self.report(f"the two lists of trial {trial} in {folder} name different persons")
+            self.report(f"the two lists of trial {trial} in {folder} name different identities")
         return listed["Visible"]

@@ -79,13 +79,13 @@ def test_archive_reads_like_its_folder(tiny, tmp_path_factory, read_back):
 def test_lists_that_name_different_identities_are_an_error(tiny):
     idx = tiny / "manual/RegDB/idx"
     (idx / "test_thermal_2.txt").write_text((idx / "test_thermal_1.txt").read_text())
-    with pytest.raises(tfds_builders.DatasetError, match=r"two lists of trial 2 in .*idx name different persons"):
+    with pytest.raises(tfds_builders.DatasetError, match=r"two lists of trial 2 in .*idx name different identities"):
         build(tiny)
 
 
 def test_list_of_too_few_identities_is_an_error(tiny):
     (tiny / "manual/RegDB/idx/test_visible_1.txt").write_text("Visible/2/male_back_v_02_0.bmp 0\n")
-    with pytest.raises(tfds_builders.DatasetError, match=r"test_visible_1\.txt names 1 persons, not 2"):
+    with pytest.raises(tfds_builders.DatasetError, match=r"test_visible_1\.txt names 1 identities, not 2"):
         build(tiny)
 
 

@@ -1,4 +1,4 @@
-"""Synthetic pedestrians with few persons and a renderer that says what it was asked for."""
+"""Synthetic pedestrians with few identities and a renderer that says what it was asked for."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""SYSU-MM01: 491 persons seen by four visible-light and two infrared cameras, indoors and outdoors."""
+"""SYSU-MM01: 491 identities seen by four visible-light and two infrared cameras, indoors and outdoors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GALLERIES = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
 SHOTS = {"single": 1, "multi": 10}
 SAME_PLACE = [[3, 2]]  # a query of camera 3 is not sought in camera 2, which looks at the same place
 TRIALS = 10
-QUERIES = "cam3 and cam6 of the test persons, the queries"
+QUERIES = "cam3 and cam6 of the test identities, the queries"
 
 
 class Builder(PedestrianBuilder):
@@ -66,26 +66,26 @@ class Builder(PedestrianBuilder):
         return records, self.protocols(folder / "exp/rand_perm_cam.mat", sorted(test), files)
 
     def listed(self, table, part: str) -> list[int]:
-        """Returns the persons of one part: numbers on one line, with commas between them."""
+        """Returns the identities of one part: numbers on one line, with commas between them."""
         if (text := self.text(table)) is None:
             return []
         try:
             identities = [int(identity) for identity in text.replace(",", " ").split()]
         except ValueError:
-            self.report(f"{table} is not one line of persons' numbers with commas between them")
+            self.report(f"{table} is not one line of identities' numbers with commas between them")
             return []
         if len(set(identities)) != self.IDENTITIES[part]:
-            self.report(f"{table} names {len(set(identities))} persons, not {self.IDENTITIES[part]}")
+            self.report(f"{table} names {len(set(identities))} identities, not {self.IDENTITIES[part]}")
         return identities
 
     def check_training(self, identities: set[int], records: list[Record]) -> None:
-        """Reports training persons without an image, and a light without one; how many there are nobody states."""
+        """Reports training identities without an image, and a light without one; their number is not published."""
         if absent := sorted(identities - {record.identity for record in records}):
             names = a_few([f"{identity:04d}" for identity in absent])
-            self.report(f"{len(absent)} of the training persons have no image: {names}; the copy is incomplete")
+            self.report(f"{len(absent)} of the training identities have no image: {names}; the copy is incomplete")
         for modality in MODALITIES:
             if not any(record.modality == modality for record in records):
-                self.report(f"the training persons have no {modality} image: the copy is incomplete")
+                self.report(f"the training identities have no {modality} image: the copy is incomplete")
 
     def protocols(self, permutations, test: list[int], files: dict[tuple[int, int], list[str]]) -> dict[str, Any]:
         drawn = self.official_order(permutations, test, files) if permutations.exists() else None
@@ -149,7 +149,7 @@ class Builder(PedestrianBuilder):
         ]
         if misfits:
             camera, identity = misfits[0]
-            others = f", and is wrong of {len(misfits) - 1} more persons and cameras" if misfits[1:] else ""
+            others = f", and is wrong of {len(misfits) - 1} more identities and cameras" if misfits[1:] else ""
             self.report(
                 f"{path} does not fit the images: it counts {len(orders[camera, identity][0])} of person "
                 f"{identity:04d} in cam{camera} where there are {len(files[camera, identity])}{others}; complete the "

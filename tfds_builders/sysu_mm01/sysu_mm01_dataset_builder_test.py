@@ -11,10 +11,10 @@ import tfds_builders
 from tfds_builders.doctor import examine
 from tfds_builders.sysu_mm01.sysu_mm01_dataset_builder import QUERIES, Builder
 
-TRAIN = [*range(2, 530, 2), *range(1, 64, 2)]  # 296, 99 and 96 persons, their numbers mixed
+TRAIN = [*range(2, 530, 2), *range(1, 64, 2)]  # 296, 99 and 96 identities, their numbers mixed
 REST = [identity for identity in range(1, 534) if identity not in TRAIN]
 VALIDATION, TEST = REST[:99], REST[99:195]
-# Visible-light cameras see a part of the test persons: 56 twice indoors, 189 times outdoors.
+# Visible-light cameras see a part of the test identities: 56 twice indoors, 189 times outdoors.
 SEEN = {1: TEST[:56], 2: TEST[40:96], 4: TEST[:95], 5: TEST[2:96]}
 IMAGES = 11  # of a camera and person: one more than the ten that may be drawn
 
@@ -186,7 +186,7 @@ def test_missing_gallery_images_do_not_shrink_the_official_gallery(tiny, removed
     assert "person 0004 in cam4" in problem
 
 
-@pytest.mark.parametrize("damage", ["cut", "too few persons", "too few trials"])
+@pytest.mark.parametrize("damage", ["cut", "too few identities", "too few trials"])
 def test_permutations_that_cannot_be_read_are_an_error(tiny, damage):
     root = tiny / "manual/SYSU-MM01"
     trials, identities = (9, 4) if damage == "too few trials" else (10, 3)
@@ -202,9 +202,9 @@ def test_permutations_that_cannot_be_read_are_an_error(tiny, damage):
 @pytest.mark.parametrize(
     "cameras, message",
     [
-        ((3, 6), "the training persons have no infrared image"),
-        ((1, 2, 4, 5), "the training persons have no rgb image"),
-        (range(1, 7), "1 of the training persons have no image: 0001"),
+        ((3, 6), "the training identities have no infrared image"),
+        ((1, 2, 4, 5), "the training identities have no rgb image"),
+        (range(1, 7), "1 of the training identities have no image: 0001"),
     ],
 )
 def test_missing_training_images_are_reported(tiny, cameras, message):
@@ -218,7 +218,7 @@ def test_missing_training_images_are_reported(tiny, cameras, message):
     "content, message",
     [
         ("1,2,3", r"test_id\.txt names"),
-        ("three", "is not one line of persons"),
+        ("three", "is not one line of identities"),
         (None, r"no list .*test_id\.txt"),
         (b"3,\xff4", r"the list .*test_id\.txt is damaged or may not be read: replace it"),
     ],

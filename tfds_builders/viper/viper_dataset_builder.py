@@ -1,4 +1,4 @@
-"""VIPeR: 632 persons, each seen once by two outdoor cameras."""
+"""VIPeR: 632 identities, each seen once by two outdoor cameras."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Builder(PedestrianBuilder):
         records = []
         for part, camera in CAMERAS.items():
             for path, match in self.images(folder / part, r"(\d+)_\d+\.\w+", "001_45.bmp"):
-                # The files count persons from 000, and person 0 is a distractor everywhere else.
+                # The files count identities from 000, and person 0 is a distractor everywhere else.
                 records.append(Record(int(match[1]) + 1, camera, f"{part}/{path.name}", path))
         seen = {part: [r.identity for r in records if r.camera == camera] for part, camera in CAMERAS.items()}
         self.check_counts({part: len(identities) for part, identities in seen.items()})
@@ -47,13 +47,13 @@ class Builder(PedestrianBuilder):
         ]
         return {
             "random_316": trials_protocol(
-                "Ten random halves of the persons, camera a against camera b, single-shot.", trials, shots=1
+                "Ten random halves of the identities, camera a against camera b, single-shot.", trials, shots=1
             ),
             "random_316_both": trials_protocol(
                 "The same ten halves, either camera against the other, averaged.", trials, shots=1, both_directions=True
             ),
             "view_adaptation": trials_protocol(
-                "The same ten halves, with 100 of the persons left to train on held out for validation.",
+                "The same ten halves, with 100 of the identities left to train on held out for validation.",
                 trials,
                 shots=1,
             )
