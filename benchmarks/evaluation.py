@@ -3,7 +3,7 @@
 python -m benchmarks.evaluation [--sizes market msmt17 distractors]
 
 Every size runs in a process of its own, the first call included, on random features of 2,048 dimensions with as many
-persons and cameras as the data set has. The references are measured in the same process: the matrix product of the same
+identities and cameras as the data set has. The references are measured in the same process: the matrix product of the same
 blocks alone, below which no exact ranking can be, and sorting every row with plain NumPy, as most code does. The latter
 is timed on some of the queries and scaled. Memory is the peak beyond that of the process with its features.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from tf_reid.metrics import ranking, similarity
 
 DIMENSIONS = 2048
-SIZES = {  # queries, gallery images, of which distractors, persons, cameras
+SIZES = {  # queries, gallery images, of which distractors, identities, cameras
     "market": (3368, 15913, 2798, 750, 6),
     "msmt17": (11659, 82161, 0, 3060, 15),
     "distractors": (3368, 519000, 505885, 750, 6),

@@ -110,13 +110,13 @@ def dgnet_step(xla, rows, fed) -> tuple[Callable, float]:
     encoder, teacher = multiply_adds(model.E_a), multiply_adds(model.teacher.backbone)
     structure, decoder, discriminator = (multiply_adds(network) for network in (model.E_s, model.G, model.D))
     pair, images = 2 * rows, 4 * rows
-    done = images * encoder * (1 + 3) + pair * encoder * 2  # codes, persons, and what swaps show a frozen encoder
+    done = images * encoder * (1 + 3) + pair * encoder * 2  # codes, identities, and what swaps show a frozen encoder
     done += pair * structure * 3 + 3 * pair * decoder * 3
     done += pair * discriminator * (2 * 3 + 3 + 2)  # D: real ones twice for the penalty, swaps; G: swaps
     if fed:
         done += (
             pair * encoder * 2 + 2 * pair * teacher
-        )  # one look at swaps serves both; persons of them, as the teacher says
+        )  # one look at swaps serves both; identities of them, as the teacher says
         done += pair * structure * 2 + pair * decoder * 3  # the structure found again, the cycle
     return step, 2.0 * done
 
