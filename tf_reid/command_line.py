@@ -1,18 +1,96 @@
-"""How every command runs: errors in one sentence."""
+"""How every command runs: TensorFlow's start-up lines are held back, and errors are one sentence.
 
+The functions named after commands are the console scripts of setup.cfg.
+"""
+
+import importlib
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tf_reid import log_filter
+
+HINT = "(TF_REID_TRACEBACK=1 shows where it was raised, TF_REID_VERBOSE=1 what TensorFlow logs.)"
 
 
-def run_command(command):
-    """Run a command; what a user can mend is told in one sentence, without a traceback."""
+def run_command(command: Callable[[], object]) -> None:
+    """Run a command; an error that a user can mend is one sentence, without a traceback.
+
+    The log lines held back are shown where the error may be TensorFlow's or our own, not where a value or a file is
+    wrong.
+    """
+    held_back = log_filter.hold_back()
     try:
         command()
-    except KeyboardInterrupt:
-        sys.exit("\nStopped. Give the same command again: a training goes on from its last checkpoint.")
-    except Exception as error:
-        tensorflow = sys.modules.get("tensorflow")  # not loaded where the settings alone were wrong
-        told = (ValueError, OSError, RuntimeError) + ((tensorflow.errors.OpError,) if tensorflow else ())
-        if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, told):
+    except BaseException as error:
+        if held_back:
+            held_back.forget() if _is_a_users(error) else held_back.show()
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit("\nStopped. Give the same command again: a training goes on from its last checkpoint.")
+        if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _told_in_a_sentence()):
             raise
-        sys.exit(f"Error: {error}\n(TF_REID_TRACEBACK=1 shows where it was raised.)")
+        sys.exit(f"Error: {error}\n{HINT}")
+    if held_back:
+        held_back.forget()
+
+
+def _is_a_users(error: BaseException) -> bool:
+    return isinstance(error, ValueError | OSError | SystemExit | KeyboardInterrupt)
+
+
+def _told_in_a_sentence() -> tuple[type[BaseException], ...]:
+    tensorflow = sys.modules.get("tensorflow")  # not loaded where the settings alone were wrong
+    return (ValueError, OSError, RuntimeError, *((tensorflow.errors.OpError,) if tensorflow else ()))
+
+
+def program(module: str) -> str:
+    """What the user typed to start a module, for its help: `tf-reid-train` or `python -m tf_reid.train`."""
+    script = Path(sys.argv[0]).name
+    return script if script.startswith("tf-reid-") else f"python -m {module}"
+
+
+def train() -> None:
+    """tf-reid-train"""
+    _run_module("tf_reid.train")
+
+
+def evaluate() -> None:
+    """tf-reid-evaluate"""
+    _run_module("tf_reid.evaluate")
+
+
+def visualize() -> None:
+    """tf-reid-visualize"""
+    _run_module("tf_reid.visualize")
+
+
+def search() -> None:
+    """tf-reid-search"""
+    _run_module("tf_reid.search")
+
+
+def data() -> None:
+    """tf-reid-data"""
+    _run_module("tfds_builders.__main__")
+
+
+def export() -> None:
+    """tf-reid-export"""
+    _run_module("export.__main__")
+
+
+def serve() -> None:
+    """tf-reid-serve"""
+    _run_module("export.serve")
+
+
+def _run_module(module: str) -> None:
+    """Run a module's `main`; a number that it returns is the exit status."""
+
+    def command():
+        status = importlib.import_module(module).main()
+        if isinstance(status, int) and status:
+            sys.exit(status)
+
+    run_command(command)
