@@ -8,9 +8,9 @@ import difflib
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import yaml
@@ -19,6 +19,11 @@ from pydantic import AfterValidator, Field
 
 class ConfigError(ValueError):
     """A setting is wrong; the message names its key and what to do."""
+
+
+_PACKAGE = Path(__file__).parent
+# In an installed package the configurations lie within it, in a source tree beside it.
+SHIPPED = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 
 
 def _must_exist(path: str) -> str:
@@ -44,14 +49,15 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True)
 
 
+SectionT = TypeVar("SectionT", bound=Section)
+
+
 class Augment(Section):
     """What training does to an image; draws come from the run's seed."""
 
     flip: bool = True  # mirror half of the images
-    pad: NonNegativeInt = (
-        10  # pad by so many pixels on each side, repeating the border, then crop back at a random place
-    )
-    grey: Fraction = 0.0  # part of the images that lose their colour, for what must be recognised without it
+    pad: NonNegativeInt = 10  # pixels added on each side, by repeating the border; then a random crop of the old size
+    grey: Fraction = 0.0  # fraction of the images that are made grey
 
 
 class Data(Section):
@@ -61,16 +67,16 @@ class Data(Section):
     target: str | dict[str, str] | None = None
     source_cameras: list[int] | None = None  # the source's images of these cameras only
     source_split: Literal["train", "all"] = "train"
-    target_split: Literal["train", "all"] = "train"  # "all": test images too, never their labels
-    trial: NonNegativeInt = 0  # whose training persons `train` means, where the protocol has several trials
+    target_split: Literal["train", "all"] = "train"  # "all": test images too, without their labels
+    trial: NonNegativeInt = 0  # the trial whose training identities `train` means, where a protocol has several
     image_size: Height_Width = [128, 64]
     augment: Augment = Augment()
     data_dir: str | None = None  # where built data sets are kept (default: TFDS's own place)
-    manual_dir: str | None = None  # where archives that nobody may download for you lie
+    manual_dir: str | None = None  # the folder of archives that you have to download yourself
 
 
 class Optimizer(Section):
-    """One player's optimizer; the learning rate follows the stage's step, also while the player rests."""
+    """One player's optimizer; its learning rate follows the stage's step, also in steps that do not move the player."""
 
     name: Literal["adam", "sgd"] = "adam"
     learning_rate: PositiveFloat = 2.0e-4
@@ -78,28 +84,25 @@ class Optimizer(Section):
     beta_2: Fraction = 0.999
     momentum: Fraction = 0.0
     nesterov: bool = False
-    l2: NonNegativeFloat = (
-        0.0  # weight of half the weights' squared sum, added to the loss (not Adam's decoupled decay)
-    )
+    l2: NonNegativeFloat = 0.0  # times half the squared sum of the weights is added to the loss; no decoupled decay
     schedule: Literal["constant", "linear", "cosine", "drops"] = "constant"
-    decay_from: Fraction = 0.5  # the part of the stage's steps after which the learning rate falls towards zero
-    drop_at: list[Fraction] = []  # the parts of the stage's steps after which "drops" divides the learning rate by ten
-    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = (
-        0.0  # of a running mean of the weights, which is what is evaluated, drawn and kept; 0: none
-    )
+    decay_from: Fraction = 0.5  # fraction of the stage's steps after which the learning rate falls towards 0
+    drop_at: list[Fraction] = []  # fractions of the stage's steps at which "drops" divides the learning rate by ten
+    # Momentum of a running mean of the weights; evaluation, pictures and saved networks use this mean. 0: no mean.
+    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 class StageSettings(Section):
-    """A span of training: how many steps, of which batches, moved by which optimizers."""
+    """One stage of a training: its number of steps, its batches and the optimizers of its players."""
 
     steps: NonNegativeInt
-    batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32  # images a domain, over all replicas
-    positive_fraction: Fraction = 0.5  # part of the labelled pairs that show one person
-    images_per_view: PositiveInt = 1  # of a person in a batch of two views
+    batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32  # images of each domain in the global batch (of all replicas)
+    positive_fraction: Fraction = 0.5  # fraction of the labelled pairs whose two images show the same identity
+    images_per_view: PositiveInt = 1  # images of an identity from each view, in a batch of two views
     optimizers: dict[str, Optimizer]
 
     @pydantic.model_validator(mode="after")
-    def _whole_pairs(self):
+    def _whole_rows(self) -> "StageSettings":
         if self.batch_size % (2 * self.images_per_view):
             raise ValueError(
                 f"batch_size is {self.batch_size}, but images_per_view={self.images_per_view} needs a multiple of "
@@ -112,10 +115,10 @@ class Run(Section):
     """How a run is carried out and what it shows on the way."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"  # auto: all GPUs there are
-    jit_compile: bool = False  # XLA; one device only
-    deterministic: bool = True  # the same run gives the same bits
-    checkpoint_every: PositiveInt = 500
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"  # auto: the GPUs that can share every batch
+    jit_compile: bool = False  # compile training steps by XLA; on one device only
+    deterministic: bool = True  # a repeated run is bit-identical, on the same machine
+    checkpoint_every: PositiveInt = 500  # steps, as the next three
     log_every: PositiveInt = 20
     pictures_every: NonNegativeInt = 500  # 0: none
     evaluate_every: NonNegativeInt = 0  # 0: only at the end
@@ -126,13 +129,13 @@ class Evaluate(Section):
 
     protocol: str | None = None  # one of the data set's protocols; its default otherwise
     distance: Literal["cosine", "euclidean"] = "cosine"
-    rerank: bool = False  # by k-reciprocal neighbours
-    flip: bool = False  # average the features of an image and its mirror image
+    rerank: bool = False  # re-rank by k-reciprocal neighbours
+    flip: bool = False  # use the mean feature of an image and its mirror image
     batch_size: PositiveInt = 64
 
 
 class Config(Section):
-    """Every value of a run, resolved."""
+    """All settings of a run, with every default filled in."""
 
     data: Data
     method: dict[str, Any]
@@ -141,11 +144,11 @@ class Config(Section):
     evaluate: Evaluate = Evaluate()
 
 
-def load(path: str, overrides: list[str], methods: Mapping[str, Callable]) -> Config:
-    """Read a YAML file, apply `key=value` overrides (dotted keys, YAML values), validate everything.
+def load(path: str | Path, overrides: Sequence[str], methods: Mapping[str, Any]) -> Config:
+    """Read a configuration, apply `key=value` overrides (dotted keys, YAML values), validate everything.
 
     Args:
-        path: the YAML file.
+        path: a YAML file, or the name of a configuration that comes with tf_reid, such as "simpgan".
         overrides: such as `["stages.translation.steps=100", "method.cycle_weight=0.0"]`. `source=…` alone is accepted
             where only one section has such a key.
         methods: name -> class; the class has `STAGES` and a constructor whose keyword-only arguments are the schema.
@@ -153,6 +156,7 @@ def load(path: str, overrides: list[str], methods: Mapping[str, Callable]) -> Co
     Raises:
         ConfigError: unreadable file, unknown key, wrong type, missing file; one sentence a mistake.
     """
+    path = str(path)
     values = _read(path)
     for override in overrides:
         _override(values, override)
@@ -167,9 +171,36 @@ def load(path: str, overrides: list[str], methods: Mapping[str, Callable]) -> Co
     return config
 
 
-def schema_of(constructor: Callable) -> type[Section]:
+def find(path: str | Path) -> Path:
+    """The file of a configuration.
+
+    Args:
+        path: a YAML file, or the name of a configuration that comes with tf_reid, such as "simpgan".
+
+    Raises:
+        ConfigError: there is no such file and no such name.
+    """
+    file, name = Path(path), str(path)
+    if file.is_file():
+        return file
+    if (shipped := SHIPPED / f"{name}.yaml").is_file() and name == shipped.stem:
+        return shipped
+    names = shipped_names()
+    close = difflib.get_close_matches(file.stem, names, n=1)
+    hint = f"; did you mean --config {close[0]}?" if close else "."
+    raise ConfigError(
+        f"There is no configuration file {name!r}{hint} These come with tf_reid, by name: {', '.join(names)}."
+    )
+
+
+def shipped_names() -> list[str]:
+    """The names of the configurations that come with tf_reid, such as "simpgan"."""
+    return sorted(file.stem for file in SHIPPED.glob("*.yaml"))
+
+
+def schema_of(constructor: Callable[..., Any]) -> type[Section]:
     """The keyword-only arguments of a constructor as a strict schema."""
-    fields = {}
+    fields: dict[str, Any] = {}
     for parameter in inspect.signature(constructor).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             default = ... if parameter.default is parameter.empty else parameter.default
@@ -182,11 +213,9 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None, width=110)
 
 
-def _read(path: str) -> dict:
-    if not os.path.isfile(path):
-        raise ConfigError(f"There is no configuration file {path!r}; the ones that come with tf_reid are in configs/.")
+def _read(path: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(find(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -194,7 +223,7 @@ def _read(path: str) -> dict:
     return values
 
 
-def _override(values: dict, override: str) -> None:
+def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set takes key=value, such as run.seed=1; got {override!r}.")
@@ -219,7 +248,7 @@ def _section_with(key: str) -> str:
     raise ConfigError(f"--set {key}: write the key with its section, such as method.{key} or stages.STAGE.{key}.")
 
 
-def _validated(model: type[Section], values: dict, path: str, prefix: str = "") -> Section:
+def _validated(model: type[SectionT], values: dict[str, Any], path: str, prefix: str = "") -> SectionT:
     try:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
@@ -227,9 +256,11 @@ def _validated(model: type[Section], values: dict, path: str, prefix: str = "") 
         raise ConfigError("\n".join(f"{path}: {sentence}" for sentence in sentences)) from None
 
 
-def _sentence(model: type[Section], problem: Mapping, prefix: str) -> str:
-    parts = [str(part) for part in problem["loc"] if not re.search(r"[\[\]()]|^(str|int|float|dict|list)$", str(part))]
-    key = ".".join([prefix] * bool(prefix) + parts)
+def _sentence(model: type[Section], problem: Mapping[str, Any], prefix: str) -> str:
+    # Pydantic also names the member of a union that it tried, which is no part of the key.
+    of_unions = re.compile(r"[\[\]()]|^(str|int|float|dict|list)$")
+    parts = [str(part) for part in problem["loc"] if not of_unions.search(str(part))]
+    key = ".".join([prefix, *parts] if prefix else parts)
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(parts[-1], _known_keys(model), n=1)
         return f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else ".")
@@ -252,12 +283,9 @@ def _known_keys(model: type[Section]) -> set[str]:
 
 def _check_stages(config: Config, stages: Mapping[str, Any], path: str) -> None:
     """The configured stages and players are those of the method, in the method's order."""
-    unknown = [name for name in config.stages if name not in stages]
-    missing = [name for name in stages if name not in config.stages]
-    if unknown or missing:
-        known = ", ".join(stages)
+    if set(config.stages) != set(stages):
         raise ConfigError(
-            f"{path}: the stages of {config.method['name']} are: {known}; got {', '.join(config.stages)}."
+            f"{path}: the stages of {config.method['name']} are: {', '.join(stages)}; got {', '.join(config.stages)}."
         )
     config.stages = {name: config.stages[name] for name in stages}
     for name, stage in config.stages.items():
