@@ -96,7 +96,9 @@ class StageSettings(Section):
     """One stage of a training: its number of steps, its batches and the optimizers of its players."""
 
     steps: NonNegativeInt
-    batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = 32  # images of each domain in the global batch (of all replicas)
+    batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = (
+        32  # images of each domain in the global batch (of all replicas)
+    )
     positive_fraction: Fraction = 0.5  # fraction of the labelled pairs whose two images show the same identity
     images_per_view: PositiveInt = 1  # images of an identity from each view, in a batch of two views
     optimizers: dict[str, Optimizer]

@@ -1,14 +1,15 @@
 """Score a run: python -m tf_reid.evaluate --run DIR [--baselines] [--threshold] [--images] [--across] [--set ...]"""
 
 import argparse
-import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from tf_reid.command_line import program
 
 
-def arguments(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m tf_reid.evaluate", description="Score a trained run.")
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=program("tf_reid.evaluate"), description="Score a trained run.")
     parser.add_argument("--run", required=True, help="the run's folder")
     parser.add_argument(
         "--set",
@@ -16,49 +17,92 @@ def arguments(argv=None):
         action="extend",
         default=[],
         metavar="key=value",
-        help="override evaluate.* or data.*_dir",
+        help="override evaluate.*, data.data_dir or data.manual_dir",
     )
-    parser.add_argument("--baselines", action="store_true", help="also score what a translation has to beat")
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help="also score pixels, colour histograms and, where there is a target, two simple ways to adapt to it",
+    )
     parser.add_argument(
         "--threshold",
         nargs="*",
         type=float,
         metavar="RATE",
-        help="also set thresholds of 'the same person' at these rates of false matches (default: 0.001 0.01)",
+        help="also set distance thresholds for 'the same identity', one for each of these false match rates "
+        "(default: 0.001 0.01)",
     )
     parser.add_argument(
         "--images",
         nargs="?",
         const="",
         metavar="FEATURES",
-        help="also judge the images that the run generates: by its own encoder, by that of another run (its folder), "
-        "or by InceptionV3 (imagenet, or the path of Keras's weights file without top)",
+        help="also measure the quality of the images that the run generates, by features of its own encoder (default), "
+        "of another run's encoder (its folder) or of InceptionV3 (imagenet, or the path of Keras's weight file "
+        "without top)",
     )
     parser.add_argument(
-        "--across", action="store_true", help="also compare queries, put in the gallery's view, with the gallery"
+        "--across",
+        action="store_true",
+        help="also translate the queries to the gallery's view, and measure how far they are from the gallery "
+        "images of the same identities",
     )
     return parser.parse_args(argv)
 
 
-def main(argv=None) -> dict:
-    """Returns the metrics by representation, as in the run's metrics.json."""
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Run the command; returns what `evaluate` returns."""
     args = arguments(argv)
-    from tf_reid.evaluation import generated, scoring
     from tf_reid.metrics import verification
+
+    rates = None if args.threshold is None else args.threshold or verification.RATES
+    return evaluate(args.run, args.set, baselines=args.baselines, rates=rates, images=args.images, across=args.across)
+
+
+def evaluate(
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    baselines: bool = False,
+    rates: Sequence[float] | None = None,
+    images: str | None = None,
+    across: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Score a trained run, as `python -m tf_reid.evaluate` does: write metrics.json, rank lists and a table.
+
+    Args:
+        run: the run's folder.
+        overrides: settings of `evaluate`, `data.data_dir` or `data.manual_dir` in place of the run's, such as
+            `["evaluate.rerank=true"]`.
+        baselines: also score pixels, colour histograms and, where there is a target, two simple ways to adapt to it.
+        rates: also set distance thresholds for "the same identity" at these false match rates, each between 0 and 1.
+        images: also measure the quality of the images that the run generates, by features of its own encoder (""), of
+            another run's (its folder) or of InceptionV3 ("imagenet", or the path of Keras's weight file).
+        across: also translate the queries to the gallery's view, and measure how far they are from the gallery images
+            of the same identities.
+
+    Returns:
+        representation -> metrics, as in the run's metrics.json: rank1, mAP and the others of
+        `tf_reid.metrics.ranking.score`, per cent, averaged over the protocol's trials; with `rates`, also
+        `verification`, see `tf_reid.metrics.verification.verify`.
+
+    Raises:
+        ConfigError: there is no run, it has no checkpoint, its data set has changed, or a setting is wrong.
+        ValueError: a rate is too small for the number of pairs, or the run generates no images.
+    """
+    from tf_reid.evaluation import generated, report, scoring
     from tf_reid.runs import splits
 
-    folder = Path(args.run)
-    model, config, domains, seen, averaged, _ = scoring.open_trained(folder, args.set)
-    rates = args.threshold or verification.RATES if args.threshold is not None else None
-    options = {"baselines": args.baselines, "rates": rates}
+    folder = Path(run)
+    model, config, domains, seen, averaged, _ = scoring.open_trained(folder, overrides)
     with averaged():
-        if args.images is not None:
-            generated.judge(model, config, seen, folder, args.images)
-        if args.across:
+        if images is not None:
+            generated.judge(model, config, seen, folder, images)
+        if across:
             scored = domains[splits.scored_domain(config)]
             trial = splits.fair_trials(config, scored, seen)[0]
             generated.across_views(model, config, scored, trial, folder)
-        return scoring.evaluate(model, config, domains, seen, folder, **options)
+        return report.evaluate(model, config, domains, seen, folder, baselines, rates)
 
 
 if __name__ == "__main__":

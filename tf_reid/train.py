@@ -1,59 +1,91 @@
-"""Train and evaluate: python -m tf_reid.train --config configs/simpgan.yaml [--set key=value ...] [--run DIR]"""
+"""Train and evaluate: python -m tf_reid.train --config simpgan [--set key=value ...] [--run DIR]"""
 
 import argparse
-import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from tf_reid import config as configuration
+from tf_reid.command_line import program
 
 
-def arguments(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m tf_reid.train", description="Train a method, then evaluate it.")
-    parser.add_argument("--config", required=True, help="a YAML file, such as configs/simpgan.yaml")
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=program("tf_reid.train"), description="Train a method, then evaluate it.")
+    parser.add_argument(
+        "--config", required=True, help="a configuration that comes with tf_reid, such as simpgan, or a YAML file"
+    )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="key=value", help="override settings")
     parser.add_argument(
-        "--run", help="the run's folder (default: runs/NAME-OF-THE-CONFIG); an unfinished run there goes on"
+        "--run", help="the run's folder (default: runs/NAME-OF-THE-CONFIG); an unfinished run in it is resumed"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved configuration and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print all settings and stop")
     return parser.parse_args(argv)
 
 
-def main(argv=None) -> dict:
-    """Returns the metrics by representation, as in the run's metrics.json."""
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Run the command; returns what `train` returns, and nothing for a dry run."""
     args = arguments(argv)
-    from tf_reid import config as configuration
-    from tf_reid.methods import METHODS
-
-    config = configuration.load(args.config, args.set, METHODS)
     if args.dry_run:
-        print(configuration.dump(config), end="")
+        from tf_reid.methods import METHODS
+
+        print(configuration.dump(configuration.load(args.config, args.set, METHODS)), end="")
         return {}
+    return train(args.config, args.set, args.run)
 
-    from tf_reid.evaluation import extraction, scoring
-    from tf_reid.runs import run_folder, splits, training
 
-    folder = Path(args.run or Path("runs") / Path(args.config).stem)
-    strategy = run_folder.make_strategy(config.run.strategy)
-    run_folder.make_deterministic(config)
-    run_folder.check_batches(config, strategy)
-    own = run_folder.own_folder(strategy, folder)
-    if own == folder:
-        run_folder.check_run(folder, config)
-    domains = splits.load_data(config)
-    seen = splits.training_records(config, domains)
-    # Refused now rather than after the training.
-    scored = domains[splits.scored_domain(config)]
-    extraction.check_matches(scored, splits.fair_trials(config, scored, seen))
-    run_folder.check_classifier(config, seen["source"])
-    with strategy.scope():
-        model = run_folder.build_model(config, seen["source"].identities)
-    scoring.representations(model, config, scored)  # likewise
-    if own == folder:
-        run_folder.open_run(folder, config, seen)  # not before: a setting that the method refuses leaves no run behind
-    images, identities = len(seen["source"]), model.identities
-    print(f"{config.method['name']}: {images} labelled images of {identities} persons; run folder {folder}")
-    training.train(model, config, seen, folder, lambda: scoring.scores(model, config, domains, seen), own)
-    return scoring.evaluate(model, config, domains, seen, own)
+def train(
+    config: str | Path, overrides: Sequence[str] = (), run: str | Path | None = None
+) -> dict[str, dict[str, Any]]:
+    """Train a method, then evaluate it, as `python -m tf_reid.train` does; an unfinished run is resumed.
+
+    Args:
+        config: a configuration that comes with tf_reid, such as "simpgan", or a YAML file.
+        overrides: settings in place of the configuration's, such as `["run.seed=1", "stages.translation.steps=100"]`.
+        run: the run's folder; by default `runs/` with the configuration's name.
+
+    Returns:
+        representation -> metrics, as in the run's metrics.json: rank1, mAP and the others of
+        `tf_reid.metrics.ranking.score`, per cent, averaged over the protocol's trials.
+
+    Raises:
+        ConfigError: a setting is wrong, the folder holds another run, or the named strategy cannot share a batch.
+        ValueError: the data set cannot be read, or no query of it has a match.
+        NotFinite (a RuntimeError): a loss or a weight became NaN or infinite.
+    """
+    from tf_reid.evaluation import comparison, report, scoring
+    from tf_reid.methods import METHODS
+    from tf_reid.runs import reproducibility, run_folder, splits, strategy, training
+
+    folder = Path(run or Path("runs") / configuration.find(config).stem)
+    settings = configuration.load(config, overrides, METHODS)
+    devices, sentence = strategy.make_strategy(settings)
+    print(sentence)
+    reproducibility.make_deterministic(settings)
+    own = strategy.own_folder(devices, folder)
+    is_first = own == folder  # of several workers
+    if is_first:
+        run_folder.check_run(folder, settings)
+    domains = splits.load_data(settings)
+    seen = splits.training_records(settings, domains)
+
+    # What could not be scored is refused now rather than after the training.
+    scored = domains[splits.scored_domain(settings)]
+    comparison.check_matches(scored, splits.fair_trials(settings, scored, seen))
+    run_folder.check_classifier(settings, seen["source"])
+    with devices.scope():
+        model = run_folder.build_model(settings, seen["source"].identities)
+    scoring.representations(model, settings, scored)
+    if is_first:
+        run_folder.open_run(folder, settings, seen)  # no earlier: settings that the method refuses leave no run behind
+
+    images, identities = len(seen["source"]), seen["source"].identities
+    print(f"{settings.method['name']}: {images} labelled images of {identities} identities; run folder {folder}")
+
+    def scores():
+        return scoring.scores(model, settings, domains, seen)
+
+    training.train(model, settings, seen, folder, scores, own)
+    return report.evaluate(model, settings, domains, seen, own)
 
 
 if __name__ == "__main__":

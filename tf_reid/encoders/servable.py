@@ -16,7 +16,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from tf_reid.config import Config
 from tf_reid.data import pipeline
 from tf_reid.encoders.folding import folded
-from tf_reid.evaluation.feature_store import told_apart_by
+from tf_reid.evaluation.feature_store import identifier
 
 GALLERY_BYTES = 2**30  # a graph may not be larger than 2 GiB
 
@@ -153,7 +153,7 @@ def digest(encoders: dict, config: Config) -> str:
     settings = {"image_size": list(config.data.image_size), "flip": config.evaluate.flip}
     about = settings | {
         "distance": config.evaluate.distance,
-        "encoders": {role: told_apart_by(encoder) for role, encoder in encoders.items()},
+        "encoders": {role: identifier(encoder) for role, encoder in encoders.items()},
     }
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,4 +1,6 @@
-"""What a translation has to beat: cheap ways to bring an encoder and an unlabelled target together."""
+"""What a method should beat: features that learn nothing, and simple ways to adapt an encoder to a target."""
+
+from collections.abc import Callable, Sequence
 
 import cv2
 import keras
@@ -9,7 +11,7 @@ from tf_reid.data import pipeline
 from tf_reid.data.records import Records
 
 
-def colour_moments(records: Records, image_size) -> tuple[np.ndarray, np.ndarray]:
+def colour_moments(records: Records, image_size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Mean [3] and covariance [3, 3] of the pixels' RGB in [-1, 1]."""
     count, total, products = 0, np.zeros(3), np.zeros((3, 3))
     for batch in pipeline.image_batches(records, image_size, 64):
@@ -20,26 +22,34 @@ def colour_moments(records: Records, image_size) -> tuple[np.ndarray, np.ndarray
 
 
 class ColourCovariance:
-    """An encoder behind the affine map of colours that gives target pixels the source's mean and covariance.
+    """An encoder whose input colours are mapped so that target pixels have the source's mean and covariance.
 
-    x -> C_s^½ C_t^-½ (x - mean_t) + mean_s, clipped to [-1, 1].
+    The map is x -> C_s^½ C_t^-½ (x - mean_t) + mean_s, clipped to [-1, 1].
     """
 
-    def __init__(self, encoder, source: Records, target: Records, image_size):
+    def __init__(
+        self,
+        encoder: Callable[[tf.Tensor], tf.Tensor],
+        source: Records,
+        target: Records,
+        image_size: Sequence[int],
+    ) -> None:
         (mean_s, covariance_s), (mean_t, covariance_t) = (colour_moments(r, image_size) for r in (source, target))
         matrix = _power(covariance_s, 0.5) @ _power(covariance_t, -0.5)
         self.encoder = encoder
         self.matrix = tf.constant(matrix.T, tf.float32)
         self.offset = tf.constant(mean_s - matrix @ mean_t, tf.float32)
 
-    def __call__(self, images):
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
         return self.encoder(tf.clip_by_value(images @ self.matrix + self.offset, -1.0, 1.0))
 
 
-def adaptive_batch_norm(encoder: keras.Model, target: Records, image_size, batch_size=64) -> keras.Model:
+def adaptive_batch_norm(
+    encoder: keras.Model, target: Records, image_size: Sequence[int], batch_size: int = 64
+) -> keras.Model:
     """A copy of the encoder whose BatchNormalization statistics are the target's (Li et al., 2016, "AdaBN").
 
-    Moving averages become the plain mean over batches of one pass, by a momentum of k / (k + 1) at batch k.
+    With a momentum of k / (k + 1) at batch k, the moving averages become the mean over the batches of one pass.
     """
     adapted = keras.models.clone_model(encoder)
     adapted.set_weights(encoder.get_weights())
@@ -52,8 +62,8 @@ def adaptive_batch_norm(encoder: keras.Model, target: Records, image_size, batch
     return adapted
 
 
-def small_pixels(images, size=(32, 16)):
-    """A feature that learns nothing: the image itself, made small by averaging (which forgives small shifts).
+def small_pixels(images: np.ndarray, size: tuple[int, int] = (32, 16)) -> np.ndarray:
+    """A feature that learns nothing: the image itself, made small by averaging, which tolerates small shifts.
 
     Args:
         images: uint8 [N, H, W, 3], RGB.
@@ -66,8 +76,8 @@ def small_pixels(images, size=(32, 16)):
     return np.stack(small).reshape(len(images), -1).astype(np.float32) / 255.0
 
 
-def colour_histogram(images, stripes=6):
-    """A feature that learns nothing, to compare with: where on the body which colours are worn.
+def colour_histogram(images: np.ndarray, stripes: int = 6) -> np.ndarray:
+    """A feature that learns nothing: which colours are worn where on the body.
 
     Each horizontal stripe gives a joint histogram of hue, saturation and value (16 × 4 × 4 bins). The square
     root (Hellinger's map) makes the cosine of two features the Bhattacharyya coefficient of their histograms.
@@ -93,6 +103,6 @@ def colour_histogram(images, stripes=6):
     return np.sqrt(counts / (images.shape[1] * images.shape[2]))
 
 
-def _power(covariance, exponent):
+def _power(covariance: np.ndarray, exponent: float) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.maximum(values, 1e-8) ** exponent) @ vectors.T

@@ -1,11 +1,11 @@
-"""Features kept with a run, so that scoring it again by another protocol or distance reads no image.
+"""Features are kept with a run, so that no image is read again when it is scored by another protocol or distance.
 
 ```
 RUN/evaluation/features/<role>_<digest>.json           which rows are there, in which array, and what they belong to
 RUN/evaluation/features/<role>_<digest>_<unique>.npy   that array, float32 [N, D], a row a record of the scored data set
 ```
-The digest is of what the features belong to: images, encoders and settings. Several processes may share the folder: an
-array is never changed once it has its name, and the one that is read is the one that its rows' list names.
+The digest is of what the features depend on: images, encoders and settings. Several processes may share the folder: an
+array is never changed once it has its name, and the JSON file names the array that its rows belong to.
 """
 
 import hashlib
@@ -14,45 +14,55 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tf_reid.data.records import Records
-from tf_reid.evaluation.extraction import filled
+from tf_reid.evaluation.extraction import Part, filled
 from tf_reid.files import write_text
 
-FORMAT = 1  # to be counted up where code (decoding, resizing, a layer's own) makes other features of the same images
-ROWS = 4096  # copied at once
-ABANDONED = 24 * 3600  # seconds without a write after which a half-written array is nobody's any more
+FORMAT = 1  # increase it when code (decoding, resizing, a layer) changes so that the same images get other features
+ROWS = 4096  # how many are copied at once
+ABANDONED = 24 * 3600  # seconds without a write after which a half-written array is removed
 
 
 class Store:
-    """The features that one evaluation keeps, of all its representations: those of one encoder are kept once."""
+    """The features of one evaluation; representations with the same encoder share its features."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.used = folder, set()
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.used: set[str] = set()  # names of what this evaluation has read or written
 
-    def get(self, role, parts, records: Records, settings: dict, batches) -> np.ndarray:
+    def get(
+        self,
+        role: str,
+        parts: Sequence[Part],
+        records: Records,
+        settings: Mapping[str, Any],
+        batches: Callable[[Sequence[Part]], Iterable[tuple[np.ndarray, np.ndarray]]],
+    ) -> np.ndarray:
         """Features of a role, memory-mapped float32 [N, D], of which at least the rows that `parts` name are filled.
 
         Args:
-            parts: [(encoder, int indices)].
+            parts: encoders, and the indices of the records that each has to see.
             settings: what else the features depend on; plain values.
-            batches: parts -> iterable of (indices, features); called with what is not there yet.
+            batches: parts -> iterable of (indices, features); called with the rows that are missing.
         """
-        encoders = [told_apart_by(encoder) for encoder, _ in parts]
-        about = settings | {"format": FORMAT, "images": _images(records), "encoders": encoders}
+        encoders = [identifier(encoder) for encoder, _ in parts]
+        about = {**settings, "format": FORMAT, "images": _images(records), "encoders": encoders}
         name = f"{role}_{_sha256(json.dumps(about, sort_keys=True))[:16]}"
         self.used.add(name)
         old, there = self._kept(name, len(records))
         missing = [(encoder, indices[~there[indices]]) for encoder, indices in parts]
         missing = [(encoder, indices) for encoder, indices in missing if len(indices)]
-        if not missing:
+        if old is not None and not missing:
             return old
 
-        def old_and_new():
-            if there.any():
+        def old_and_new() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            if old is not None and there.any():
                 for rows in np.split(np.flatnonzero(there), range(ROWS, there.sum(), ROWS)):
                     yield rows, old[rows]
             yield from batches(missing)
@@ -61,8 +71,10 @@ class Store:
         beside = path.with_name(f".{path.name}")
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            filled(old_and_new(), len(records), lambda shape, dtype: _on_disk(beside, shape, dtype)).flush()
-            found = np.load(beside, mmap_mode="r")  # now: another process may remove the file once it has its name
+            array = filled(old_and_new(), len(records), lambda shape, dtype: _on_disk(beside, shape, dtype))
+            if isinstance(array, np.memmap):
+                array.flush()
+            features = np.load(beside, mmap_mode="r")  # now: once it has its name, another process may remove it
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
@@ -71,10 +83,10 @@ class Store:
         ends = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]]).astype(np.int8)))
         listed = {"belong_to": about, "features": path.name, "rows": ends.reshape(-1, 2).tolist()}
         write_text(self.folder / f"{name}.json", json.dumps(listed, indent=1) + "\n")
-        return found
+        return features
 
-    def _kept(self, name, count):
-        """-> the array of this name, None if there is none, and which of its rows are filled, bool [count]."""
+    def _kept(self, name: str, count: int) -> tuple[np.ndarray | None, np.ndarray]:
+        """The array of this name, None if there is none; and which of its rows are filled, bool [count]."""
         there = np.zeros(count, bool)
         try:
             listed = json.loads((self.folder / f"{name}.json").read_text())
@@ -85,8 +97,8 @@ class Store:
             there[start:stop] = True
         return array, there
 
-    def remove_the_rest(self):
-        """Remove what was not asked for: features of other weights or settings, and what killed processes left."""
+    def remove_the_rest(self) -> None:
+        """Remove what this evaluation did not use: features of other weights or settings, files of killed processes."""
         kept = set()
         for path in (self.folder / f"{name}.json" for name in self.used):
             if path.exists():
@@ -101,20 +113,20 @@ class Store:
                 continue
 
 
-def told_apart_by(encoder) -> dict:
-    """What tells one encoder from another: hashes of its weights and of what it computes."""
+def identifier(encoder: Any) -> dict[str, str]:
+    """What identifies an encoder: hashes of its weights and of what it computes."""
     return {"weights": _weights(encoder), "computation": _computation(encoder)}
 
 
-def can_keep(encoders: dict) -> bool:
-    """Whether the encoders are Keras models, whose weights and settings tell what they compute.
+def can_keep(encoders: Mapping[str, Any]) -> bool:
+    """Whether the encoders are Keras models, which are identified by their weights and settings.
 
-    They do not tell what the code of a layer does: a change of that is a new `FORMAT`.
+    The code of a layer is not part of that: where it changes, `FORMAT` has to be increased.
     """
     return all(hasattr(encoder, "get_weights") for encoder in encoders.values())
 
 
-def _on_disk(path, shape, dtype):
+def _on_disk(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
     array = np.lib.format.open_memmap(path, "w+", dtype, shape)
     if hasattr(os, "posix_fallocate"):  # where the disk is full, an error here; later, writing to memory, a crash
         with path.open("r+b") as file:
@@ -122,19 +134,19 @@ def _on_disk(path, shape, dtype):
     return array
 
 
-def _images(records):
+def _images(records: Records) -> dict[str, str]:
     lines = (f"{f}\t{m}\t{len(i)}\n" for f, m, i in zip(records.file, records.modality, records.images, strict=True))
     return {"data": records.name, "sha256": _sha256("".join(lines))}
 
 
-def _weights(encoder):
-    found = hashlib.sha256()
+def _weights(encoder: Any) -> str:
+    digest = hashlib.sha256()
     for values in encoder.get_weights():
-        found.update(str(values.shape).encode() + np.ascontiguousarray(values).tobytes())
-    return found.hexdigest()
+        digest.update(str(values.shape).encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
-def _computation(encoder):
+def _computation(encoder: Any) -> str:
     """A hash of the layers, their settings and connections; the same however many layers were made before them.
 
     Keras numbers the layers that nobody named as they are made: here they are numbered within the encoder.
@@ -145,5 +157,5 @@ def _computation(encoder):
     return _sha256(re.sub(r'"([^"]+)"', lambda found: f'"{numbered.get(found[1], found[1])}"', text))
 
 
-def _sha256(text):
+def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
-from tf_reid.evaluation import extraction
+from tf_reid.evaluation.comparison import labels
 from tf_reid.metrics import ranking
 from tf_reid.pictures import curves, grids
 from tf_reid.pictures.page import Page, Shown
@@ -20,7 +20,7 @@ def rank_list(comparison, records: Records, trial, image_size, seed, identities=
     """The first of a trial's gallery for some of its queries; see `grids.rank_list`.
 
     Args:
-        comparison: a `extraction.Comparison` whose features the records and the trial have.
+        comparison: a `Comparison` whose features the records and the trial have.
         persons: whose queries are shown; by default, random ones.
 
     Raises:
@@ -30,8 +30,8 @@ def rank_list(comparison, records: Records, trial, image_size, seed, identities=
     chosen = trial.query[places]
     found = comparison.distances(trial)
     distances = np.concatenate([found(slice(place, place + 1)) for place in places.tolist()])
-    labels = extraction.labels(records, chosen, trial.gallery)
-    matches, hidden, _ = ranking.matched(*labels, trial.same_camera_ignored, trial.ignored_cameras)
+    of_both = labels(records, chosen, trial.gallery)
+    matches, hidden, _ = ranking.matched(*of_both, trial.same_camera_ignored, trial.ignored_cameras)
     for row, left_out in zip(distances, hidden, strict=True):
         row[np.concatenate(left_out)] = np.inf
     ranks = min(ranks, int(np.isfinite(distances).sum(axis=1).min()))

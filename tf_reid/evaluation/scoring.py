@@ -1,64 +1,76 @@
-"""A trained model -> its scores, a rank list to look at and an Embedding Projector log, in the run's folder."""
+"""A trained model -> the scores of its representations. Nothing is written here but kept features; see `report`."""
 
 import contextlib
-import json
 import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tf_reid.config import Config, ConfigError
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
-from tf_reid.evaluation import extraction, pages
+from tf_reid.evaluation import comparison, extraction
 from tf_reid.evaluation.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram, small_pixels
+from tf_reid.evaluation.comparison import Comparison
 from tf_reid.evaluation.feature_store import Store, can_keep
-from tf_reid.files import write_text
+from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.representation import Representation
 from tf_reid.metrics import verification
-from tf_reid.pictures import curves, grids
-from tf_reid.runs import run_folder
+from tf_reid.metrics.protocols import Trial
+from tf_reid.metrics.similarity import Similarity
+from tf_reid.runs import reproducibility, run_folder
 from tf_reid.runs.splits import fair_trials, load_data, protocol_of, scored_domain, training_records
 
-SHOWN = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
+Metrics = dict[str, Any]  # of one representation, as in metrics.json: see `comparison.score`
 
 
 class Trained(NamedTuple):
-    """A run as its last checkpoint has it.
+    """A run with the weights of its last checkpoint.
 
     Attributes:
-        domains: every record. seen: what the run was trained on.
-        averaged: makes the context in which an unfinished stage's players carry their mean weights.
-        finished: whether the training came to its end.
+        domains: every record. seen: those that the run was trained on.
+        averaged: makes the context in which an unfinished stage's players have the running mean of their weights.
+        finished: whether the training has come to its end.
     """
 
-    model: object
+    model: ReIDModel
     config: Config
     domains: dict[str, Records]
     seen: dict[str, Records]
-    averaged: object
+    averaged: Callable[[], contextlib.AbstractContextManager[Any]]
     finished: bool = True
 
 
-def open_trained(folder: Path, overrides=()) -> Trained:
-    """Open a run; of one that is not finished, say how far it is.
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one representation, and what they were computed from."""
+
+    name: str
+    metrics: Metrics
+    compared: Comparison
+
+
+def open_trained(folder: Path, overrides: Sequence[str] = ()) -> Trained:
+    """Open a run; if it is not finished, print how far it is.
 
     Raises:
         ConfigError: there is no run, it has no checkpoint yet, its images changed, or a setting cannot be overridden.
     """
     if refused := [setting for setting in overrides if not re.match(r"evaluate\.|data\.(data|manual)_dir=", setting)]:
         raise ConfigError(
-            f"--set {refused[0]}: a trained run can only change evaluate.*, data.data_dir, data.manual_dir."
+            f"--set {refused[0]}: of a trained run only evaluate.*, data.data_dir and data.manual_dir can be changed."
         )
     trained, config = run_folder.load_run(folder), run_folder.load_run(folder, overrides)
-    run_folder.make_deterministic(config)
+    reproducibility.make_deterministic(config)
     domains = load_data(config)
     seen = training_records(trained, domains)
     run_folder.check_data(folder, seen)
     model, progress = run_folder.restored(folder, config)
     finished = int(progress.stage)
-    averaged = contextlib.nullcontext
+    averaged: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     if finished < len(config.stages):
         name = list(config.stages)[finished]
         print(f"The run is not finished: stage {name} is at step {int(model.step)} of {config.stages[name].steps}.")
@@ -67,197 +79,189 @@ def open_trained(folder: Path, overrides=()) -> Trained:
     return Trained(model, config, domains, seen, averaged, finished >= len(config.stages))
 
 
-def scores(model, config: Config, domains: dict[str, Records], seen: dict[str, Records]) -> dict:
+def scores(
+    model: ReIDModel, config: Config, domains: Mapping[str, Records], seen: dict[str, Records]
+) -> dict[str, Metrics]:
     """Representation -> metrics on the data set that the run is for: the target where there is one, else the source.
 
     Args:
-        domains: every record. seen: what the run was trained on.
+        domains: every record. seen: those that the run was trained on.
     """
     scored = domains[scored_domain(config)]
     trials = fair_trials(config, scored, seen)
-    return {
-        name: _score(comparison_of(representation, scored, trials, config), scored, trials, config)
-        for name, representation in representations(model, config, scored).items()
-    }
+    metrics = {}
+    for name, representation in representations(model, config, scored).items():
+        metrics[name] = _score(comparison_of(representation, scored, trials, config), scored, trials, config)
+    return metrics
 
 
-def representations(model, config: Config, scored: Records) -> dict[str, Representation]:
-    """Name -> representation, of the model's representations that can be scored as configured.
-
-    Raises:
-        ConfigError: the protocol lets probes and galleries change parts, and the method has an encoder for each.
-    """
-    found = model.representations()
-    both = protocol_of(scored, config.evaluate.protocol).get("both_directions")
-    if both and any("probe" in representation.encoders for representation in found.values()):
-        raise ConfigError(
-            f"evaluate.protocol: {config.evaluate.protocol or scored.default_protocol} of {scored.name} also takes "
-            f"gallery images as queries, but {config.method['name']} has an encoder for each side; choose another one."
-        )
-    if config.evaluate.rerank:  # which needs a distance
-        found = {name: by_distance for name, by_distance in found.items() if by_distance.similarity is None}
-    return found
-
-
-def evaluate(model, config: Config, domains, seen, folder: Path, baselines=False, rates=None) -> dict:
-    """Score every representation and write metrics.json, rank lists and the projector's log; print the table.
+def score_representations(
+    model: ReIDModel,
+    config: Config,
+    scored: Records,
+    trials: Sequence[Trial],
+    seen: dict[str, Records],
+    store: Store,
+    rates: Sequence[float] | None = None,
+) -> Iterator[Scored]:
+    """Score every representation, one after the other, with features that are kept in `store`.
 
     Args:
-        baselines: also score what a translation has to beat.
-        rates: false-match rates to set thresholds of "the same person" at, see `verification.verify`; None: no such.
+        scored: the records of the scored data set. trials: its fair trials.
+        seen: the records that the run was trained on.
+        rates: false match rates to set thresholds at, see `verification.verify`; None: no thresholds.
+
+    Raises:
+        ConfigError: thresholds are wanted of re-ranked distances.
+        ValueError: a rate is too small for the number of pairs.
     """
     if rates is not None and config.evaluate.rerank:
         raise ConfigError(
-            "A threshold needs evaluate.rerank=false: a re-ranked distance depends on the whole gallery, so no "
-            "threshold on it holds for another."
+            "A threshold needs evaluate.rerank=false: a re-ranked distance depends on the whole gallery, so its "
+            "thresholds do not hold for another gallery."
         )
-    results, scored = {}, domains[scored_domain(config)]
-    trials = fair_trials(config, scored, seen)
     calibrating = _calibrating(config, scored, seen) if rates is not None else {}
-    store = Store(folder / "evaluation" / "features")
     for name, representation in representations(model, config, scored).items():
         keeping = store if can_keep(representation.encoders) else None
-        comparison = comparison_of(representation, scored, [*trials, *calibrating.values()], config, keeping)
-        results[name] = _score(comparison, scored, trials, config)
+        compared = comparison_of(representation, scored, [*trials, *calibrating.values()], config, keeping)
+        metrics = _score(compared, scored, trials, config)
         if rates is not None:
-            found = [_verify(comparison, scored, trial, calibrating.get(trial.name), rates, config) for trial in trials]
-            results[name]["verification"] = verification.average(found)
-        looks = comparison, scored, trials[0], config.data.image_size, config.run.seed
-        grids.write_png(folder / "evaluation" / f"rank_list_{name}.png", pages.rank_list(*looks))
-        pages.write_projector(folder, name, *looks)
-    store.remove_the_rest()
-    if rates is not None:
-        found = {name: result["verification"]["curve"] for name, result in results.items()}
-        grids.write_png(folder / "evaluation" / "roc.png", curves.roc(found))
-    if baselines:
-        results |= _baselines(model, config, domains, seen)
-    write_text(folder / "metrics.json", json.dumps(results, indent=2, default=_plain) + "\n")
-    print(table(results, scored.name))
-    print(f"Written: {folder / 'metrics.json'}, {folder / 'evaluation'}; to look at: tensorboard --logdir {folder}")
-    return results
+            verified = [_verify(compared, scored, t, calibrating.get(t.name), rates, config) for t in trials]
+            metrics["verification"] = verification.average(verified)
+        yield Scored(name, metrics, compared)
 
 
-def table(results: dict, name: str) -> str:
-    """The metrics as text, per cent, with the spread over trials where there are several."""
-    first = next(iter(results.values()))
-    lines = [
-        f"{name}, protocol {first['protocol']}, {first['trials']} trial(s): "
-        f"{first['queries']} queries, {first['gallery']} gallery images",
-        *([first["description"]] if first["description"] else []),
-        f"{'':22}" + "".join(f"{key:>15}" for key in SHOWN),
-    ]
-    for representation, result in results.items():
-        cells = (
-            f"{result[key]:.1f} ± {result['spread'][key]:.1f}" if result["trials"] > 1 else f"{result[key]:.1f}"
-            for key in SHOWN
+def representations(model: ReIDModel, config: Config, scored: Records) -> dict[str, Representation]:
+    """Name -> representation, of the model's representations that can be scored as configured.
+
+    Raises:
+        ConfigError: the protocol exchanges queries and gallery, and the method has an encoder for each.
+    """
+    by_name = dict(model.representations())
+    both = protocol_of(scored, config.evaluate.protocol).get("both_directions")
+    if both and any("probe" in representation.encoders for representation in by_name.values()):
+        raise ConfigError(
+            f"evaluate.protocol: {config.evaluate.protocol or scored.default_protocol} of {scored.name} also takes "
+            f"gallery images as queries, but {config.method['name']} has an encoder for each side; choose another "
+            "protocol."
         )
-        lines.append(f"{representation:22}" + "".join(f"{cell:>15}" for cell in cells))
-        if result["dropped"]:
-            lines.append(f"{'':22}{result['dropped']:g} queries have no match in the gallery and are left out:")
-            lines += [f"{'':22}- {count:g}: {reason}" for reason, count in result["dropped_because"].items()]
-    for representation, result in results.items():
-        if "verification" in result:
-            lines += _verified(representation, result["verification"])
-    return "\n".join(lines)
+    if config.evaluate.rerank:  # which needs a distance
+        by_name = {name: one for name, one in by_name.items() if one.similarity is None}
+    return by_name
 
 
-def _verified(representation, found):
-    """A representation's thresholds as lines of text."""
-    yield (
-        f"{representation}: the same person or not, {found['same_pairs']:g} and {found['different_pairs']:g} pairs; "
-        f"equal error rate {found['eer']:.2f} %"
-    )
-    for one in found["thresholds"]:
-        wanted = "equal errors" if one["set_at"] == "equal" else f"{one['set_at']:g} % false matches"
-        yield (
-            f"  threshold {one['threshold']:.4f}, set at {wanted} of other persons: "
-            f"{one['true_match_rate']:.2f} % true matches, {one['false_match_rate']:.3f} % false"
-        )
-
-
-def comparison_of(representation: Representation, scored, trials, config, store=None) -> extraction.Comparison:
-    """The features that the trials need, from the encoders or the store, as configured to be compared."""
+def comparison_of(
+    representation: Representation,
+    scored: Records,
+    trials: Sequence[Trial],
+    config: Config,
+    store: Store | None = None,
+) -> Comparison:
+    """A representation's features that the trials need, from its encoders or the store, compared as configured."""
     settings = config.evaluate
-    options = {"batch_size": settings.batch_size, "flip": settings.flip, "store": store}
-    features = extraction.extract_roles(representation.encoders, scored, trials, config.data.image_size, **options)
-    return extraction.Comparison(*features, settings.distance, settings.rerank, representation.similarity)
+    query, gallery = extraction.extract_roles(
+        representation.encoders,
+        scored,
+        trials,
+        config.data.image_size,
+        batch_size=settings.batch_size,
+        flip=settings.flip,
+        store=store,
+    )
+    return Comparison(query, gallery, settings.distance, settings.rerank, representation.similarity)
 
 
-def _score(comparison, scored, trials, config):
+def score_baselines(
+    model: ReIDModel, config: Config, scored: Records, trials: Sequence[Trial], seen: dict[str, Records]
+) -> dict[str, Metrics]:
+    """Name -> metrics of what a method should beat.
+
+    These are pixels and colour histograms, which learn nothing; where there is a target, also the raw encoder after two
+    simple adaptations to it: of its images' colours, or of the encoder's batch statistics.
+    """
+    size = config.data.image_size
+    plain: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "pixels": small_pixels,
+        "colour_histogram": colour_histogram,
+    }
+    needed = np.unique(np.concatenate([part for trial in trials for part in (trial.query_images, trial.gallery)]))
+    batches: dict[str, list[np.ndarray]] = {name: [] for name in plain}
+    for batch in pipeline.image_batches(scored.take(needed), size, 64):
+        for name, features_of in plain.items():
+            batches[name].append(features_of(pipeline.to_uint8(batch)))
+    metrics = {}
+    for name in plain:
+        features = extraction.filled([(needed, np.concatenate(batches[name]))], len(scored))
+        compared = Comparison(features, features, config.evaluate.distance, config.evaluate.rerank)
+        metrics[name] = _score(compared, scored, trials, config)
+    if "target" in seen:
+        encoder = model.representations()["raw"].encoders["image"]
+        adapted = {
+            "colour_covariance": ColourCovariance(encoder, seen["source"], seen["target"], size),
+            "adaptive_batch_norm": adaptive_batch_norm(encoder, seen["target"], size),
+        }
+        trials = fair_trials(config, scored, seen, adapted=True)  # without the images that they were adapted to
+        for name, encoder in adapted.items():
+            compared = comparison_of(Representation({"image": encoder}), scored, trials, config)
+            metrics[name] = _score(compared, scored, trials, config)
+    return metrics
+
+
+def _score(compared: Comparison, scored: Records, trials: Sequence[Trial], config: Config) -> Metrics:
     name = config.evaluate.protocol or scored.default_protocol
     description = scored.protocols[name].get("description", "")  # tells official splits from drawn ones
-    return extraction.score(comparison, scored, trials) | {"protocol": name, "description": description}
+    return comparison.score(compared, scored, trials) | {"protocol": name, "description": description}
 
 
-def _calibrating(config, scored, seen):
-    """A trial's name -> the trial of its validation persons, where there are such who can set a threshold fairly.
+def _calibrating(config: Config, scored: Records, seen: dict[str, Records]) -> dict[str, Trial]:
+    """A trial's name -> the trial of its validation identities, where a threshold can be set on them fairly.
 
-    They cannot if they were trained on, or if no two cameras saw one of them.
+    It cannot if the run was trained on them, or if none of them was seen by two cameras.
     """
     protocol = protocol_of(scored, config.evaluate.protocol)
-    if not protocol.get("validation_identities") or protocol.get("gallery_files"):
-        return {}  # files name test persons alone
-    theirs = {"test_identities": protocol["validation_identities"], "validation_identities": None, "distractors": None}
+    validation = protocol.get("validation_identities")
+    if not validation or protocol.get("gallery_files"):
+        return {}  # files name test identities alone
+    of_validation = {"test_identities": validation, "validation_identities": None, "distractors": None}
     try:
-        found = fair_trials(config, scored, seen, protocol=protocol | theirs)
+        trials = fair_trials(config, scored, seen, protocol=protocol | of_validation)
     except ValueError:  # none is fair, or one has no query or gallery
         return {}
-    return {trial.name: trial for trial in found if _can_be_told(scored, trial)}
+    return {trial.name: trial for trial in trials if _has_both_kinds_of_pairs(scored, trial)}
 
 
-def _can_be_told(scored, trial):
-    """Whether a trial has pairs of one person and of two, from different cameras."""
-    nothing = np.zeros(len(trial.gallery), np.float32)
-    blocks = _pairs(lambda block: np.broadcast_to(nothing, (block.stop - block.start, len(nothing))), scored, trial)()
+def _has_both_kinds_of_pairs(scored: Records, trial: Trial) -> bool:
+    """Whether a trial has pairs of the same identity and of different ones, from different cameras."""
+    zeros = np.zeros(len(trial.gallery), np.float32)
+
+    def no_distances(block: slice) -> np.ndarray:
+        return np.broadcast_to(zeros, (block.stop - block.start, len(zeros)))
+
+    blocks = _pairs(no_distances, scored, trial)()
     return all(np.sum([(len(same), len(different)) for same, different in blocks], axis=0))
 
 
-def _verify(comparison, scored, trial, calibrating, rates, config):
-    """Thresholds set on the validation persons where there are such, else on one half of a trial's persons."""
+def _verify(
+    compared: Comparison,
+    scored: Records,
+    trial: Trial,
+    calibrating: Trial | None,
+    rates: Sequence[float],
+    config: Config,
+) -> Metrics:
+    """Thresholds set on the validation identities where there are any, else on one half of a trial's identities."""
     if calibrating is not None:
-        parts = calibrating, trial
+        parts = [calibrating, trial]
     else:
         identity = scored.identity[trial.query], scored.identity[trial.gallery]
         identities = np.unique(np.concatenate(identity))
         identities = np.random.default_rng(config.run.seed).permutation(identities[identities > 0])
         halves = identities[: len(identities) // 2], identities[len(identities) // 2 :]
-        parts = (trial.part(np.isin(identity[0], half), np.isin(identity[1], half)) for half in halves)
-    return verification.verify(*(_pairs(comparison.distances(part), scored, part) for part in parts), rates)
+        parts = [trial.part(np.isin(identity[0], half), np.isin(identity[1], half)) for half in halves]
+    calibration, held_out = (_pairs(compared.distances(part), scored, part) for part in parts)
+    return verification.verify(calibration, held_out, rates)
 
 
-def _pairs(distances, scored, trial):
-    labels = extraction.labels(scored, trial.query, trial.gallery)
+def _pairs(distances: Similarity, scored: Records, trial: Trial) -> verification.Pairs:
+    labels = comparison.labels(scored, trial.query, trial.gallery)
     return verification.pairs(distances, *labels, trial.ignored_cameras)
-
-
-def _baselines(model, config, domains, seen):
-    """What learns nothing, pixels and colours, and, for a target, its colours or batch statistics alone."""
-    size = config.data.image_size
-    scored = domains[scored_domain(config)]
-    trials = fair_trials(config, scored, seen)
-    needed = np.unique(np.concatenate([part for trial in trials for part in (trial.query_images, trial.gallery)]))
-    plain = {"pixels": small_pixels, "colour_histogram": colour_histogram}
-    parts = {name: [] for name in plain}
-    for batch in pipeline.image_batches(scored.take(needed), size, 64):
-        for name, features_of in plain.items():
-            parts[name].append(features_of(pipeline.to_uint8(batch)))
-    found = {}
-    for name in plain:
-        features = extraction.filled([(needed, np.concatenate(parts[name]))], len(scored))
-        comparison = extraction.Comparison(features, features, config.evaluate.distance, config.evaluate.rerank)
-        found[name] = _score(comparison, scored, trials, config)
-    if "target" in seen:
-        encoder = model.representations()["raw"].encoders["image"]
-        fitted = {
-            "colour_covariance": ColourCovariance(encoder, seen["source"], seen["target"], size),
-            "adaptive_batch_norm": adaptive_batch_norm(encoder, seen["target"], size),
-        }
-        trials = fair_trials(config, scored, seen, adapted=True)  # not scored where they are fitted
-        for name, encoder in fitted.items():
-            comparison = comparison_of(Representation({"image": encoder}), scored, trials, config)
-            found[name] = _score(comparison, scored, trials, config)
-    return found
-
-
-def _plain(value):
-    return value.tolist() if isinstance(value, np.ndarray) else value.item()

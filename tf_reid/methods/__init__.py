@@ -1,5 +1,6 @@
 """The methods, by the name that a configuration gives."""
 
+from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.cmgan import CmGAN
 from tf_reid.methods.crossgan import CrossGAN
 from tf_reid.methods.dgnet import DGNet
@@ -7,7 +8,7 @@ from tf_reid.methods.identity import Identity
 from tf_reid.methods.simpgan import SimPGAN
 from tf_reid.methods.view_adaptation import ViewAdaptation
 
-METHODS = {
+METHODS: dict[str, type[ReIDModel]] = {
     "identity": Identity,
     "simpgan": SimPGAN,
     "cmgan": CmGAN,

@@ -1,6 +1,8 @@
-"""Source and target: which records a run trains on, and in which trials it may be scored then."""
+"""Source and target: which records a run trains on, and in which trials it may be scored afterwards."""
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,17 +27,20 @@ def load_data(config: Config) -> dict[str, Records]:
     return loaded
 
 
-def _seen_by(cameras, records):
+def _seen_by(cameras: Sequence[int], records: Records) -> Records:
     if unknown := set(cameras) - set(records.camera.tolist()):
-        there = ", ".join(map(str, np.unique(records.camera)))
-        raise ConfigError(f"data.source_cameras: {records.name} has no camera {min(unknown)}, but {there}.")
+        known = ", ".join(map(str, np.unique(records.camera)))
+        raise ConfigError(f"data.source_cameras: {records.name} has no camera {min(unknown)}; its cameras are {known}.")
     return records.take(np.isin(records.camera, cameras))
 
 
 def training_records(config: Config, domains: dict[str, Records]) -> dict[str, Records]:
-    """The images that training may see: those of `train` in the configured trial, or `all`.
+    """The training images of each domain: those of `train` in the configured trial, or `all`.
 
-    Junk is never among them, nor distractors in the source, which have no label to learn.
+    Junk is left out; in the source also distractors, which have no label to learn.
+
+    Raises:
+        ConfigError: a domain has no training image.
     """
     chosen = {}
     for domain, records in domains.items():
@@ -55,7 +60,7 @@ def scored_domain(config: Config) -> str:
     return "target" if config.data.target else "source"
 
 
-def protocol_of(records: Records, name: str | None) -> dict:
+def protocol_of(records: Records, name: str | None) -> dict[str, Any]:
     """One of the data set's protocols, its default where no name is given.
 
     Raises:
@@ -63,7 +68,8 @@ def protocol_of(records: Records, name: str | None) -> dict:
     """
     name = name or records.default_protocol
     if name not in records.protocols:
-        raise ConfigError(f"evaluate.protocol: {records.name} has no {name!r}, but {', '.join(records.protocols)}.")
+        known = ", ".join(records.protocols)
+        raise ConfigError(f"evaluate.protocol: {records.name} has no protocol {name!r}; its protocols are {known}.")
     return records.protocols[name]
 
 
@@ -72,16 +78,16 @@ def fair_trials(
     records: Records,
     seen: dict[str, Records],
     adapted: bool | None = None,
-    protocol: dict | None = None,
+    protocol: dict[str, Any] | None = None,
 ) -> list[protocols.Trial]:
-    """The trials that a run may be scored in: those none of whose images it was trained on, nor of whose persons.
+    """The trials in which a run may be scored: those without images and identities that it was trained on.
 
-    Persons count where they had labels: in the source, if its ids and those of what is scored are the same people's. A
+    Identities count where they had labels: those of the source, if it shows the same people as the scored data set. A
     target of which `all` images were seen, without their labels, is scored in every trial.
 
     Args:
         records: of the scored domain.
-        seen: domain -> the records the run was trained on, by the settings it was trained with.
+        seen: domain -> the training records, by the settings that the run was trained with.
         adapted: whether what is scored was fitted to the target's images; by default, whether the run's training was.
         protocol: by default, the one that is configured.
 
@@ -89,33 +95,38 @@ def fair_trials(
         ConfigError: there is no such trial.
     """
     protocol = protocol or protocol_of(records, config.evaluate.protocol)
-    found = protocols.trials(records.identity, records.camera, records.split, protocol, file=records.file)
-    trained_on, labelled = np.zeros(len(records), bool), seen["source"].population == records.population
+    trials = protocols.trials(records.identity, records.camera, records.split, protocol, file=records.file)
+    trained_on = np.zeros(len(records), bool)
+    labelled = seen["source"].population == records.population
     if labelled:
         trained_on |= np.isin(records.identity, seen["source"].identity)
     if scored_domain(config) == "target" and config.data.target_split == "train":
-        if adapted is None:
-            stages = METHODS[config.method["name"]].STAGES
-            adapted = any(stages[name].domains == 2 and stage.steps for name, stage in config.stages.items())
-        if adapted:
+        if _trains_on_target(config) if adapted is None else adapted:
             trained_on |= np.isin(records.file, seen["target"].file)
-    fair = [
-        trial for trial in found if not trained_on[trial.query_images].any() and not trained_on[trial.gallery].any()
-    ]
+
+    fair = []
+    for trial in trials:
+        if not trained_on[trial.query_images].any() and not trained_on[trial.gallery].any():
+            fair.append(trial)
     if not fair:
-        key = "data.source_split" if labelled else "data.target_split"
-        whom, others = "persons who" if labelled else "images that", ""
+        key, what = ("source_split", "identities") if labelled else ("target_split", "images")
+        of_others = ""
         if labelled and seen["source"].name != records.name:
-            others = f", or score on other persons than those of {seen['source'].name}"
+            of_others = f", or score on other identities than those of {seen['source'].name}"
         raise ConfigError(
-            f"Every trial of {records.name} holds {whom} are trained on; set {key}=train and keep evaluate.protocol as "
-            f"it was in training{others}."
+            f"Every trial of {records.name} holds {what} that are trained on; set data.{key}=train and keep "
+            f"evaluate.protocol as it was in training{of_others}."
         )
     return fair
 
 
-def fingerprint(records: Records) -> dict:
-    """What tells one choice of training images from another: the data set, how many, and a hash of who is where."""
+def _trains_on_target(config: Config) -> bool:
+    kinds = METHODS[config.method["name"]].STAGES
+    return any(kinds[name].domains == 2 and stage.steps for name, stage in config.stages.items())
+
+
+def fingerprint(records: Records) -> dict[str, Any]:
+    """What identifies a choice of images: the data set, their number, and a hash of files, identities and cameras."""
     lines = (f"{f}\t{p}\t{c}\n" for f, p, c in zip(records.file, records.identity, records.camera, strict=True))
     return {
         "name": records.name,

@@ -1,7 +1,8 @@
 """The training loop: one `fit` a stage, with checkpoints, a progress bar, TensorBoard and pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,29 +12,39 @@ from tqdm import tqdm
 from tf_reid import config as configuration
 from tf_reid.config import Config
 from tf_reid.data import pipeline, samplers
+from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
 from tf_reid.pictures import grids
-from tf_reid.runs.run_folder import Progress
+from tf_reid.runs.progress import Progress
 
 PICTURED = 3  # rows of a batch in a grid
 
 
 class NotFinite(RuntimeError):
-    """A loss became NaN or infinite; the message names it and the step."""
+    """A loss or a weight became NaN or infinite; the message names it and the step."""
 
 
-def train(model, config: Config, records, folder: Path, evaluate: Callable[[], dict], write_to: Path | None = None):
-    """Train every stage of the method that is not finished yet, going on from the run's last checkpoint.
+def train(
+    model: ReIDModel,
+    config: Config,
+    records: dict[str, Records],
+    folder: Path,
+    evaluate: Callable[[], Mapping[str, Mapping[str, Any]]],
+    write_to: Path | None = None,
+) -> None:
+    """Train every stage that is not finished yet, from the run's last checkpoint on.
 
     Args:
         model: built and compiled inside its strategy's scope.
-        records: what may be trained on, of `source` and `target`; see `splits.training_records`.
-        folder: the run's folder, whose last checkpoint is gone on from.
-        evaluate: () -> representation -> metrics; drawn as curves every `run.evaluate_every` steps.
-        write_to: where this process writes, if not into the run's folder; see `run_folder.own_folder`.
+        records: the training images of `source` and `target`; see `splits.training_records`.
+        folder: the run's folder, from whose last checkpoint training is resumed.
+        evaluate: () -> representation -> metrics; logged as curves every `run.evaluate_every` steps.
+        write_to: where this process writes, if not into the run's folder; see `strategy.own_folder`.
 
     Raises:
-        NotFinite: a loss is NaN or infinite. The last checkpoint is from before that.
+        NotFinite: a loss or a weight is NaN or infinite. The last checkpoint was saved before that.
+        ConfigError: the last checkpoint cannot be read.
+        ValueError: several workers do not share the run's folder.
     """
     progress = Progress(folder, model, write_to)
     resumed = progress.restore()
@@ -48,47 +59,73 @@ def train(model, config: Config, records, folder: Path, evaluate: Callable[[], d
         model.begin(name)
         start = int(model.step.numpy())
         if resumed and start:
-            print(f"Going on with stage {name} at step {start} of {stage.steps}.")
-        kind, augment = model.STAGES[name], config.data.augment
-        place = {"seed": config.run.seed, "stage": number, "image_size": config.data.image_size}
+            print(f"Resuming stage {name} at step {start} of {stage.steps}.")
         if start < stage.steps:
-            losses = Losses(model, stage.steps, start, config.run.log_every, writer)
-            callbacks = [losses, Checkpoints(progress, losses, config.run.checkpoint_every)]
-            if config.run.pictures_every and type(model).pictures is not ReIDModel.pictures:
-                sampler = samplers.of_stage(
-                    kind, stage.model_copy(update={"batch_size": PICTURED * samplers.ROW[kind.sampler]}), records
-                )
-                shown = pipeline.training_batches(
-                    records, sampler, start=0, steps=1, flip=False, pad=0, grey=0.0, **place
-                )
-                callbacks.append(Pictures(model, next(iter(shown)), config.run.pictures_every, folder, writer))
-            if config.run.evaluate_every:
-                callbacks.append(Evaluations(model, evaluate, config.run.evaluate_every, writer))
-            sampler = samplers.of_stage(kind, stage, records)
+            callbacks = _callbacks(model, config, records, number, folder, evaluate, progress, writer)
+            sampler = samplers.of_stage(model.STAGES[name], stage, records)
             batches = pipeline.training_batches(
-                records, sampler, start=start, steps=stage.steps, **augment.model_dump(), **place
+                records,
+                sampler,
+                start=start,
+                steps=stage.steps,
+                **config.data.augment.model_dump(),
+                **_seeds_and_size(config, number),
             )
-            model.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+            quiet: Any = 0  # Keras declares a string, and takes this
+            model.fit(batches, epochs=1, shuffle=False, verbose=quiet, callbacks=callbacks)
         check_weights(model, stage.steps)
         model.finish()
-        trained = {id(variable) for player in kind.players for variable in model.variables_of(player)}
-        for network, weights in model.networks().items():
-            if trained.isdisjoint(map(id, weights.trainable_variables)):
-                continue
-            path = folder / "networks" / f"{network}.weights.h5"
-            path.parent.mkdir(exist_ok=True)
-            beside = path.with_name(f"unfinished_{path.name}")
-            weights.save_weights(beside)
-            beside.replace(path)
+        _save_networks(model, folder / "networks")
         progress.stage.assign(number + 1)
         model.step.assign(0)
         progress.save()
 
 
-def check_weights(model, step):
-    """Raise `NotFinite` if a player of the present stage has weights that are NaN or infinite.
+def _callbacks(model, config, records, number, folder, evaluate, progress, writer) -> list[keras.callbacks.Callback]:
+    """What happens every few steps of the present stage."""
+    run, (name, stage) = config.run, list(config.stages.items())[number]
+    losses = Losses(model, stage.steps, int(model.step.numpy()), run.log_every, writer)
+    callbacks: list[keras.callbacks.Callback] = [losses, Checkpoints(progress, losses, run.checkpoint_every)]
+    if run.pictures_every and type(model).pictures is not ReIDModel.pictures:
+        kind = model.STAGES[name]
+        few = stage.model_copy(update={"batch_size": PICTURED * samplers.ROW[kind.sampler]})
+        sampler = samplers.of_stage(kind, few, records)
+        plain = {"flip": False, "pad": 0, "grey": 0.0}
+        batches = pipeline.training_batches(
+            records, sampler, start=0, steps=1, **plain, **_seeds_and_size(config, number)
+        )
+        callbacks.append(Pictures(model, next(iter(batches)), run.pictures_every, folder, writer))
+    if run.evaluate_every:
+        callbacks.append(Evaluations(model, evaluate, run.evaluate_every, writer))
+    return callbacks
 
-    A loss says so only one step later, and after a stage's last step nobody asks for it.
+
+def _seeds_and_size(config, number):
+    return {"seed": config.run.seed, "stage": number, "image_size": config.data.image_size}
+
+
+def _save_networks(model, folder):
+    """Save the weights of the networks that the present stage has trained, each written beside, then renamed."""
+    players = model.STAGES[model.stage].players
+    trained = {id(variable) for player in players for variable in model.variables_of(player)}
+    for network, weights in model.networks().items():
+        if trained.isdisjoint(map(id, weights.trainable_variables)):
+            continue
+        path = folder / f"{network}.weights.h5"
+        folder.mkdir(exist_ok=True)
+        beside = path.with_name(f"unfinished_{path.name}")
+        weights.save_weights(beside)
+        beside.replace(path)
+
+
+def check_weights(model: ReIDModel, step: int) -> None:
+    """Make sure that the weights of the present stage's players are finite after this step.
+
+    The losses of a step are computed before its update, so they show only one step later that it broke a weight, and
+    after a stage's last step not at all.
+
+    Raises:
+        NotFinite: a player has weights that are NaN or infinite.
     """
     for player in model.STAGES[model.stage].players:
         for network in model.players()[player]:
@@ -101,7 +138,7 @@ def check_weights(model, step):
 
 
 def _check_that_workers_agree(strategy, stage, step):
-    """Several workers must go on from the same step: others would train apart, then wait for each other for ever."""
+    """Make sure that all workers resume from the same step; otherwise they would wait for each other for ever."""
     if strategy.cluster_resolver is None:
         return
 
@@ -113,15 +150,15 @@ def _check_that_workers_agree(strategy, stage, step):
     total = sums().numpy()
     if (strategy.num_replicas_in_sync * total[2:] != total[:2] ** 2).any():
         raise ValueError(
-            f"This worker's run folder stands at stage {stage}, step {step}, another's elsewhere; --run must lie on "
-            "storage that all workers share."
+            f"The last checkpoint that this worker sees is of stage {stage}, step {step}, and another worker sees "
+            "another one; --run must lie on storage that all workers share."
         )
 
 
 class _EverySteps(keras.callbacks.Callback):
     """Calls `act(step)` after every n-th step of the stage, and after its last."""
 
-    def __init__(self, model, every, start=None):
+    def __init__(self, model: ReIDModel, every: int, start: int | None = None) -> None:
         super().__init__()
         self.method, self.every = model, every
         self.step = int(model.step.numpy()) if start is None else start
@@ -135,16 +172,17 @@ class _EverySteps(keras.callbacks.Callback):
         if self.step % self.every:
             self.act(self.step)
 
-    def act(self, step):
+    def act(self, step: int) -> None:
         raise NotImplementedError
 
 
 class Losses(_EverySteps):
-    """Shows every loss's mean since the last look, on the progress bar and in TensorBoard; stops at NaN or infinity."""
+    """Shows the mean of every loss in the progress bar and in TensorBoard; raises `NotFinite` if one is not finite."""
 
-    def __init__(self, model, steps, start, every, writer):
+    def __init__(self, model: ReIDModel, steps: int, start: int, every: int, writer: Any) -> None:
         super().__init__(model, every, start)
-        self.writer, self.waiting = writer, []
+        self.writer = writer
+        self.waiting: list[Any] = []  # losses of the steps that are not shown yet
         self.bar = tqdm(total=steps, initial=start, desc=model.stage, unit="step", dynamic_ncols=True, mininterval=0.5)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -155,7 +193,7 @@ class Losses(_EverySteps):
         super().on_train_end(logs)
         self.bar.close()
 
-    def act(self, step):
+    def act(self, step: int) -> None:
         if not self.waiting:
             return
         values = {name: np.array([float(losses[name]) for losses in self.waiting]) for name in self.waiting[0]}
@@ -179,16 +217,16 @@ class Losses(_EverySteps):
 
 
 class Checkpoints(_EverySteps):
-    """Saves every n steps, never a state with a loss or a weight that is not finite."""
+    """Saves a checkpoint every n steps, but none after a loss or a weight that is not finite."""
 
-    def __init__(self, progress, losses, every):
+    def __init__(self, progress: Progress, losses: Losses, every: int) -> None:
         super().__init__(progress.model, every)
         self.progress, self.losses = progress, losses
 
     def on_train_end(self, logs=None):
         pass  # the training loop saves when a stage is finished
 
-    def act(self, step):
+    def act(self, step: int) -> None:
         self.losses.act(step)
         check_weights(self.progress.model, step)
         self.progress.save()
@@ -197,14 +235,14 @@ class Checkpoints(_EverySteps):
 class Pictures(_EverySteps):
     """Grids of the method's pictures of one fixed batch, in TensorBoard and as PNG files."""
 
-    def __init__(self, model, batch, every, folder, writer):
+    def __init__(self, model: ReIDModel, batch: Mapping[str, tf.Tensor], every: int, folder: Path, writer: Any) -> None:
         super().__init__(model, every)
         self.batch, self.folder, self.writer = batch, folder, writer
 
-    def act(self, step):
+    def act(self, step: int) -> None:
         with self.method.averaged():
-            drawn = self.method.pictures(self.batch)
-        for title, (columns, images) in drawn.items():
+            pictures = self.method.pictures(self.batch)
+        for title, (columns, images) in pictures.items():
             rows = np.stack([pipeline.to_uint8(column) for column in images], axis=1)
             grid = grids.grid(rows, column_titles=columns)
             name = f"{self.method.stage}_{title.replace(' ', '_')}_{step:06d}.png"
@@ -214,13 +252,15 @@ class Pictures(_EverySteps):
 
 
 class Evaluations(_EverySteps):
-    """Scores of every representation as curves."""
+    """Logs the scores of every representation as curves."""
 
-    def __init__(self, model, evaluate, every, writer):
+    def __init__(
+        self, model: ReIDModel, evaluate: Callable[[], Mapping[str, Mapping[str, Any]]], every: int, writer: Any
+    ) -> None:
         super().__init__(model, every)
         self.evaluate, self.writer = evaluate, writer
 
-    def act(self, step):
+    def act(self, step: int) -> None:
         with self.method.averaged():
             scores = self.evaluate()
         with self.writer.as_default(step=step):

@@ -9,6 +9,7 @@ The lines that were held back are shown if the command fails. With TF_REID_VERBO
 """
 
 import contextlib
+import io
 import os
 import re
 import subprocess
@@ -41,8 +42,8 @@ class LogFilter:
         os.close(reading)
         os.dup2(writing, 2)
         os.close(writing)
-        encoding = sys.stderr.encoding
-        sys.stderr = open(os.dup(self._screen), "w", encoding=encoding, errors="backslashreplace", buffering=1)
+        screen = os.fdopen(os.dup(self._screen), "wb", buffering=0)
+        sys.stderr = io.TextIOWrapper(screen, sys.stderr.encoding, "backslashreplace", write_through=True)
 
     def show(self) -> None:
         """Write out the lines held back, and hold back no more."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_reid import log_filter
+from tf_reid.command_line import log_filter
 
 HINT = "(TF_REID_TRACEBACK=1 shows where it was raised, TF_REID_VERBOSE=1 what TensorFlow logs.)"
 

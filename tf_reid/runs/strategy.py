@@ -1,0 +1,122 @@
+"""Which devices a run trains on: the ones that the user named, or as many GPUs as can share every batch evenly."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_reid.config import Config, ConfigError
+from tf_reid.data import samplers
+from tf_reid.methods import METHODS
+
+
+class Chosen(NamedTuple):
+    """A strategy, and the sentence that says which devices it uses and why."""
+
+    strategy: tf.distribute.Strategy
+    sentence: str
+
+
+def make_strategy(config: Config) -> Chosen:
+    """The strategy of `run.strategy`; call it before anything else that starts TensorFlow's devices.
+
+    `auto` uses as many GPUs as can share every stage's batch evenly, down to one; without a GPU, the CPU as one device.
+    `mirrored` uses every GPU; without a GPU, every logical CPU device. `multi_worker` uses the machines of TF_CONFIG.
+
+    Raises:
+        ConfigError: the strategy was named, and its devices cannot share a batch evenly.
+    """
+    name = config.run.strategy
+    if name == "multi_worker":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        workers = strategy.cluster_resolver.cluster_spec().num_tasks("worker")
+        replicas = strategy.num_replicas_in_sync
+        check_batches(config, replicas)
+        return Chosen(strategy, f"Training on {_counted(workers, 'worker')} with {_counted(replicas, 'replica')}.")
+    gpus = tf.config.get_visible_devices("GPU")
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
+        check_batches(config, len(devices))
+        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+        return Chosen(strategy, f"Training on {_counted(len(devices), 'GPU' if gpus else 'CPU device')}.")
+    if not gpus:
+        return Chosen(tf.distribute.get_strategy(), "Training on the CPU: TensorFlow sees no GPU.")
+    count, why = (1, "run.strategy=one") if name == "one" else gpus_to_use(config, len(gpus))
+    with contextlib.suppress(RuntimeError):  # they are started already
+        tf.config.set_visible_devices(gpus[:count], "GPU")  # TensorFlow takes the memory of every GPU that it sees
+    there = f"{count} of {len(gpus)} GPUs" if count < len(gpus) else _counted(count, "GPU")
+    sentence = f"Training on {there}" + (f": {why}." if count < len(gpus) else ".")
+    if count == 1:
+        return Chosen(tf.distribute.get_strategy(), sentence)
+    devices = tf.config.list_logical_devices("GPU")[:count]
+    return Chosen(tf.distribute.MirroredStrategy([device.name for device in devices]), sentence)
+
+
+def gpus_to_use(config: Config, available: int) -> tuple[int, str]:
+    """How many of so many GPUs can share every stage's batch evenly, at least one; and why no more."""
+    if config.run.jit_compile:
+        return 1, "run.jit_compile=true works on one device only"
+    count = available
+    while any(rows % count for rows in _rows_of_stages(config).values()):
+        count -= 1
+    for name, rows in _rows_of_stages(config).items():
+        if rows % available:
+            size = config.stages[name].batch_size
+            return count, (
+                f"stages.{name}.batch_size={size} holds {_rows(config, name, rows)}, "
+                f"which {available} replicas cannot share evenly"
+            )
+    return count, ""
+
+
+def check_batches(config: Config, replicas: int) -> None:
+    """Make sure that so many replicas get equal parts of every stage's batch, in whole rows.
+
+    Raises:
+        ConfigError: a stage's batch cannot be shared evenly, or steps are to be compiled by XLA for several replicas.
+    """
+    if config.run.jit_compile and replicas > 1:
+        raise ConfigError(
+            f"run.jit_compile=true works on one device only, and run.strategy={config.run.strategy} uses {replicas}; "
+            "set run.jit_compile=false or run.strategy=one."
+        )
+    for name, rows in _rows_of_stages(config).items():
+        if rows % replicas:
+            size = config.stages[name].batch_size
+            raise ConfigError(
+                f"stages.{name}.batch_size={size} holds {_rows(config, name, rows)}, which "
+                f"{replicas} replicas cannot share evenly; use a multiple of {replicas * _row(config, name)}, or set "
+                "run.strategy=auto, which uses as many GPUs as can share it."
+            )
+
+
+def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
+    """Where this process writes: the run's folder; a temporary folder in workers other than the first."""
+    resolver = strategy.cluster_resolver
+    if resolver is not None and resolver.task_id:
+        return Path(tempfile.mkdtemp(prefix="tf_reid_worker_"))
+    return folder
+
+
+def _rows_of_stages(config: Config) -> dict[str, int]:
+    """Stage -> how many rows its global batch has, of the stages that train."""
+    return {name: stage.batch_size // _row(config, name) for name, stage in config.stages.items() if stage.steps}
+
+
+def _row(config: Config, name: str) -> int:
+    """How many images of a domain stay together in one replica: a pair, or what else the sampler draws together."""
+    sampler = METHODS[config.method["name"]].STAGES[name].sampler
+    return samplers.ROW[sampler] * config.stages[name].images_per_view
+
+
+def _rows(config: Config, name: str, count: int) -> str:
+    """So many rows in words."""
+    images = _row(config, name)
+    unit = f"pair{'s' * (count != 1)}" if images == 2 else f"row{'s' * (count != 1)} of {images} images"
+    return f"{count} {unit}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
