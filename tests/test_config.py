@@ -20,7 +20,7 @@ def loaded(path="configs/simpgan.yaml", *overrides):
 def test_every_file_in_configs_is_valid_and_says_how_to_run_it(path):
     loaded(path)
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    assert f"python -m tf_reid.train --config {path}" in header[0]
+    assert f"python -m tf_reid.train --config {path.stem}" in header[0]
     assert any("minute" in line for line in header)
 
 
@@ -50,13 +50,13 @@ def test_overrides_reach_every_section():
         ("method.cycle_wieght=3", "unknown key method.cycle_wieght; did you mean cycle_weight?"),
         ("run.sede=3", "unknown key run.sede; did you mean seed?"),
         ("method.cycle_weight=high", "method.cycle_weight is 'high', but should be a valid number"),
-        ("stages.translation.optimizers.critics.learning_rate=2e-4", "write 2.0e-4, not 2e-4"),
+        ("stages.translation.optimizers.discriminators.learning_rate=2e-4", "write 2.0e-4, not 2e-4"),
         ("method.generator=unet", "method.generator is 'unet', but should be 'tanh', 'residual' or 'colour'"),
         ("data.image_size=[64]", "data.image_size"),
         ("stages.translation.batch_size=3", "stages.translation.batch_size is 3"),
         ("method.classifier=/no/such/run", "there is no file or folder '/no/such/run'"),
         ("method.name=cyclegan", "method.name is 'cyclegan'; it must be one of: identity, simpgan"),
-        ("stages.translation.optimizers={}", "must name its players, which are: generators, critics"),
+        ("stages.translation.optimizers={}", "must name its players, which are: generators, discriminators"),
         ("data.target=null", "data.target is missing; stage translation needs a second data set"),
         ("wrong", "--set takes key=value"),
         ("steps=3", "write the key with its section"),
@@ -66,6 +66,32 @@ def test_a_mistake_is_one_sentence_with_its_key(override, sentence):
     with pytest.raises(ConfigError) as error:
         loaded("configs/simpgan.yaml", override)
     assert sentence in str(error.value)
+
+
+def test_a_configuration_is_found_by_its_name_from_everywhere(tmp_path, monkeypatch):
+    expected = loaded("configs/simpgan.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert loaded("simpgan") == expected
+    assert config.find("simpgan") == config.SHIPPED / "simpgan.yaml"
+    assert config.shipped_names() == sorted(path.stem for path in CONFIGS)
+
+
+def test_a_file_of_that_name_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "simpgan").mkdir()  # a folder is no configuration
+    assert config.find("simpgan") == config.SHIPPED / "simpgan.yaml"
+    (tmp_path / "simpgan.yaml").write_text("data: {}")
+    assert config.find("simpgan.yaml") == Path("simpgan.yaml")
+    assert config.find("simpgan") == config.SHIPPED / "simpgan.yaml"
+
+
+@pytest.mark.parametrize("name", ["simpgna", "configs/simpgan.yaml", "../configs/simpgan"])
+def test_an_unknown_configuration_comes_with_the_known_ones(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="There is no configuration file") as error:
+        loaded(name)
+    assert f"{name!r}; did you mean --config simpgan?" in str(error.value)
+    assert all(known.stem in str(error.value) for known in CONFIGS)
 
 
 def test_a_file_that_is_missing_or_no_yaml_is_named(tmp_path):

@@ -11,7 +11,8 @@ import tensorflow as tf
 from conftest import SIZE, make_records, stage_configs
 
 from tf_reid.config import Config, ConfigError, Data
-from tf_reid.evaluation import extraction, pages, scoring
+from tf_reid.evaluation import extraction, pages, report, scoring
+from tf_reid.evaluation.comparison import Comparison
 from tf_reid.methods import METHODS
 from tf_reid.methods.representation import Representation
 from tf_reid.pictures.grids import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
@@ -68,7 +69,7 @@ def seen(config, domains):
 
 
 def test_metrics_are_written_by_representation_in_per_cent(tmp_path, config, domains, capsys):
-    returned = scoring.evaluate(model(raw=blind, translated=perfect), config, domains, seen(config, domains), tmp_path)
+    returned = report.evaluate(model(raw=blind, translated=perfect), config, domains, seen(config, domains), tmp_path)
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert list(written) == list(returned) == ["raw", "translated"]
     for result in written.values():
@@ -93,7 +94,7 @@ def test_metrics_are_written_by_representation_in_per_cent(tmp_path, config, dom
 
 
 def test_every_representation_has_a_rank_list_and_a_projector_log(tmp_path, config, domains):
-    scoring.evaluate(model(raw=blind, translated=perfect), config, domains, seen(config, domains), tmp_path)
+    report.evaluate(model(raw=blind, translated=perfect), config, domains, seen(config, domains), tmp_path)
     for name in ("raw", "translated"):
         picture = cv2.imread(str(tmp_path / "evaluation" / f"rank_list_{name}.png"))[..., ::-1]
         colours = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
@@ -109,8 +110,8 @@ def test_every_representation_has_a_rank_list_and_a_projector_log(tmp_path, conf
 
 
 def test_the_projector_shows_components_of_features_that_are_too_wide(tmp_path, config, domains, monkeypatch):
-    monkeypatch.setattr(scoring.pages, "WIDEST", 2)
-    scoring.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path)
+    monkeypatch.setattr(report.pages, "WIDEST", 2)
+    report.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path)
     found = np.loadtxt(tmp_path / "tensorboard" / "embeddings" / "raw" / "features.tsv")
     assert found.shape[0] == 12 and found.shape[1] <= 12 and np.isfinite(found).all()
     np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
@@ -125,7 +126,7 @@ def test_the_rank_list_leaves_out_what_the_score_leaves_out(tmp_path, config, do
             shown.update(correct=correct, captions=captions, found=found) or np.zeros((8, 8, 3), np.uint8)
         ),
     )
-    scoring.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path)
+    report.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path)
     for caption, found, correct in zip(shown["captions"], shown["found"], shown["correct"], strict=True):
         identity, camera = caption.split("\n")
         assert correct[:2].all() and not correct[2:8].any()
@@ -138,7 +139,7 @@ def test_metrics_over_several_trials_come_with_their_spread(config):
     first = {**dict.fromkeys(RATES, 50.0), "trials": 10, "queries": 3, "gallery": 9, "dropped": 2}
     first |= {"dropped_because": {"nobody came": 1.5, "it was dark": 0.5}}
     first |= {"protocol": "folds", "description": "Over ten seeded folds."}
-    text = scoring.table({"raw": first | {"spread": dict.fromkeys(RATES, 2.5)}}, "grid")
+    text = report.table({"raw": first | {"spread": dict.fromkeys(RATES, 2.5)}}, "grid")
     assert "Over ten seeded folds." in text
     assert "grid, protocol folds, 10 trial(s)" in text
     assert text.splitlines()[3].split() == ["raw"] + ["50.0", "±", "2.5"] * 7
@@ -151,13 +152,13 @@ def test_baselines_are_scored_beside(tmp_path, config, domains):
     images = keras.Input((*SIZE, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(images))
     encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(x))
-    found = scoring.evaluate(model(raw=encoder), config, domains, seen(config, domains), tmp_path, baselines=True)
+    found = report.evaluate(model(raw=encoder), config, domains, seen(config, domains), tmp_path, baselines=True)
     assert list(found) == ["raw", "pixels", "colour_histogram", "colour_covariance", "adaptive_batch_norm"]
     assert all(set(result) == KEYS for result in json.loads((tmp_path / "metrics.json").read_text()).values())
 
     alone = config.model_copy(update={"data": Data(source="a", image_size=list(SIZE))})
     source = {"source": domains["source"]}
-    found = scoring.evaluate(
+    found = report.evaluate(
         model(raw=encoder), alone, source, splits.training_records(alone, source), tmp_path, baselines=True
     )
     assert list(found) == ["raw", "pixels", "colour_histogram"]  # the others bring two domains together
@@ -181,16 +182,16 @@ def looked_at(monkeypatch):
         counts.append(len(records))
         return original(encoder, records, *rest)
 
-    monkeypatch.setattr(scoring, "feature_batches", watched)
+    monkeypatch.setattr(extraction, "feature_batches", watched)
     return counts
 
 
 def test_features_are_kept_by_an_evaluation_and_not_by_scores(tmp_path, config, domains, encoder, looked_at):
     images = seen(config, domains)
-    first = scoring.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    first = report.evaluate(model(raw=encoder), config, domains, images, tmp_path)
     assert looked_at == [12]  # no training image
     config.evaluate.distance = "euclidean"
-    second = scoring.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    second = report.evaluate(model(raw=encoder), config, domains, images, tmp_path)
     assert looked_at == [12] and second["raw"]["mAP"] != first["raw"]["mAP"]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "evaluation" / "features").iterdir()}
     assert scoring.scores(model(raw=encoder), config, domains, images)["raw"] | {"cmc": 0} == second["raw"] | {"cmc": 0}
@@ -200,10 +201,10 @@ def test_features_are_kept_by_an_evaluation_and_not_by_scores(tmp_path, config, 
 
 def test_an_encoder_of_two_representations_looks_at_the_images_once(tmp_path, config, domains, encoder, looked_at):
     images = seen(config, domains)
-    found = scoring.evaluate(model(raw=encoder, learned=encoder), config, domains, images, tmp_path)
+    found = report.evaluate(model(raw=encoder, learned=encoder), config, domains, images, tmp_path)
     assert looked_at == [12] and found["raw"]["mAP"] == found["learned"]["mAP"]
     encoder.set_weights([2 * values for values in encoder.get_weights()])
-    scoring.evaluate(model(raw=encoder), config, domains, images, tmp_path)
+    report.evaluate(model(raw=encoder), config, domains, images, tmp_path)
     assert len(list((tmp_path / "evaluation" / "features").glob("*.npy"))) == 1  # what no longer holds is removed
 
 
@@ -220,12 +221,12 @@ def twelve_identities():
 
 def test_reranking_is_a_setting(tmp_path, config, twelve_identities, encoder):
     images = seen(config, twelve_identities)
-    plain = scoring.evaluate(model(raw=encoder), config, twelve_identities, images, tmp_path)
+    plain = report.evaluate(model(raw=encoder), config, twelve_identities, images, tmp_path)
     config.evaluate.rerank = True
-    found = scoring.evaluate(model(raw=encoder), config, twelve_identities, images, tmp_path)
+    found = report.evaluate(model(raw=encoder), config, twelve_identities, images, tmp_path)
     assert found["raw"]["mAP"] != plain["raw"]["mAP"] and set(found["raw"]) == KEYS
     with pytest.raises(ConfigError, match=r"threshold needs evaluate\.rerank=false"):
-        scoring.evaluate(model(raw=encoder), config, twelve_identities, images, tmp_path, rates=(0.1,))
+        report.evaluate(model(raw=encoder), config, twelve_identities, images, tmp_path, rates=(0.1,))
 
 
 # --------------------------------------------------------------------- verification
@@ -240,7 +241,7 @@ def test_thresholds_are_set_on_one_half_of_the_identities_and_tried_on_the_other
 
     images = seen(config, twelve_identities)
     encoders = model(raw=blind, translated=knows)
-    found = scoring.evaluate(encoders, config, twelve_identities, images, tmp_path, rates=(0.1,))
+    found = report.evaluate(encoders, config, twelve_identities, images, tmp_path, rates=(0.1,))
     written = json.loads((tmp_path / "metrics.json").read_text())
     right, coin = written["translated"]["verification"], written["raw"]["verification"]
     # Ten scored persons: 5 x 2 queries and 5 x 2 gallery images in either half.
@@ -253,8 +254,8 @@ def test_thresholds_are_set_on_one_half_of_the_identities_and_tried_on_the_other
     assert 0.4 < at_equal["threshold"] < 0.6 and (at_equal["true_match_rate"], at_equal["false_match_rate"]) == (100, 0)
     assert found["raw"]["verification"] == coin
     assert cv2.imread(str(tmp_path / "evaluation" / "roc.png")).shape == (480, 640, 3)
-    with pytest.raises(ValueError, match=r"rate of 0\.001 needs at least 1000 pairs of two persons"):
-        scoring.evaluate(encoders, config, twelve_identities, images, tmp_path, rates=(0.001,))
+    with pytest.raises(ValueError, match=r"rate of 0\.001 needs at least 1000 pairs of different identities"):
+        report.evaluate(encoders, config, twelve_identities, images, tmp_path, rates=(0.001,))
 
 
 def test_validation_identities_calibrate_where_there_are_any(tmp_path, config, capsys):
@@ -270,15 +271,18 @@ def test_validation_identities_calibrate_where_there_are_any(tmp_path, config, c
         for domain in ("source", "target")
     }
     config.data.target_split = "all"
-    found = scoring.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path, rates=(0.5,))["raw"][
+    found = report.evaluate(model(raw=perfect), config, domains, seen(config, domains), tmp_path, rates=(0.5,))["raw"][
         "verification"
     ]
     assert (found["calibration_same_pairs"], found["calibration_different_pairs"]) == (8, 8)
     assert (found["same_pairs"], found["different_pairs"]) == (12, 24)
     assert found["eer"] == 0
     printed = capsys.readouterr().out
-    assert "raw: the same person or not, 12 and 24 pairs; equal error rate 0.00 %" in printed
-    assert "set at 50 % false matches of other persons" in printed
+    assert (
+        "raw: verification of 12 pairs of the same identity and 24 of different ones; equal error rate 0.00 %"
+        in printed
+    )
+    assert "set on other identities at 50 % false matches" in printed
 
 
 @pytest.mark.parametrize("why_not", ["trained on", "one camera", "no query"])
@@ -295,21 +299,21 @@ def test_validation_identities_who_cannot_calibrate_leave_it_to_the_halves(why_n
     images = seen(config, domains)
     if why_not == "trained on":
         images["source"] = scored.take(identity > 4)
-    found = scoring.evaluate(model(raw=blind), config, domains, images, tmp_path, rates=(0.5,))["raw"]
+    found = report.evaluate(model(raw=blind), config, domains, images, tmp_path, rates=(0.5,))["raw"]
     calibrating = {key: found["verification"][f"calibration_{key}"] for key in ("same_pairs", "different_pairs")}
     assert calibrating == {"same_pairs": 8, "different_pairs": 8}  # of two persons of the test, as many as are held out
     assert calibrating.items() <= found["verification"].items()
 
 
 def test_the_halves_compare_their_own_identities_alone(tmp_path, config, twelve_identities, monkeypatch):
-    sizes, original = [], extraction.Comparison.distances
+    sizes, original = [], Comparison.distances
     monkeypatch.setattr(
-        extraction.Comparison,
+        Comparison,
         "distances",
         lambda self, trial: sizes.append((len(trial.query), len(trial.gallery))) or original(self, trial),
     )
     images = seen(config, twelve_identities)
-    scoring.evaluate(model(raw=blind), config, twelve_identities, images, tmp_path, rates=(0.1,))
+    report.evaluate(model(raw=blind), config, twelve_identities, images, tmp_path, rates=(0.1,))
     assert sizes == [(10, 10), (10, 10), (20, 20)]  # the last is for the rank list
 
 

@@ -122,7 +122,7 @@ def test_an_unknown_protocol_is_named_with_those_there_are():
     both = records(protocols={"one": THREE_TRIALS, "two": THREE_TRIALS | {"test_identities": [[1, 6]]}})
     assert splits.protocol_of(both, None)["test_identities"] == THREE_TRIALS["test_identities"]
     assert splits.protocol_of(both, "two")["test_identities"] == [[1, 6]]
-    with pytest.raises(ConfigError, match=r"evaluate\.protocol: a has no 'three', but one, two"):
+    with pytest.raises(ConfigError, match=r"evaluate\.protocol: a has no protocol 'three'; its protocols are one, two"):
         splits.protocol_of(both, "three")
 
 
@@ -138,7 +138,7 @@ def test_another_variant_of_the_source_is_not_scored_on_its_identities(populatio
     assert numbers_of(splits.fair_trials(config, target, seen)) == expected
     seen["source"] = source
     if population:
-        message = r"a/two holds persons who are trained on; .*, or score on other persons than those of a/one\."
+        message = r"a/two holds identities that are trained on; .*, or score on other identities than those of a/one\."
         with pytest.raises(ConfigError, match=message):
             splits.fair_trials(config, target, seen)
     else:
@@ -188,5 +188,5 @@ def test_only_the_cameras_asked_for_are_trained_on_and_scored(monkeypatch):
     assert set(splits.load_data(settings(source_cameras=[2]))["source"].camera) == {2}
     both = splits.load_data(settings("simpgan", source_cameras=[1], target="b"))
     assert set(both["source"].camera) == {1} and set(both["target"].camera) == {1, 2}
-    with pytest.raises(ConfigError, match=r"data\.source_cameras: a has no camera 7, but 1, 2\."):
+    with pytest.raises(ConfigError, match=r"data\.source_cameras: a has no camera 7; its cameras are 1, 2\."):
         splits.load_data(settings(source_cameras=[1, 7]))

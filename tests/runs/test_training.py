@@ -14,7 +14,8 @@ from conftest import SMALL, make_records
 
 from tf_reid import config as configuration
 from tf_reid.methods import METHODS
-from tf_reid.runs import run_folder, splits, training
+from tf_reid.runs import reproducibility, run_folder, splits, training
+from tf_reid.runs.progress import Progress
 
 IDENTITY, CAMERA = np.repeat(np.arange(1, 6), 4), np.tile([1, 1, 2, 2], 5)
 SPLIT = np.tile(["train", "query", "train", "gallery"], 5)
@@ -57,7 +58,7 @@ def domains():
 
 
 def built(config):
-    run_folder.make_deterministic(config)
+    reproducibility.make_deterministic(config)
     return run_folder.build_model(config, splits.training_records(config, domains())["source"].identities)
 
 
@@ -106,7 +107,7 @@ def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(tmp_path, monk
     kept = model.F.get_weights()
     model.F.load_weights(tmp_path / "run" / "networks" / "F.weights.h5")
     trained_on = built(config)
-    run_folder.Progress(tmp_path / "run", trained_on).checkpoint.restore(
+    Progress(tmp_path / "run", trained_on).checkpoint.restore(
         str(tmp_path / "run" / "checkpoints" / "ckpt-7")
     )  # of its last step
     for mean in (scored[-1], drawn[-1], model.F.get_weights()):
@@ -134,7 +135,7 @@ def test_a_loss_that_is_nan_stops_the_run_and_is_named_and_no_checkpoint_holds_i
     with pytest.raises(training.NotFinite, match=r"generators/similarity of stage translation is nan at step 4"):
         train(tmp_path / "run", config, model)
     again = built(config)
-    assert run_folder.Progress(tmp_path / "run", again).restore()
+    assert Progress(tmp_path / "run", again).restore()
     assert int(again.step) == 3
     assert all(np.isfinite(value).all() for value in weights(again))
 
@@ -156,7 +157,7 @@ def test_weights_that_are_nan_are_in_no_checkpoint_also_after_a_last_step(tmp_pa
         train(tmp_path / "run", config, model)
     assert not (tmp_path / "run" / "networks").exists()
     again = built(config)
-    assert run_folder.Progress(tmp_path / "run", again).restore()
+    assert Progress(tmp_path / "run", again).restore()
     assert int(again.step) == at - 1
     assert all(np.isfinite(value).all() for value in weights(again))
 
@@ -178,8 +179,8 @@ def test_a_run_leaves_pictures_curves_settings_and_networks(tmp_path):
         "configuration",
         "classifier/classifier/identity",
         "translation/generators/cycle",
-        "translation/critics/D_S",
-        "translation/critics/learning_rate",
+        "translation/discriminators/D_S",
+        "translation/discriminators/learning_rate",
         "translation/target to source",
     } <= tags
 
@@ -194,7 +195,7 @@ def test_a_broken_checkpoint_says_what_to_do(tmp_path):
 
 
 def test_the_environment_is_written_down():
-    found = run_folder.environment()
+    found = reproducibility.environment()
     assert found["packages"]["tensorflow"] == tf.__version__
     assert found["revision"] and found["devices"]
 

@@ -100,9 +100,10 @@ def fair_trials(
     labelled = seen["source"].population == records.population
     if labelled:
         trained_on |= np.isin(records.identity, seen["source"].identity)
-    if scored_domain(config) == "target" and config.data.target_split == "train":
-        if _trains_on_target(config) if adapted is None else adapted:
-            trained_on |= np.isin(records.file, seen["target"].file)
+    if adapted is None:
+        adapted = _trains_on_target(config)
+    if adapted and scored_domain(config) == "target" and config.data.target_split == "train":
+        trained_on |= np.isin(records.file, seen["target"].file)
 
     fair = []
     for trial in trials:

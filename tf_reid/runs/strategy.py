@@ -58,17 +58,17 @@ def gpus_to_use(config: Config, available: int) -> tuple[int, str]:
     """How many of so many GPUs can share every stage's batch evenly, at least one; and why no more."""
     if config.run.jit_compile:
         return 1, "run.jit_compile=true works on one device only"
+    rows_of = _rows_of_stages(config)
     count = available
-    while any(rows % count for rows in _rows_of_stages(config).values()):
+    while any(rows % count for rows in rows_of.values()):
         count -= 1
-    for name, rows in _rows_of_stages(config).items():
-        if rows % available:
-            size = config.stages[name].batch_size
-            return count, (
-                f"stages.{name}.batch_size={size} holds {_rows(config, name, rows)}, "
-                f"which {available} replicas cannot share evenly"
-            )
-    return count, ""
+    if count == available:
+        return count, ""
+    name = min((name for name, rows in rows_of.items() if rows % available), key=lambda name: rows_of[name])
+    return count, (
+        f"stages.{name}.batch_size={config.stages[name].batch_size} holds {_rows(config, name, rows_of[name])}, "
+        f"which {available} replicas cannot share evenly"
+    )
 
 
 def check_batches(config: Config, replicas: int) -> None:
