@@ -125,7 +125,7 @@ def test_a_run_is_stopped_goes_on_and_is_scored_again(tmp_path, data_dir, capsys
 
     capsys.readouterr()
     first = tf_reid.train.main(arguments)
-    assert "Going on with stage classifier at step 2 of 3." in capsys.readouterr().out
+    assert "Resuming stage classifier at step 2 of 3." in capsys.readouterr().out
 
     with monkeypatch.context() as patch:
         patch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("a finished run was trained again"))

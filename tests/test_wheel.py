@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,9 +24,10 @@ TINY = (
 
 
 def run(*command, **options):
-    """What a command prints."""
+    """What a command prints; none of TensorFlow's log lines is among it."""
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert not re.search(r"^([IWE]\d{4} |WARNING: All log)", done.stderr, re.MULTILINE), done.stderr
     return done.stdout
 
 
@@ -53,7 +55,7 @@ def installed(wheel, tmp_path_factory):
 @pytest.fixture
 def elsewhere(installed, tmp_path):
     """Options of a process that finds the installed wheel, and no checkout."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "TF_CPP_MIN_LOG_LEVEL")}
     return {"cwd": tmp_path, "env": environment | {"PYTHONPATH": str(installed)}}
 
 

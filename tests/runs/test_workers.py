@@ -1,10 +1,7 @@
 """Two processes, as on two machines, train what one device trains."""
 
-import contextlib
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 
@@ -12,33 +9,26 @@ import numpy as np
 import test_training
 from conftest import build
 
+from tf_reid.runs.local_workers import free_ports
+
 WORKER = """
 import pathlib, sys, tempfile
 sys.path.insert(0, "tests")
 import test_training
-from tf_reid import runs, splits, training
+from tf_reid.runs import reproducibility, run_folder, splits, training
+from tf_reid.runs.strategy import make_strategy, own_folder
 folder = pathlib.Path(sys.argv[1])
-strategy = runs.make_strategy("multi_worker")
 own_files = pathlib.Path(tempfile.mkdtemp(dir=folder))  # not a file that the other worker may be writing
-config = test_training.settings(own_files, *test_training.ONE_STAGE, name="identity")
-runs.make_deterministic(config)
+config = test_training.settings(own_files, *test_training.ONE_STAGE, "strategy=multi_worker", name="identity")
+strategy = make_strategy(config).strategy
+reproducibility.make_deterministic(config)
 seen = splits.training_records(config, test_training.domains())
 with strategy.scope():
-    model = runs.build_model(config, seen["source"].identities)
-own = runs.own_folder(strategy, folder / "shared")
+    model = run_folder.build_model(config, seen["source"].identities)
+own = own_folder(strategy, folder / "shared")
 training.train(model, config, seen, folder / "shared", dict, own)
 print("REPLICAS", strategy.num_replicas_in_sync)
 """
-
-
-def free_ports(count):
-    """Below the range that outgoing connections are given: one of them could take a port before a worker listens."""
-    found = []
-    for port in random.sample(range(15_000, 30_000), 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("localhost", port))
-            found.append(port)
-    return found[:count]
 
 
 def two_workers(folders):

@@ -31,10 +31,12 @@ def make_strategy(config: Config) -> Chosen:
     name = config.run.strategy
     if name == "multi_worker":
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        workers = strategy.cluster_resolver.cluster_spec().num_tasks("worker")
+        workers = sum(len(addresses) for addresses in strategy.cluster_resolver.cluster_spec().as_dict().values())
         replicas = strategy.num_replicas_in_sync
         check_batches(config, replicas)
-        return Chosen(strategy, f"Training on {_counted(workers, 'worker')} with {_counted(replicas, 'replica')}.")
+        return Chosen(
+            strategy, f"Training on {_counted(max(1, workers), 'worker')} with {_counted(replicas, 'replica')}."
+        )
     gpus = tf.config.get_visible_devices("GPU")
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")

@@ -1,0 +1,109 @@
+"""Trains by several workers on this machine, to try `run.strategy=multi_worker` before several machines are used:
+
+python -m tf_reid.runs.local_workers --workers 2 -- --config identity --run runs/two_workers
+
+Everything behind `--` is an argument of `tf_reid.train`. The first worker writes to the screen, each other one into a
+log file.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tf_reid.runs.local_workers",
+        description="Train by several workers on this machine. The GPUs of CUDA_VISIBLE_DEVICES are divided among the "
+        "workers; without this variable, the workers train on the CPU.",
+    )
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="how many (default: 2)")
+    parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the other workers' logs are written")
+    parser.add_argument("train", nargs="+", metavar="-- ARGUMENT", help="arguments of tf_reid.train")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Start the workers and wait for them; if one fails, the others are stopped.
+
+    Raises:
+        RuntimeError: a worker failed; the message says which, and names its log.
+    """
+    args = arguments(argv)
+    logs = args.logs or Path(tempfile.mkdtemp(prefix="tf_reid_workers_"))
+    logs.mkdir(parents=True, exist_ok=True)
+    addresses = [f"localhost:{port}" for port in free_ports(args.workers)]
+    command = [sys.executable, "-m", "tf_reid.train", *args.train, "--set", "run.strategy=multi_worker"]
+    print(f"{args.workers} workers: {', '.join(addresses)}; logs of all but the first: {logs}", flush=True)
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for index in range(args.workers):
+            environment = {**os.environ, **_place(addresses, index)}
+            with contextlib.ExitStack() as opened:
+                log = opened.enter_context(_log(logs, index).open("wb")) if index else None
+                processes.append(
+                    subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT if log else None)
+                )
+        _wait(processes, logs)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which nothing listens.
+
+    They are below the range that outgoing connections get, one of which could take a port before a worker listens.
+    """
+    free: list[int] = []
+    for port in random.sample(range(15_000, 30_000), 1_000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("localhost", port))
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise OSError(f"There are no {count} free ports.")
+
+
+def _place(addresses: Sequence[str], index: int) -> dict[str, str]:
+    """The environment variables that tell a worker its place in the cluster, and its GPUs."""
+    cluster = {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    each = len(gpus) // len(addresses)
+    own = gpus[index * each : (index + 1) * each]
+    return {"TF_CONFIG": json.dumps(cluster), "CUDA_VISIBLE_DEVICES": ",".join(own)}
+
+
+def _log(logs: Path, index: int) -> Path:
+    return logs / f"worker_{index}.log"
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], logs: Path) -> None:
+    while any(process.poll() is None for process in processes):
+        _check(processes, logs)
+        time.sleep(0.1)
+    _check(processes, logs)
+
+
+def _check(processes, logs):
+    """Raise if a worker failed: the others would wait for it for ever."""
+    for index, process in enumerate(processes):
+        if process.poll():
+            where = f"its log is {_log(logs, index)}" if index else "its messages are above"
+            raise RuntimeError(f"Worker {index} of {len(processes)} ended with status {process.returncode}; {where}.")
+
+
+if __name__ == "__main__":
+    from tf_reid.command_line import run_command
+
+    run_command(main)
