@@ -150,6 +150,17 @@ def test_a_run_is_stopped_goes_on_and_is_scored_again(tmp_path, data_dir, capsys
         run_command(lambda: tf_reid.train.main([*arguments, "run.seed=1"]))
 
 
+def test_a_run_that_builds_its_data_set_equals_one_that_finds_it(tmp_path):
+    """Building draws random numbers: the weights that a run starts from do not depend on them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for part in ("TRAIN", "MORE", "TEST"):
+            patch.setattr(Builder, f"{part}_IDENTITIES", 4)
+        for run in ("builds", "finds"):
+            tf_reid.train.main(command("identity", tmp_path / run, tmp_path / "data", steps=1))
+    built, found = (json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("builds", "finds"))
+    assert built == found
+
+
 def test_two_replicas_train_what_one_device_trains(tmp_path, data_dir, two_replicas, monkeypatch):
     """The same weights after the same steps, through the command: of every batch each replica takes its part."""
     plain = ["stages.classifier.optimizers.classifier={name: sgd, learning_rate: 0.01}"]

@@ -60,11 +60,12 @@ def train(
     settings = configuration.load(config, overrides, METHODS)
     devices, sentence = strategy.make_strategy(settings)
     print(sentence)
-    reproducibility.make_deterministic(settings)
     own = strategy.own_folder(devices, folder)
     is_first = own == folder  # of several workers
     if is_first:
         run_folder.check_run(folder, settings)
+    splits.build_data(settings)
+    reproducibility.make_deterministic(settings)
     domains = splits.load_data(settings)
     seen = splits.training_records(settings, domains)
 

@@ -24,14 +24,12 @@ def start(logs, arguments):
 
 def test_two_workers_train_what_one_device_trains(tmp_path, data_dir):  # noqa: F811
     alone = command("identity", tmp_path / "one", data_dir, SGD, "strategy=one")
-    expected = tf_reid.train.main(alone)
+    tf_reid.train.main(alone)
     done = start(tmp_path / "logs", command("identity", tmp_path / "two", data_dir, SGD))
     other = (tmp_path / "logs" / "worker_1.log").read_text()
     assert done.returncode == 0, done.stderr[-2000:] + other[-2000:]
     for printed in (done.stdout, other):
         assert "Training on 2 workers with 2 replicas." in printed
-        row = next(line for line in printed.splitlines() if line.startswith("raw "))
-        assert row.split()[1] == f"{expected['raw']['rank1']:.1f}"
 
     weights = []
     model = METHODS["identity"]((32, 16), 4, 0, **SMALL["identity"])

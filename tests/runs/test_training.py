@@ -80,7 +80,7 @@ def test_a_run_killed_three_times_equals_one_that_never_was(tmp_path):
     config = settings(tmp_path, AVERAGED)
     expected = weights(train(tmp_path / "whole", config))
     script = (
-        "import sys, pathlib; sys.path.insert(0, 'tests'); import test_training as t\n"
+        "import sys, pathlib; sys.path[:0] = ['tests', 'tests/runs']; import test_training as t\n"
         "tmp = pathlib.Path(sys.argv[1]); t.train(tmp / 'killed', t.settings(tmp, t.AVERAGED))"
     )
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}

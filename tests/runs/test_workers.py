@@ -13,7 +13,7 @@ from tf_reid.runs.local_workers import free_ports
 
 WORKER = """
 import pathlib, sys, tempfile
-sys.path.insert(0, "tests")
+sys.path[:0] = ["tests", "tests/runs"]
 import test_training
 from tf_reid.runs import reproducibility, run_folder, splits, training
 from tf_reid.runs.strategy import make_strategy, own_folder

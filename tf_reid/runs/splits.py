@@ -13,18 +13,32 @@ from tf_reid.methods import METHODS
 from tf_reid.metrics import protocols
 
 
+def build_data(config: Config) -> None:
+    """Build the data sets of `source` and `target` that are not built yet.
+
+    Building draws random numbers. A run calls this before it seeds the random generators, so that its results are the
+    same whether its data sets were built already or not.
+    """
+    for spec in _specs(config).values():
+        _built(spec, config)
+
+
 def load_data(config: Config) -> dict[str, Records]:
     """Every record of `source` and, if there is one, `target`; a data set that is not built yet is built."""
-    specs = {"source": config.data.source, "target": config.data.target}
-    loaded = {}
-    for domain, spec in specs.items():
-        if spec is None:
-            continue
-        builder = tfds_builders.builder(spec, data_dir=config.data.data_dir)
-        loaded[domain] = load_records(tfds_builders.prepare(builder, config.data.manual_dir))
+    loaded = {domain: load_records(_built(spec, config)) for domain, spec in _specs(config).items()}
     if config.data.source_cameras is not None:
         loaded["source"] = _seen_by(config.data.source_cameras, loaded["source"])
     return loaded
+
+
+def _specs(config: Config) -> dict[str, str | dict[str, str]]:
+    specs = {"source": config.data.source, "target": config.data.target}
+    return {domain: spec for domain, spec in specs.items() if spec is not None}
+
+
+def _built(spec: str | dict[str, str], config: Config) -> Any:
+    builder = tfds_builders.builder(spec, data_dir=config.data.data_dir)
+    return tfds_builders.prepare(builder, config.data.manual_dir)
 
 
 def _seen_by(cameras: Sequence[int], records: Records) -> Records:
