@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import tfds_builders
-from tf_reid.evaluation import scoring
+from tf_reid.evaluation import report
 from tf_reid.runs.splits import scored_domain
 
 
@@ -20,7 +20,7 @@ def text(run, run_folder: Path, name: str, servable, representation: str, digest
     )
     scores = "not evaluated"
     if representation in metrics:
-        scores = "```\n" + scoring.table({representation: metrics[representation]}, scored) + "\n```"
+        scores = "```\n" + report.table({representation: metrics[representation]}, scored) + "\n```"
     return f"""# {name}
 
 Embeds images of persons, so that images of one person lie near each other: {config.method["name"]}, representation

@@ -35,7 +35,7 @@ def main(argv=None) -> dict:
     from export import saving
     from export.client import Client
     from tf_reid.config import ConfigError
-    from tf_reid.evaluation import extraction, scoring
+    from tf_reid.evaluation import comparison, extraction, scoring
     from tf_reid.runs import splits
 
     run = scoring.open_trained(args.run)
@@ -53,8 +53,8 @@ def main(argv=None) -> dict:
     for role, parts in extraction.roles(names, records, trials).items():
         found[role] = extraction.filled([embedded(*part) for part in parts if len(part[1])], len(records))
     sides = extraction.query_and_gallery(found)
-    comparison = extraction.Comparison(*sides, run.config.evaluate.distance, run.config.evaluate.rerank)
-    served = extraction.score(comparison, records, trials)
+    compared = comparison.Comparison(*sides, run.config.evaluate.distance, run.config.evaluate.rerank)
+    served = comparison.score(compared, records, trials)
     expected = json.loads((args.run / "metrics.json").read_text())[chosen.representation]
     both = {key: (float(served[key]), expected[key]) for key in ("rank1", "rank5", "rank10", "mAP")}
     for key, (ours, theirs) in both.items():
