@@ -247,7 +247,7 @@ def test_what_the_readme_says_of_deploying_and_searching_runs(finished):
             process.wait(60)
     with np.load(finished / "embeddings.npz") as written:
         assert written["embedding"].shape[0] == 1
-    assert "Ranked crops" in (finished / "matches.html").read_text()
+    assert "Ranked images" in (finished / "matches.html").read_text()
     assert (finished / "models" / "serving" / "compose.yaml").exists()
 
 
