@@ -1,6 +1,6 @@
 """Numbers the people of a video: python docs/examples/tracker.py --run runs/dgnet clip.avi tracked.avi
 
-A detector gives boxes, the encoder gives each box an embedding, and an embedding near one that is known gets its number.
+A detector gives boxes, the encoder an embedding for each, and an embedding near one that is known gets its number.
 """
 
 import argparse
