@@ -19,8 +19,11 @@ import numpy as np
 
 WIDTH = 900  # pixels of a picture, at most
 QUALITY = 80  # of WebP
-# Whom the pages show: identities of the test half of the data sets, and the seed that draws the others.
-TRANSLATED, SWAPPED, RANKED = ["161", "224", "214"], ["156", "187", "199", "204", "239"], ["156", "187", "199", "239"]
+# Whom the pages show, identities of the test half of the data sets, and the seed that draws the other images.
+TRANSLATED = (0, "161", "160", "214")
+SWAPPED = (2, "227", "191", "231")
+RANKED = (0, "170", "219", "213")
+FRAMES = 40, 94  # of the tracked clip
 SEARCHED = 204  # whose crop is dropped on the search page
 
 
@@ -36,9 +39,10 @@ def arguments(argv=None) -> argparse.Namespace:
 def main(argv=None) -> None:
     args = arguments(argv)
     args.to.mkdir(exist_ok=True)
-    keep(args.to / "translation.webp", page(args.simpgan, "translation", "translation", TRANSLATED))
-    keep(args.to / "swaps.webp", page(args.dgnet, "swaps", "swaps", SWAPPED))
-    keep(args.to / "ranks.webp", page(args.dgnet, "ranks", "ranks_raw", RANKED))
+    keep(args.to / "translation.webp", page(args.simpgan, "translation", "translation", *TRANSLATED))
+    keep(args.to / "swaps.webp", page(args.dgnet, "swaps", "swaps", *SWAPPED))
+    keep(args.to / "ranks.webp", page(args.dgnet, "ranks", "ranks_raw", *RANKED))
+    keep(args.to / "tracker.webp", tracked(args.dgnet))
     keep(args.to / "search_page.webp", search_page(args.dgnet, args.chromium))
 
 
@@ -51,11 +55,23 @@ def keep(path: Path, picture: np.ndarray) -> None:
     print(f"{path}: {picture.shape[1]}x{picture.shape[0]}, {path.stat().st_size / 1000:.0f} kB")
 
 
-def page(run: str, what: str, name: str, identities: list[str]) -> np.ndarray:
+def page(run: str, what: str, name: str, seed: int, *identities: str) -> np.ndarray:
     """A page that `tf_reid.visualize` writes."""
     command = [sys.executable, "-m", "tf_reid.visualize", "--run", run, what, "--count", str(len(identities))]
-    subprocess.run([*command, "--identities", *identities], check=True)
+    subprocess.run([*command, "--seed", str(seed), "--identities", *identities], check=True)
     return cv2.imread(str(Path(run) / "pages" / f"{name}.png"))
+
+
+def tracked(run: str) -> np.ndarray:
+    """Frames of the clip that docs/examples/tracker.py wrote: before and after a person left the picture."""
+    examples = Path(__file__).with_name("examples")
+    with tempfile.TemporaryDirectory() as folder:
+        clip, written = f"{folder}/clip.avi", f"{folder}/tracked.avi"
+        subprocess.run([sys.executable, examples / "clip.py", clip], check=True)
+        subprocess.run([sys.executable, examples / "tracker.py", "--run", run, clip, written], check=True)
+        video = cv2.VideoCapture(written)
+        frames = [video.read()[1] for _ in range(int(video.get(cv2.CAP_PROP_FRAME_COUNT)))]
+    return np.vstack([frames[number] for number in FRAMES])
 
 
 def search_page(run: str, chromium: str) -> np.ndarray:

@@ -163,7 +163,8 @@ def test_the_readmes_two_commands_begin_in_a_fresh_clone(marker, last):
 
 
 def links_of(page: Path) -> list[str]:
-    return re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())
+    text = page.read_text()
+    return re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", text) + re.findall(r'src="([^"]+)"', text)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -171,13 +172,14 @@ def test_every_link_of_a_page_leads_to_a_file(page):
     assert not [link for link in links_of(page) if not (page.parent / link).exists()]
 
 
-def test_the_readmes_pictures_are_small():
-    pictures = {link for link in links_of(README) if link.startswith("docs/pictures/")}
-    kept = {str(path.relative_to(ROOT)) for path in (DOCS / "pictures").iterdir()}
-    assert pictures == kept
-    assert sum((ROOT / picture).stat().st_size for picture in pictures) < 400_000
+def test_pictures_are_small_and_used():
+    pictures = set((DOCS / "pictures").iterdir())
+    assert pictures == {
+        (page.parent / link).resolve() for page in PAGES for link in links_of(page) if "pictures/" in link
+    }
+    assert sum(picture.stat().st_size for picture in pictures) < 400_000
     for picture in pictures:
-        pixels = cv2.imread(str(ROOT / picture))
+        pixels = cv2.imread(str(picture))
         assert pixels.shape[1] <= 900 and pixels.std() > 20, picture
 
 

@@ -43,8 +43,7 @@ def numbers_of(features: np.ndarray, known: list[np.ndarray], encoder, threshold
         for box, identity in zip(*linear_sum_assignment(distances), strict=True):
             if distances[box, identity] <= threshold:
                 numbers[box] = int(identity)
-                mean = 0.9 * known[identity] + 0.1 * features[box]
-                known[identity] = mean / np.linalg.norm(mean)
+                known[identity] = 0.9 * known[identity] + 0.1 * features[box]
     for box, number in enumerate(numbers):
         if number < 0:
             numbers[box] = len(known)
