@@ -24,7 +24,7 @@ TRANSLATED = (0, "161", "160", "214")
 SWAPPED = (2, "227", "191", "231")
 RANKED = (0, "170", "219", "213")
 FRAMES = 40, 94  # of the tracked clip
-SEARCHED = 204  # whose crop is dropped on the search page
+SEARCHED = 213  # whose crop is dropped on the search page
 
 
 def arguments(argv=None) -> argparse.Namespace:
