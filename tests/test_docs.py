@@ -200,7 +200,7 @@ def test_the_notebook_runs(tmp_path):
     client.execute(env=os.environ | {"PYTHONPATH": str(ROOT)})
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output.output_type == "error"]
-    assert [output for output in outputs if "image/png" in output.get("data", {})]
+    assert [output for output in outputs if "image/jpeg" in output.get("data", {})]
     assert (tmp_path / "quickstart" / "run" / "metrics.json").exists()
 
 
