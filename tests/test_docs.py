@@ -192,6 +192,8 @@ def test_the_site_builds(tmp_path):
     assert process.returncode == 0, process.stderr
     api = (tmp_path / "site" / "api" / "index.html").read_text()
     assert all(f'id="{name}"' in api for name in ("tf_reid.load", "tf_reid.Encoder", "tf_reid.train.train"))
+    for page, included in (("tracker", "linear_sum_assignment"), ("own_images", "random_trials")):
+        assert included in (tmp_path / "site" / page / "index.html").read_text(), page
 
 
 def test_the_notebook_runs(tmp_path):
