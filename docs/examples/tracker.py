@@ -15,7 +15,7 @@ import tf_reid
 
 def arguments(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Number the people of a video by what they look like.")
-    parser.add_argument("clip", type=Path, help="a video by a fixed camera; its first frame shows nobody")
+    parser.add_argument("clip", type=Path, help="a video by a fixed camera; its first frame shows no people")
     parser.add_argument("written", type=Path, help="the video to write (.avi)")
     parser.add_argument("--run", required=True, help="a finished run, or an exported model")
     parser.add_argument("--threshold", type=float, default=0.3, help="distance up to which two boxes are one identity")
@@ -78,5 +78,5 @@ def track(clip: Path, written: Path, run: str, threshold: float) -> list[list[in
 
 if __name__ == "__main__":
     args = arguments()
-    found = track(args.clip, args.written, args.run, args.threshold)
-    print(f"{len(set().union(*found))} identities in {len(found)} frames; written: {args.written}")
+    identities = track(args.clip, args.written, args.run, args.threshold)
+    print(f"{len(set().union(*identities))} identities in {len(identities)} frames; written: {args.written}")
