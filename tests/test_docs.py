@@ -45,16 +45,16 @@ MODULE = re.compile(r"tf_reid\.\w+|tfds_builders|export(\.\w+)?|benchmarks\.\w+"
 # --------------------------------------------------------------------- commands
 
 
-def code_blocks(page: Path, languages=("", "bash", "sh", "console")) -> str:
-    """The text of a page's code blocks in these languages."""
+def code_blocks(page: Path, languages=("", "bash", "sh", "console")) -> list[str]:
+    """A page's code blocks in these languages."""
     blocks = re.findall(r"^ *```(\w*)[^\n]*\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
-    return "".join(text for language, text in blocks if language in languages)
+    return [text for language, text in blocks if language in languages]
 
 
 def commands_of(page: Path) -> list[tuple[str, list[str]]]:
     """(module or script, arguments) of every command of this project in a page's code blocks."""
     commands = []
-    for line in code_blocks(page).replace("\\\n", " ").splitlines():
+    for line in "".join(code_blocks(page)).replace("\\\n", " ").splitlines():
         words = shlex.shlex(line, posix=True, punctuation_chars=True)
         words.whitespace_split = True
         for simple in simple_commands(list(words)):
@@ -157,6 +157,15 @@ def test_the_readmes_two_commands_begin_in_a_fresh_clone(marker, last):
     assert re.fullmatch(
         rf"python3 -m venv \.venv && \.venv/bin/pip install -q -e \S+ && \.venv/bin/python {re.escape(last)}", line
     )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_python_block_of_a_page_is_python(page):
+    for block in code_blocks(page, languages=("python",)):
+        is_outline = "{...," in block
+        is_file = block.startswith("--8<--")  # which is put there when the site is built
+        if not is_outline and not is_file:
+            compile(block, str(page), "exec")
 
 
 # --------------------------------------------------------------------- pictures and links
