@@ -2,13 +2,8 @@
 
 import importlib
 import json
-import os
-import re
-import shlex
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -26,7 +21,6 @@ from tf_reid.command_line import run_command
 from tf_reid.evaluation import scoring
 from tf_reid.methods import METHODS
 from tf_reid.runs import training
-from tfds_builders.__main__ import parse
 from tfds_builders.synthetic_pedestrians.synthetic_pedestrians_dataset_builder import Builder
 
 ROOT = Path(__file__).parent.parent
@@ -256,71 +250,3 @@ def test_a_traceback_is_there_for_those_who_ask(monkeypatch):
     monkeypatch.setenv("TF_REID_TRACEBACK", "1")
     with pytest.raises(ValueError, match="what is wrong"):
         run_command(broken)
-
-
-# --------------------------------------------------------------------- the README
-
-
-def readme_commands():
-    """(module, arguments) of every command of ours in the README's code blocks."""
-    blocks = re.findall(r"^```[^\n]*\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    found = []
-    for line in "".join(blocks).replace("\\\n", " ").splitlines():
-        for part in line.split("&&"):
-            if match := re.match(
-                r"\s*(?:\S*/)?python3? -m (tf_reid\.\w+|tfds_builders|export(?:\.\w+)?)(?=\s)(.*)", part
-            ):
-                found.append((match[1], shlex.split(match[2], comments=True)))
-    return found
-
-
-def test_every_command_in_the_readme_is_one():
-    found = readme_commands()
-    assert {module for module, _ in found} >= {"tf_reid.train", "tf_reid.evaluate", "tfds_builders"}
-    for module, arguments in found:
-        if module == "tfds_builders":
-            parse(arguments)  # exits where the arguments are wrong
-            continue
-        args = importlib.import_module("export.__main__" if module == "export" else module).arguments(arguments)
-        if hasattr(args, "config"):
-            assert Path(args.config).parts[0] == "configs" and (ROOT / args.config).is_file(), args.config
-            configuration.load(str(ROOT / args.config), args.set, METHODS)
-
-
-def test_what_the_readme_says_of_deploying_and_searching_runs(tmp_path, data_dir):
-    run = tmp_path / "runs" / "simpgan"
-    tf_reid.train.main(command("simpgan", run, data_dir, "run.pictures_every=0"))
-    records = scoring.open_trained(run, []).domains["target"]
-    (tmp_path / "crop.jpg").write_bytes(records.images[0])
-    text = (ROOT / "README.md").read_text()
-    blocks = [re.search(f"## {title}\n.*?```\n(.*?)```", text, re.DOTALL)[1] for title in ("Deploy", "Search")]
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-    }
-    started = []
-    try:
-        for line in "".join(blocks).splitlines():
-            if " serve " in line or ".serve " in line:
-                line = line.replace("python ", f"{sys.executable} ", 1)
-                with (tmp_path / "served.txt").open("w") as said:
-                    process = subprocess.Popen(
-                        shlex.split(line), cwd=tmp_path, env=environment, stdout=said, stderr=subprocess.STDOUT
-                    )
-                started.append(process)
-                while "Ctrl-C stops" not in (tmp_path / "served.txt").read_text():
-                    assert process.poll() is None, (tmp_path / "served.txt").read_text()
-                    time.sleep(0.2)
-                continue
-            done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, line + done.stderr
-            if line.startswith("curl"):
-                assert "predictions" in done.stdout, done.stdout
-    finally:
-        for process in started:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
-    with np.load(tmp_path / "embeddings.npz") as found:
-        assert found["embedding"].shape[0] == 1
-    assert "Ranked crops" in (tmp_path / "found.html").read_text()
-    assert (tmp_path / "models" / "serving" / "compose.yaml").exists()
