@@ -17,6 +17,7 @@ COMMANDS = sorted(
         (module, options.strip())
         for page in PAGES
         for module, options in re.findall(r"python -m (benchmarks\.\w+)([^`\n]*)", page.read_text())
+        if options.strip() != "--help"
     }
 )
 
