@@ -21,7 +21,8 @@ from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
 from tf_reid.evaluation import scoring
-from tf_reid.gallery.faiss_gallery import Gallery, Record
+from tf_reid.gallery.faiss_gallery import FaissGallery
+from tf_reid.gallery.records import Record
 
 RECORDS = make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3, size=(40, 30))
 
@@ -85,7 +86,7 @@ def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_pa
     line = [*opened("identity"), "--gallery", str(tmp_path / "gallery"), "--top", "2"]
     chosen = saving.chosen(scoring.open_trained(None), None)
     about = {"digest": chosen.digest, "distance": "cosine", "width": chosen.servables["image"].width, "source": "here"}
-    gallery = Gallery(tmp_path / "gallery", about)
+    gallery = FaissGallery(tmp_path / "gallery", about)
     embedded = chosen.servables["image"].from_bytes(tf.constant(RECORDS.images.tolist()))["embedding"].numpy()
     gallery.add(
         [Record(file, str(identity)) for file, identity in zip(RECORDS.file, RECORDS.identity, strict=True)], embedded
@@ -94,7 +95,7 @@ def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_pa
     search = tf.saved_model.load(str(folder)).signatures["search"]
     found = search(image_bytes=tf.constant(RECORDS.images[2:4].tolist()))
     assert found["ids"].shape == (2, 2) and found["ids"][:, 0].numpy().tolist() == [b"2.png", b"3.png"]
-    Gallery(tmp_path / "other", about | {"digest": "another"})
+    FaissGallery(tmp_path / "other", about | {"digest": "another"})
     with pytest.raises(ConfigError, match="was built by model another"):
         command.main([*line, "--gallery", str(tmp_path / "other")])
 
