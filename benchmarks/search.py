@@ -2,7 +2,7 @@
 
 python -m benchmarks.search [--images 100000] [--width 256]
 
-Random unit embeddings around as many centres as there are identities (ten images each), which is what galleries look like;
+Random unit embeddings around as many centres as there are identities (ten images each), as galleries have them;
 queries are further images of some of them. Recall is of the ten nearest by NumPy, of all images and of some cameras'.
 """
 

@@ -227,17 +227,19 @@ def test_a_second_export_keeps_which_version_is_stable(opened, tmp_path):
     assert model.base_path == "/models/my_run" and list(model.model_version_policy.specific.versions) == [1, 2]
     assert dict(model.version_labels) == {"stable": 1, "canary": 2}
     path.write_text("model_config_list {")
-    with pytest.raises(ConfigError, match=r"models.config cannot be read .*; mend it, or remove it"):
+    with pytest.raises(ConfigError, match=r"models.config cannot be read .*; correct it, or remove it"):
         deployment.write(tmp_path / "models")
 
 
 def test_the_example_files_are_those_that_are_written():
-    for name, text in deployment.files({"reid": [1]}, {}).items():
+    for name, text in deployment.files({"reid": {"stable": 1, "canary": 1}}).items():
         assert (Path(deployment.__file__).parent / "serving" / name).read_text() == text, name
 
 
 def test_the_kubernetes_pod_is_ready_by_what_the_server_says(tmp_path):
-    deployed, service = yaml.safe_load_all(deployment.files({"a": [1], "b": [2]}, {})["kubernetes.yaml"])
+    deployed, service = yaml.safe_load_all(
+        deployment.files({"a": {"stable": 1}, "b": {"stable": 2}})["kubernetes.yaml"]
+    )
     (container,) = deployed["spec"]["template"]["spec"]["containers"]
     assert container["readinessProbe"]["exec"]["command"][2] == deployment.ready(["a", "b"])
     assert service["spec"]["selector"] == deployed["spec"]["template"]["metadata"]["labels"]
