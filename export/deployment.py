@@ -188,7 +188,7 @@ def ready(names: list[str], port: int = REST) -> str:
 class _WithoutAnchors(yaml.SafeDumper):
     """Writes a value that occurs twice in full both times."""
 
-    def ignore_aliases(self, _data):
+    def ignore_aliases(self, data):
         return True
 
 

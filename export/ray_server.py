@@ -190,10 +190,10 @@ _Server = serve.ingress(rest)(Server)
 
 def deployment(batch: int, queue: int) -> serve.Deployment:
     """The server as Ray Serve deploys it: one replica; `queue` requests may wait for it."""
-    return serve.deployment(
-        _Server,
+    deployed = serve.deployment(
         max_ongoing_requests=4 * batch,
         max_queued_requests=queue,
         max_constructor_retry_count=1,  # its error is reported at once
         ray_actor_options={"num_cpus": 0},  # not a reservation: TensorFlow takes the cores it finds
     )
+    return deployed(_Server)

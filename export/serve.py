@@ -80,7 +80,10 @@ def start(args: argparse.Namespace) -> None:
     from export.ray_server import deployment
 
     ray.init(
-        address="local", include_dashboard=False, log_to_driver=verbose, logging_level="INFO" if verbose else "ERROR"
+        address="local",
+        include_dashboard=False,
+        log_to_driver=verbose,
+        logging_level=logging.INFO if verbose else logging.ERROR,
     )
     if not verbose:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)

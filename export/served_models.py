@@ -180,7 +180,8 @@ class ServedModels:
 
     def _in_batches(self, numbers, requests) -> Iterator[list[int]]:
         """Requests that together hold no more images than one request may hold."""
-        batch, images = [], 0
+        batch: list[int] = []
+        images = 0
         for number in numbers:
             count = _images_in(requests[number].inputs)
             if batch and images + count > self.limits.images:
