@@ -13,7 +13,6 @@ from tf_reid import search
 from tf_reid.config import ConfigError
 from tf_reid.encoders import encoder
 from tf_reid.encoders.servable import Servable
-from tf_reid.gallery import crops, times
 
 
 @pytest.fixture
@@ -128,37 +127,6 @@ def test_build_needs_a_model_and_others_a_gallery(tmp_path, folder):
         search.main(["build", *place, str(folder), "--model", str(folder)])
 
 
-def test_a_table_describes_images_beyond_their_names(tmp_path, folder):
-    (tmp_path / "table.csv").write_text(
-        "path,person,camera,time\ncrops/00_c0_2026-11-20T10.png,anna,door,2026-11-22T10:00+01:00\n"
-        "crops/01_c0_2026-11-20T10.png,,,\n"
-    )
-    first, second = (crop.record for crop in crops.crops_of_table(tmp_path / "table.csv"))
-    assert first[1:] == ("anna", "door", times.parse("2026-11-22T09:00")) and second[1:] == (None, None, None)
-    (tmp_path / "bad.csv").write_text("path,time\ncrops/01_c0_2026-11-20T10.png,soon\n")
-    with pytest.raises(ConfigError, match=r"bad\.csv, .*T10\.png: 'soon' is not a time"):
-        crops.crops_of_table(tmp_path / "bad.csv")
-    (tmp_path / "bad.csv").write_text("file\na.png\n")
-    with pytest.raises(ConfigError, match="has no rows with a column path"):
-        crops.crops_of_table(tmp_path / "bad.csv")
-
-
-@pytest.mark.parametrize(
-    ("name", "pattern", "message"),
-    [
-        ("crops", "(", "is not a regular expression"),
-        ("crops", r"nothing(?P<person>\d)", "does not fit"),
-        ("run:gallery", None, "run:gallery needs a run: name it with --run, or search a gallery built with --run"),
-    ],
-)
-def test_names_that_lead_to_no_image_are_refused(tmp_path, folder, name, pattern, message):
-    names = [name if name.startswith("run:") else str(tmp_path / name)]
-    with pytest.raises(ConfigError, match=message):
-        crops.crops_in(names, pattern, None)
-    with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere"):
-        crops.images_in([tmp_path / "nowhere"])
-
-
 def test_a_model_for_one_role_does_not_embed_for_another(model):
     path = model / "2" / "assets.extra" / "model.json"
     path.write_text(path.read_text().replace('"image"', '"probe"'))
@@ -174,17 +142,6 @@ def test_an_image_whose_header_alone_is_right_is_left_out(model):
     found, refused = encoder.of_model(model).embed([good, good[:-3000], good], encoder.SEARCHING)
     assert refused == {1: "cannot be decoded"} and len(found) == 2
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
-
-
-@pytest.mark.parametrize("text", ["1700000000000", "nan", "soon", "19700101", "12"])
-def test_what_is_not_a_time_is_refused(text):
-    with pytest.raises(ValueError, match="is not a time from 1973 to 2200; write 2026"):
-        times.parse(text)
-
-
-def test_times_are_utc_unless_they_say_otherwise():
-    assert times.parse("2026-11-22T14:05") == times.parse("2026-11-22T15:05+01:00") == 1795356300.0
-    assert times.parse("1795356300") == 1795356300.0
 
 
 def test_the_model_that_built_a_gallery_stays_its_model(built, folder, model, tmp_path):

@@ -1,5 +1,9 @@
 """The gallery on Qdrant answers as the one in a folder does."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from people import ABOUT, FILTERS, people
@@ -77,3 +81,22 @@ def test_a_place_has_a_host_and_a_collection(place):
 def test_a_server_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match="Qdrant does not answer for collection g"):
         connect("qdrant://127.0.0.1:9/g")
+
+
+OPEN_QDRANT = """
+import sys
+from qdrant_client import QdrantClient
+from tf_reid import search
+from tf_reid.gallery import qdrant_gallery
+qdrant_gallery.QdrantClient = lambda **_: QdrantClient(":memory:")
+about = {"digest": "d", "distance": "cosine", "width": 2, "source": "runs/a"}
+with search.open_gallery("qdrant://host/g", about) as gallery:
+    assert len(gallery) == 0
+print(*sys.modules)
+"""
+
+
+def test_opening_a_qdrant_gallery_loads_no_faiss():
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", OPEN_QDRANT], cwd=root, capture_output=True, text=True, check=True)
+    assert "qdrant_client" in done.stdout.split() and "faiss" not in done.stdout.split()
