@@ -311,5 +311,5 @@ def test_what_the_readme_says_of_deploying_and_searching_runs(tmp_path, data_dir
             process.wait(60)
     with np.load(tmp_path / "embeddings.npz") as found:
         assert found["embedding"].shape[0] == 1
-    assert "Ranked crops" in (tmp_path / "found.html").read_text()
+    assert "Ranked images" in (tmp_path / "found.html").read_text()
     assert (tmp_path / "models" / "serving" / "compose.yaml").exists()
