@@ -1,9 +1,9 @@
-"""A gallery's building time, size, recall and latency, flat and HNSW, beside comparing one by one in NumPy.
+"""A gallery's building time, size, recall and latency, flat and HNSW, beside NumPy, which compares one by one.
 
 python -m benchmarks.search [--images 100000] [--width 256]
 
-Random unit embeddings around as many centres as there are identities (ten images each), as galleries look; queries are
-further images of some of them. Recall is of the ten nearest by NumPy, of all images and of some cameras'.
+Random unit embeddings around as many centres as there are identities (ten images each), as galleries have them;
+queries are further images of some of them. Recall is of the ten nearest by NumPy, of all images and of some cameras'.
 """
 
 import argparse
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tf_reid.gallery import faiss_gallery as galleries
-from tf_reid.gallery.faiss_gallery import Filters, Gallery, Record
+from tf_reid.gallery import faiss_index
+from tf_reid.gallery.faiss_gallery import FaissGallery
+from tf_reid.gallery.records import Filters, Record
 
 CAMERAS = 8
 FILTERS = {
@@ -34,58 +35,57 @@ def main():
     centres = rng.standard_normal((args.images // 10, args.width), dtype=np.float32)
     identities = np.repeat(np.arange(len(centres)), 10)
     embeddings = _near(rng, centres[identities])
-    asked = rng.integers(len(centres), size=args.queries)
-    queries = _near(rng, centres[asked])
+    queries = _near(rng, centres[rng.integers(len(centres), size=args.queries)])
     records = [
         Record(f"{n}.jpg", f"p{identity}", f"c{n % CAMERAS}", float(n))
         for n, identity in enumerate(identities.tolist())
     ]
     print(f"{args.images} images of {args.width} numbers, {os.cpu_count()} cores")
     truth = {}
-    for said, filters in FILTERS.items():
+    for name, filters in FILTERS.items():
         cameras = [n for n in range(CAMERAS) if not filters.cameras or f"c{n}" in filters.cameras]
         kept = np.flatnonzero(np.isin(np.arange(args.images) % CAMERAS, cameras))
-        part, truth[said], taken = embeddings[kept], [], []
+        part, truth[name], seconds = embeddings[kept], [], []
         for query in queries:
             start = time.perf_counter()
             nearest = np.argsort(-(part @ query), kind="stable")[:10]
-            taken.append(time.perf_counter() - start)
-            truth[said].append({records[n].path for n in kept[nearest]})
-        print(f"NumPy, one by one, {said}: p50 {1000 * np.median(taken):.2f} ms")
+            seconds.append(time.perf_counter() - start)
+            truth[name].append({records[n].path for n in kept[nearest]})
+        print(f"NumPy, one by one, {name}: p50 {1000 * np.median(seconds):.2f} ms")
     for kind, flat_up_to in (("flat", args.images), ("HNSW", 0)):
-        galleries.FLAT_UP_TO = flat_up_to
+        faiss_index.FLAT_UP_TO = flat_up_to
         with tempfile.TemporaryDirectory() as folder:
             measure(kind, Path(folder), args.width, records, embeddings, queries, truth)
 
 
 def measure(kind, folder, width, records, embeddings, queries, truth):
-    gallery = Gallery(folder, {"digest": "none", "distance": "cosine", "width": width, "source": "none"})
+    gallery = FaissGallery(folder, {"digest": "none", "distance": "cosine", "width": width, "source": "none"})
     start = time.perf_counter()
     for first in range(0, len(records), 1024):
         gallery.add(records[first : first + 1024], embeddings[first : first + 1024])
     added = time.perf_counter() - start
-    gallery.lay_out(always=True)
+    gallery.update_index(always=True)
     built = time.perf_counter() - start - added
     start = time.perf_counter()
-    gallery = Gallery(folder)
+    gallery = FaissGallery(folder)
     gallery.search(queries[:1])
     opened = time.perf_counter() - start
     size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     print(f"{kind}: added in {added:.1f} s, laid out in {built:.1f} s, opened in {opened:.2f} s, {size:.0f} MiB")
-    for said, filters in FILTERS.items():
-        taken, hits = [], 0
-        for query, nearest in zip(queries, truth[said], strict=True):
+    for name, filters in FILTERS.items():
+        seconds, hits = [], 0
+        for query, nearest in zip(queries, truth[name], strict=True):
             start = time.perf_counter()
-            (found,) = gallery.search(query[None], 10, filters)
-            taken.append(time.perf_counter() - start)
-            hits += len({match.record.path for match in found} & nearest)
-        recall = hits / sum(map(len, truth[said]))
-        print(f"  {said}: recall@10 {recall:.3f}, a query p50 {1000 * np.median(taken):.2f} ms")
+            (matches,) = gallery.search(query[None], 10, filters)
+            seconds.append(time.perf_counter() - start)
+            hits += len({match.record.path for match in matches} & nearest)
+        recall = hits / sum(map(len, truth[name]))
+        print(f"  {name}: recall@10 {recall:.3f}, a query p50 {1000 * np.median(seconds):.2f} ms")
 
 
 def _near(rng, centres):
-    found = centres + 0.8 * rng.standard_normal(centres.shape, dtype=np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    points = centres + 0.8 * rng.standard_normal(centres.shape, dtype=np.float32)
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What a folder of exported models needs to be served by TF Serving: its configuration, containers, instructions.
+"""What TF Serving needs to serve a folder of exported models: its configuration, containers, instructions.
 
 ```
-FOLDER/serving/models.config       every model, its two newest versions, labels `stable` and `canary`
+FOLDER/serving/models.config       of every model the versions that its labels name: `stable`, `canary` and your own
                batching.config     requests that come together are answered together
                monitoring.config   metrics for Prometheus
                compose.yaml        docker compose, on the CPU or, with --profile gpu, on a GPU
@@ -12,15 +12,16 @@ FOLDER/serving/models.config       every model, its two newest versions, labels 
 """
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
-from google.protobuf import text_format
 
 from tf_reid.config import ConfigError
 from tf_reid.files import write_text
 
 IMAGE = "tensorflow/serving:2.21.0"
 GRPC, REST = 8500, 8501
+POLL_SECONDS = 30  # how often a server reads models.config
 BATCHING = {
     "max_batch_size": 32,
     "batch_timeout_micros": 2000,
@@ -29,53 +30,36 @@ BATCHING = {
 }
 INSTRUCTIONS = Path(__file__).with_name("serving") / "README.md"
 
-
-def write(folder: Path):
-    """Write FOLDER/serving/models.config anew, with the labels that it had; what else is missing or unedited, too.
-
-    A file that was edited stays as it is; one that the new models need otherwise is named.
-    """
-    versions = {
-        model.name: sorted(int(path.name) for path in model.iterdir() if path.name.isdigit())
-        for model in sorted(folder.iterdir())
-        if model.is_dir() and any((model / path.name / "saved_model.pb").exists() for path in model.iterdir())
-    }
-    target = folder / "serving"
-    served = read_models_config(target / "models.config")
-    labels = {name: found for name, (_, found) in served.items()}
-    unedited = files({name: found for name, (found, _) in served.items()}, labels) if served else {}
-    for file, text in files({name: found for name, found in versions.items() if found}, labels).items():
-        there = (target / file).read_text() if (target / file).exists() else None
-        if file == "models.config" or there in (None, unedited.get(file)):
-            write_text(target / file, text)
-        elif file == "kubernetes.yaml" and there != text:
-            print(f"{target / file} is kept as it is; remove it to have it written for all models that are there now.")
+Labels = dict[str, int]  # label -> version
 
 
-def files(versions: dict[str, list[int]], labels: dict[str, dict[str, int]]) -> dict[str, str]:
-    """Name of a file -> its text.
+class Served(NamedTuple):
+    """What of a model is served: versions, ascending, and the version of each label."""
 
-    Args:
-        versions: model -> its versions, ascending.
-        labels: model -> label -> version, as they are now; `canary` moves to the newest.
-    """
-    first = next(iter(versions))
-    return {
-        "models.config": _models(versions, labels),
-        "batching.config": "".join(f"{key} {{ value: {value} }}\n" for key, value in BATCHING.items()),
-        "monitoring.config": 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n',
-        "compose.yaml": _yaml(_compose()),
-        "kubernetes.yaml": "---\n".join(map(_yaml, _kubernetes(list(versions)))),
-        "README.md": INSTRUCTIONS.read_text().replace("/reid", f"/{first}").replace("`reid`", f"`{first}`"),
-    }
+    versions: list[int]
+    labels: Labels
 
 
-def read_models_config(path: Path) -> dict[str, tuple[list[int], dict[str, int]]]:
-    """Model -> its versions that are served, and label -> version; nothing where there is no such file.
+# --------------------------------------------------------------------- versions and labels
+
+
+def exported_versions(folder: Path) -> dict[str, list[int]]:
+    """Model -> its exported versions, ascending."""
+    models = {}
+    for model in sorted(path for path in folder.iterdir() if path.is_dir()):
+        versions = [int(path.parent.name) for path in model.glob("*/saved_model.pb") if path.parent.name.isdigit()]
+        if versions:
+            models[model.name] = sorted(versions)
+    return models
+
+
+def read_models_config(path: Path) -> dict[str, Served]:
+    """Model -> what of it is served; nothing where there is no such file.
 
     Raises:
         ConfigError: the file cannot be read.
     """
+    from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
 
     if not path.exists():
@@ -83,55 +67,141 @@ def read_models_config(path: Path) -> dict[str, tuple[list[int], dict[str, int]]
     try:
         config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
     except text_format.ParseError as error:
-        raise ConfigError(f"{path} cannot be read ({error}); mend it, or remove it to have it written anew.") from None
+        raise ConfigError(
+            f"{path} cannot be read ({error}); correct it, or remove it to have it written anew."
+        ) from None
     return {
-        model.name: (list(model.model_version_policy.specific.versions), dict(model.version_labels))
+        model.name: Served(sorted(model.model_version_policy.specific.versions), dict(model.version_labels))
         for model in config.model_config_list.config
     }
 
 
-class _Plain(yaml.SafeDumper):
-    """Says what is said twice twice, rather than by an anchor."""
+def served_models(folder: Path) -> dict[str, Served]:
+    """Model -> what models.config says of it; each version has been checked to be there.
 
-    def ignore_aliases(self, _data):
-        return True
-
-
-def _yaml(data):
-    return yaml.dump(data, Dumper=_Plain, sort_keys=False, width=100)
-
-
-def ready(names, port=REST) -> str:
-    """A bash command that succeeds where each model has an AVAILABLE version.
-
-    A server answers 200 for a model that is still loading too, so what it says is read; its image has no curl.
+    Raises:
+        ConfigError: the folder has no model, or lacks one that models.config names.
     """
-    asked = "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /v1/models/{name} HTTP/1.0\\r\\n\\r\\n' >&3"
-    answered = "grep -q '\"AVAILABLE\"' <&3"
-    return " && ".join(f"{asked.format(port=port, name=name)} && {answered}" for name in names)
+    models = read_models_config(folder / "serving" / "models.config")
+    if not models:
+        raise ConfigError(f"{folder} has no exported model; make one with python -m export --to {folder}.")
+    for name, served in models.items():
+        for version in served.versions:
+            place = folder / name / str(version)
+            if not (place / "saved_model.pb").exists():
+                raise ConfigError(f"models.config names {place}, which is not there; restore it, or move its label.")
+        if missing := {label for label, version in served.labels.items() if version not in served.versions}:
+            raise ConfigError(
+                f"models.config: label {min(missing)} of {name} is on a version that `versions` does not name."
+            )
+    return models
 
 
-def _models(versions, labels):
+def set_label(folder: Path, model: str, label: str, version: int) -> None:
+    """Put a label on an exported version in models.config; versions without a label are no longer served.
+
+    Raises:
+        ConfigError: there is no such model or version, or no models.config yet.
+    """
+    labels = {name: served.labels for name, served in served_models(folder).items()}
+    if model not in labels:
+        raise ConfigError(f"{folder} serves no model {model}; its models are {', '.join(labels)}.")
+    versions = exported_versions(folder)[model]
+    if version not in versions:
+        raise ConfigError(f"{model} has no version {version}; its versions are {', '.join(map(str, versions))}.")
+    labels[model] = {**labels[model], label: version}
+    write_text(folder / "serving" / "models.config", models_config(labels))
+
+
+def _labels_after_export(versions, former):
+    """`stable` and other labels stay where they were, as far as their versions exist; `canary` is the newest."""
+    newest = versions[-1]
+    kept = {label: version for label, version in former.items() if version in versions}
+    return {"stable": newest, **kept, "canary": newest}
+
+
+# -------------------------------------------------------------------------------- files
+
+
+def write(folder: Path) -> None:
+    """Write FOLDER/serving after an export: models.config anew, other files where they are missing or unedited.
+
+    A file that was edited stays as it is; a kubernetes.yaml that the models need otherwise is named on the screen.
+    """
+    target = folder / "serving"
+    former = {name: served.labels for name, served in read_models_config(target / "models.config").items()}
+    labels = {
+        name: _labels_after_export(versions, former.get(name, {}))
+        for name, versions in exported_versions(folder).items()
+    }
+    unedited = files(former) if former else {}
+    for name, text in files(labels).items():
+        path = target / name
+        present = path.read_text() if path.exists() else None
+        if name == "models.config" or present in (None, unedited.get(name)):
+            write_text(path, text)
+        elif name == "kubernetes.yaml" and present != text:
+            print(f"{path} is kept as it is; remove it to have it written for all present models.")
+
+
+def files(labels: dict[str, Labels]) -> dict[str, str]:
+    """Name of a file -> its text.
+
+    Args:
+        labels: model -> label -> version.
+    """
+    first = next(iter(labels))
+    return {
+        "models.config": models_config(labels),
+        "batching.config": "".join(f"{key} {{ value: {value} }}\n" for key, value in BATCHING.items()),
+        "monitoring.config": 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n',
+        "compose.yaml": _yaml(_compose()),
+        "kubernetes.yaml": "---\n".join(map(_yaml, (_kubernetes_deployment(list(labels)), _kubernetes_service()))),
+        "README.md": INSTRUCTIONS.read_text().replace("/reid", f"/{first}").replace("`reid`", f"`{first}`"),
+    }
+
+
+def models_config(labels: dict[str, Labels]) -> str:
+    """TF Serving's list of models: of each the versions that its labels name."""
+    from google.protobuf import text_format
     from tensorflow_serving.config import model_server_config_pb2
 
     config = model_server_config_pb2.ModelServerConfig()
-    for name, found in versions.items():
-        newest = found[-1]
-        kept = {label: version for label, version in labels.get(name, {}).items() if version in found}
-        named = {"stable": newest} | kept | {"canary": newest}
+    for name, labels_of_model in labels.items():
         model = config.model_config_list.config.add(name=name, base_path=f"/models/{name}", model_platform="tensorflow")
-        model.model_version_policy.specific.versions.extend(sorted(set(named.values())))
-        for label, version in named.items():
+        model.model_version_policy.specific.versions.extend(sorted(set(labels_of_model.values())))
+        for label, version in labels_of_model.items():
             model.version_labels[label] = version
     return text_format.MessageToString(config)
 
 
-def _arguments():
+def ready(names: list[str], port: int = REST) -> str:
+    """A bash command that succeeds where each model has an AVAILABLE version.
+
+    A server answers 200 for a model that is still loading too, so the answer is read; the server's image has no curl.
+    """
+    request = "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /v1/models/{name} HTTP/1.0\\r\\n\\r\\n' >&3"
+    check = "grep -q '\"AVAILABLE\"' <&3"
+    return " && ".join(f"{request.format(port=port, name=name)} && {check}" for name in names)
+
+
+class _WithoutAnchors(yaml.SafeDumper):
+    """Writes a value that occurs twice in full both times."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
+def _yaml(data):
+    return yaml.dump(data, Dumper=_WithoutAnchors, sort_keys=False, width=100)
+
+
+def _server_arguments():
     return [
         f"--port={GRPC}",
         f"--rest_api_port={REST}",
         "--model_config_file=/models/serving/models.config",
-        "--model_config_file_poll_wait_seconds=30",
+        f"--model_config_file_poll_wait_seconds={POLL_SECONDS}",
         "--allow_version_labels_for_unavailable_models=true",
         "--enable_batching=true",
         "--batching_parameters_file=/models/serving/batching.config",
@@ -139,13 +209,13 @@ def _arguments():
     ]
 
 
-def _compose():
+def _compose() -> dict[str, Any]:
     def service(image):
         return {
             "image": image,
             "entrypoint": ["/usr/bin/tensorflow_model_server"],
-            "command": _arguments(),
-            # Loopback only: put a gateway that asks who is calling in front before others may reach it.
+            "command": _server_arguments(),
+            # Loopback only: put a gateway that knows its clients in front before others may reach it.
             "ports": [f"127.0.0.1:{port}:{port}" for port in (GRPC, REST)],
             "volumes": ["..:/models:ro"],
             "read_only": True,
@@ -161,13 +231,15 @@ def _compose():
     }
 
 
-def _kubernetes(names):
-    labels = {"app": "tf-reid-serving"}
+KUBERNETES_LABELS = {"app": "tf-reid-serving"}
+
+
+def _kubernetes_deployment(names) -> dict[str, Any]:
     container = {
         "name": "serving",
         "image": IMAGE,
         "command": ["/usr/bin/tensorflow_model_server"],
-        "args": _arguments(),
+        "args": _server_arguments(),
         "ports": [{"name": "grpc", "containerPort": GRPC}, {"name": "rest", "containerPort": REST}],
         "readinessProbe": {"exec": {"command": ["bash", "-c", ready(names)]}, "periodSeconds": 5, "timeoutSeconds": 5},
         "livenessProbe": {"tcpSocket": {"port": GRPC}, "initialDelaySeconds": 60, "periodSeconds": 20},
@@ -177,20 +249,23 @@ def _kubernetes(names):
     }
     claim = {"persistentVolumeClaim": {"claimName": "tf-reid-models", "readOnly": True}}
     pod = {"containers": [container], "volumes": [{"name": "models", **claim}]}
-    yield {
+    return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": "tf-reid-serving", "labels": labels},
+        "metadata": {"name": "tf-reid-serving", "labels": KUBERNETES_LABELS},
         "spec": {
             "replicas": 2,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "selector": {"matchLabels": KUBERNETES_LABELS},
+            "template": {"metadata": {"labels": KUBERNETES_LABELS}, "spec": pod},
         },
     }
+
+
+def _kubernetes_service() -> dict[str, Any]:
     ports = [{"name": name, "port": port, "targetPort": name} for name, port in (("grpc", GRPC), ("rest", REST))]
-    yield {
+    return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "tf-reid-serving"},
-        "spec": {"selector": labels, "ports": ports},
+        "spec": {"selector": KUBERNETES_LABELS, "ports": ports},
     }

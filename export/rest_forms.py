@@ -1,82 +1,121 @@
-"""What TensorFlow Serving's REST interface asks and answers in JSON: places, requests in rows or columns, values."""
+"""TensorFlow Serving's REST interface: the forms of its paths, requests and answers in JSON."""
 
 import base64
 import binascii
 import json
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf import json_format
 
-from export.served import Refused
+from export.limits import RequestError
 
 
-def place(path, verb):
-    """NAME[/versions/N | /labels/L][verb] -> name, version, label, whether the verb is there.
+class Path(NamedTuple):
+    """What the path of a request names."""
+
+    model: str
+    version: int | None
+    label: str | None
+    has_verb: bool
+
+
+def parse_path(path: str, verb: str) -> Path:
+    """Read NAME[/versions/N | /labels/LABEL][verb].
 
     Raises:
-        Refused: NOT_FOUND, it has another form.
+        RequestError: NOT_FOUND, it has another form.
     """
-    has_verb = path.endswith(verb)
-    name, *rest_of_it = path.removesuffix(verb).split("/")
-    if not rest_of_it:
-        return name, None, None, has_verb
-    if len(rest_of_it) == 2 and rest_of_it[0] == "versions" and rest_of_it[1].isdecimal() and len(rest_of_it[1]) < 19:
-        return name, int(rest_of_it[1]), None, has_verb
-    if len(rest_of_it) == 2 and rest_of_it[0] == "labels":
-        return name, None, rest_of_it[1], has_verb
-    raise Refused("NOT_FOUND", f"/v1/models/{path} is not NAME, NAME/versions/N or NAME/labels/LABEL.")
+    name, *parts = path.removesuffix(verb).split("/")
+    version = label = None
+    if len(parts) == 2 and parts[0] == "versions" and parts[1].isdecimal() and len(parts[1]) < 19:
+        version = int(parts[1])
+    elif len(parts) == 2 and parts[0] == "labels":
+        label = parts[1]
+    elif parts:
+        raise RequestError("NOT_FOUND", f"/v1/models/{path} is not NAME, NAME/versions/N or NAME/labels/LABEL.")
+    return Path(name, version, label, path.endswith(verb))
 
 
-def parsed(body) -> dict:
+def parse_body(body: bytes | bytearray) -> dict[str, Any]:
+    """The request as a dict with either "instances" or "inputs".
+
+    Raises:
+        RequestError: INVALID_ARGUMENT, it is not.
+    """
     try:
-        found = json.loads(body)
+        content = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refused("INVALID_ARGUMENT", "The request is not JSON.") from None
-    if not isinstance(found, dict) or ("instances" in found) == ("inputs" in found):
-        raise Refused("INVALID_ARGUMENT", 'The request must be an object with either "instances" or "inputs".')
-    return found
+        raise RequestError("INVALID_ARGUMENT", "The request is not JSON.") from None
+    if not isinstance(content, dict) or ("instances" in content) == ("inputs" in content):
+        raise RequestError("INVALID_ARGUMENT", 'The request must be an object with either "instances" or "inputs".')
+    return content
 
 
-def inputs(body, name, most) -> dict:
-    """Of TF Serving's row or column form: input name -> values.
+def inputs(body: dict[str, Any], name: str, most: int) -> dict[str, list[bytes] | np.ndarray]:
+    """Input name -> values, of a request in rows ("instances") or in columns ("inputs").
 
     Args:
-        name: of the one input, where the request does not name it. most: images.
+        name: of the one input, where the request does not name it.
+        most: images in a request.
+
+    Raises:
+        RequestError: INVALID_ARGUMENT.
     """
-    if "inputs" in body:
-        given = body["inputs"]
-        columns = given if isinstance(given, dict) and "b64" not in given else {name: given}
-    else:
-        rows = body["instances"]
-        if not isinstance(rows, list):
-            raise Refused("INVALID_ARGUMENT", '"instances" must be a list.')
-        named = [row for row in rows if isinstance(row, dict) and "b64" not in row]
-        if named and (len(named) < len(rows) or any(set(row) != set(rows[0]) for row in rows)):
-            raise Refused("INVALID_ARGUMENT", "All instances must have the same keys.")
-        columns = {key: [row[key] for row in rows] for key in rows[0]} if named else {name: rows}
+    columns = _columns(body["inputs"], name) if "inputs" in body else _columns_of_rows(body["instances"], name)
     return {key: _decoded(key, values, most) for key, values in columns.items()}
+
+
+def _columns(values, name):
+    return values if isinstance(values, dict) and "b64" not in values else {name: values}
+
+
+def _columns_of_rows(rows, name):
+    if not isinstance(rows, list):
+        raise RequestError("INVALID_ARGUMENT", '"instances" must be a list.')
+    named = [row for row in rows if isinstance(row, dict) and "b64" not in row]
+    if not named:
+        return {name: rows}
+    if len(named) < len(rows) or any(set(row) != set(rows[0]) for row in rows):
+        raise RequestError("INVALID_ARGUMENT", "All instances must have the same keys.")
+    return {key: [row[key] for row in rows] for key in rows[0]}
 
 
 def _decoded(name, values, most):
     if not isinstance(values, list) or not 1 <= len(values) <= most:
-        raise Refused("INVALID_ARGUMENT", f"{name} must be a list of 1 to {most} images.")
+        raise RequestError("INVALID_ARGUMENT", f"{name} must be a list of 1 to {most} images.")
     if all(isinstance(value, dict) and set(value) == {"b64"} for value in values):
         try:
             return [base64.b64decode(value["b64"], validate=True) for value in values]
         except (binascii.Error, TypeError, ValueError):
-            raise Refused("INVALID_ARGUMENT", f"{name} holds b64 that cannot be decoded.") from None
-    said = f'{name} must be a list of {{"b64": ...}}, or of images of whole numbers from 0 to 255, of one shape.'
+            raise RequestError("INVALID_ARGUMENT", f"{name} holds b64 that cannot be decoded.") from None
+    neither = RequestError(
+        "INVALID_ARGUMENT",
+        f'{name} must be a list of {{"b64": ...}}, or of images of whole numbers from 0 to 255, of one shape.',
+    )
     try:
         array = np.array(values, np.float64)
     except (TypeError, ValueError):
-        raise Refused("INVALID_ARGUMENT", said) from None
+        raise neither from None
     if not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
-        raise Refused("INVALID_ARGUMENT", said)
+        raise neither
     return array.astype(np.uint8)
 
 
-def plain(name, values):
-    """What an array holds, as TensorFlow Serving writes it: bytes as text, or as b64 where the name ends in _bytes."""
+def answer(outputs: dict[str, np.ndarray], in_rows: bool) -> dict[str, Any]:
+    """The answer in the form of its request: {"predictions": rows} or {"outputs": columns}."""
+    columns = {name: plain(name, values.tolist()) for name, values in outputs.items()}
+    if len(columns) == 1:  # the one output stands without its name
+        (values,) = columns.values()
+        return {"predictions" if in_rows else "outputs": values}
+    if not in_rows:
+        return {"outputs": columns}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return {"predictions": rows}
+
+
+def plain(name: str, values: Any) -> Any:
+    """Values as TensorFlow Serving writes them: bytes as text, or as b64 where the output's name ends in _bytes."""
     if isinstance(values, list):
         return [plain(name, value) for value in values]
     if not isinstance(values, bytes):
@@ -84,7 +123,8 @@ def plain(name, values):
     return {"b64": base64.b64encode(values).decode()} if name.endswith("_bytes") else values.decode(errors="replace")
 
 
-def as_json(message):
+def as_json(message) -> dict[str, Any]:
+    """A protocol buffer's message as TensorFlow Serving writes it."""
     return json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )

@@ -71,12 +71,13 @@ def add_search(chosen: Chosen, place: Path, top: int):
         ConfigError: there is no such gallery, or its embeddings are another model's.
         ValueError: it is empty or too large.
     """
-    from tf_reid.gallery.faiss_gallery import Gallery, check_same_model
+    from tf_reid.gallery.faiss_gallery import FaissGallery
+    from tf_reid.gallery.records import check_same_model
 
-    gallery = Gallery(place)
+    gallery = FaissGallery(place)
     check_same_model(gallery.about, {"digest": chosen.digest, "source": "this run"}, place)
     role = next(role for role in SEARCHING if role in chosen.servables)
-    chosen.servables[role].search_in(*gallery.everything(), top)
+    chosen.servables[role].search_in(*gallery.paths_and_embeddings(), top)
 
 
 def check_finished(run, folder: Path):

@@ -13,7 +13,6 @@ from tf_reid import search
 from tf_reid.config import ConfigError
 from tf_reid.encoders import encoder
 from tf_reid.encoders.servable import Servable
-from tf_reid.gallery import crops
 
 
 @pytest.fixture
@@ -48,23 +47,29 @@ PATTERN = r"(?P<person>\d+)_c(?P<camera>\d)_(?P<time>[\dT-]+)"
 @pytest.fixture
 def built(tmp_path, model, folder):
     place = ["--index", str(tmp_path / "gallery")]
-    search.main(["build", *place, "--model", str(model), str(folder), "--pattern", PATTERN, "--nobody", "0.2"])
+    search.main(
+        ["build", *place, "--model", str(model), str(folder), "--pattern", PATTERN, "--false-accept-rate", "0.2"]
+    )
     return place
 
 
-def test_a_gallery_is_built_asked_and_described(built, folder, capsys):
+def test_a_gallery_is_built_searched_and_described(built, folder, capsys):
     capsys.readouterr()
     query = str(folder / "04_c1_2026-11-21T10.png")
     (matches,) = search.main(["query", *built, query, "--not-cameras", "1", "--top", "4"])
     assert matches[0].record.identity == "04" and {match.record.camera for match in matches} == {"0", "2"}
-    said = capsys.readouterr().out
-    assert "04_c1" in said and "identity     04" in said and "2026-11-20 10:00" in said
+    printed = capsys.readouterr().out
+    assert "04_c1" in printed and "identity     04" in printed and "2026-11-20 10:00" in printed
     (matches,) = search.main(["query", *built, query, "--since", "2026-11-21", "--until", "2026-11-21T23:59", "--json"])
     assert matches[0].record.path == query and {match.record.camera for match in matches} == {"1"}
     answer = json.loads(capsys.readouterr().out)
-    assert answer[0]["matches"][0]["rank"] == 1 and answer[0]["nobody"] is False
+    assert (
+        answer[0]["matches"][0]["rank"] == 1 and answer[0]["unknown"] is False and answer[0]["matches"][0]["accepted"]
+    )
     stats = search.main(["stats", *built])
     assert stats["images"] == 30 and stats["identities"] == 10 and stats["cameras"] == 3 and stats["digest"] == "d2"
+    printed = capsys.readouterr().out
+    assert "since                 2026-11-20 10:00" in printed and "false accept rate     20 %" in printed
 
 
 def test_what_is_there_is_not_embedded_again(built, folder, model, monkeypatch, capsys):
@@ -76,14 +81,15 @@ def test_what_is_there_is_not_embedded_again(built, folder, model, monkeypatch, 
         encoder.Embedder, "embed", lambda self, images, roles: seen.extend(images) or own(self, images, roles)
     )
     search.main(["add", *built, str(folder), "--pattern", PATTERN])
-    said = capsys.readouterr().out
-    assert len(seen) == 2 and "Left out: " in said and "12_c0_2026-11-20T10.png is not a JPEG" in said
-    assert "1 images added" in said and "30 were there" in said and "holds 31" in said
+    printed = capsys.readouterr().out
+    assert len(seen) == 2 and "Left out: " in printed and "12_c0_2026-11-20T10.png is not a JPEG" in printed
+    assert "Images added to" in printed and ": 1. The gallery holds 31." in printed
+    assert "Already there and left unchanged: 30" in printed and "at a false accept rate of 20 %" in printed
 
 
 def test_an_identity_and_a_path_can_be_removed(built, folder, capsys):
-    assert search.main(["remove", *built, "--identity", "03"]) == 3
-    assert search.main(["remove", *built, str(folder / "04_c1_2026-11-21T10.png")]) == 1
+    assert search.main(["remove", *built, "--identity", "03"]) == {"removed": 3, "images": 27}
+    assert search.main(["remove", *built, str(folder / "04_c1_2026-11-21T10.png")])["removed"] == 1
     assert search.main(["stats", *built])["images"] == 26
     with pytest.raises(ConfigError, match="Nothing was removed"):
         search.main(["remove", *built, "--identity", "03"])
@@ -99,7 +105,8 @@ def test_ranked_crops_are_drawn(built, folder, tmp_path, kind):
         assert cv2.imread(str(page)).shape[1] > 300
     else:
         text = page.read_text()
-        assert text.count("data:image/jpeg") == 4 and 'class="yes"' in text and "person 04" in text
+        assert text.count("data:image/jpeg") == 4 and 'class="accepted"' in text and "identity 04" in text
+        assert "within the rejection threshold" in text and "false accept rate 20 %" in text
     with pytest.raises(ConfigError, match=r"must end in \.html or \.png"):
         search.main(["query", *built, str(folder), "--page", str(tmp_path / "page.pdf")])
 
@@ -120,37 +127,6 @@ def test_build_needs_a_model_and_others_a_gallery(tmp_path, folder):
         search.main(["build", *place, str(folder), "--model", str(folder)])
 
 
-def test_a_table_says_what_names_do_not(tmp_path, folder):
-    (tmp_path / "table.csv").write_text(
-        "path,person,camera,time\ncrops/00_c0_2026-11-20T10.png,anna,door,2026-11-22T10:00+01:00\n"
-        "crops/01_c0_2026-11-20T10.png,,,\n"
-    )
-    first, second = (crop.record for crop in crops.crops_of_table(tmp_path / "table.csv"))
-    assert first[1:] == ("anna", "door", crops.seconds("2026-11-22T09:00")) and second[1:] == (None, None, None)
-    (tmp_path / "bad.csv").write_text("path,time\ncrops/01_c0_2026-11-20T10.png,soon\n")
-    with pytest.raises(ConfigError, match=r"bad\.csv, .*T10\.png: the time 'soon' is none"):
-        crops.crops_of_table(tmp_path / "bad.csv")
-    (tmp_path / "bad.csv").write_text("file\na.png\n")
-    with pytest.raises(ConfigError, match="has no rows with a column path"):
-        crops.crops_of_table(tmp_path / "bad.csv")
-
-
-@pytest.mark.parametrize(
-    ("asked", "pattern", "said"),
-    [
-        ("crops", "(", "is no regular expression"),
-        ("crops", r"nothing(?P<person>\d)", "does not fit"),
-        ("run:gallery", None, "images of a run need a gallery built with --run"),
-    ],
-)
-def test_what_cannot_be_read_is_told(tmp_path, folder, asked, pattern, said):
-    names = [asked if asked.startswith("run:") else str(tmp_path / asked)]
-    with pytest.raises(ConfigError, match=said):
-        crops.crops_in(names, pattern, None)
-    with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere"):
-        crops.images_in([tmp_path / "nowhere"])
-
-
 def test_a_model_for_one_role_does_not_embed_for_another(model):
     path = model / "2" / "assets.extra" / "model.json"
     path.write_text(path.read_text().replace('"image"', '"probe"'))
@@ -168,18 +144,7 @@ def test_an_image_whose_header_alone_is_right_is_left_out(model):
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("text", ["1700000000000", "nan", "soon", "19700101", "12"])
-def test_a_time_that_is_none_is_refused(text):
-    with pytest.raises(ValueError, match="is none from 1973 to 2200; write 2026"):
-        crops.seconds(text)
-
-
-def test_times_are_utc_unless_they_say_otherwise():
-    assert crops.seconds("2026-11-22T14:05") == crops.seconds("2026-11-22T15:05+01:00") == 1795356300.0
-    assert crops.seconds("1795356300") == 1795356300.0
-
-
-def test_what_a_gallery_was_built_by_stays_its_model(built, folder, model, tmp_path):
+def test_the_model_that_built_a_gallery_stays_its_model(built, folder, model, tmp_path):
     """A newer version of the exported model does not take over."""
     (model / "3").mkdir()
     shutil.copytree(model / "2", model / "3", dirs_exist_ok=True)
@@ -189,20 +154,20 @@ def test_what_a_gallery_was_built_by_stays_its_model(built, folder, model, tmp_p
     assert matches[0].record.identity == "04"
 
 
-def test_the_rate_of_strangers_stays_as_it_was_set(built, folder):
-    before = search.main(["stats", *built])["nobody"]["rate"]
+def test_the_false_accept_rate_stays_as_it_was_set(built, folder):
+    before = search.main(["stats", *built])["rejection"]["false_accept_rate"]
     cv2.imwrite(str(folder / "11_c0_2026-11-20T10.png"), np.zeros((*SIZE, 3), np.uint8))
     search.main(["add", *built, str(folder), "--pattern", PATTERN])
-    assert search.main(["stats", *built])["nobody"]["rate"] == before == 0.2
+    assert search.main(["stats", *built])["rejection"]["false_accept_rate"] == before == 0.2
     for rate in ("0", "5", "x"):
         with pytest.raises(SystemExit):
-            search.arguments(["add", *built, "--nobody", rate])
+            search.arguments(["add", *built, "--false-accept-rate", rate])
 
 
 def test_a_folder_can_be_removed_and_no_other_that_begins_like_it(built, folder):
     with pytest.raises(ConfigError, match="Nothing was removed"):
         search.main(["remove", *built, str(folder)[:-1]])
-    assert search.main(["remove", *built, str(folder)]) == 30
+    assert search.main(["remove", *built, str(folder)])["removed"] == 30
 
 
 def test_a_pattern_without_the_names_is_refused(built, folder):
@@ -223,10 +188,10 @@ def test_a_mistake_in_build_leaves_no_gallery(model, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_camera_that_is_not_there_and_an_unreadable_query_are_told(built, folder, tmp_path):
+def test_a_camera_that_is_not_there_and_an_unreadable_query_are_refused(built, folder, tmp_path):
     query = str(folder / "04_c1_2026-11-21T10.png")
     for option in ("--cameras", "--not-cameras"):
-        with pytest.raises(ConfigError, match="has no camera 77, but 0, 1, 2"):
+        with pytest.raises(ConfigError, match="has no camera 77; its cameras are 0, 1, 2"):
             search.main(["query", *built, query, option, "77"])
     (tmp_path / "text.png").write_text("text")
     with pytest.raises(ConfigError, match="None of these images can be read"):
@@ -237,4 +202,24 @@ def test_a_camera_that_is_not_there_and_an_unreadable_query_are_told(built, fold
 
 
 def test_images_up_to_a_time_can_be_removed(built):
-    assert search.main(["remove", *built, "--until", "2026-11-20T12:00"]) == 10
+    assert search.main(["remove", *built, "--until", "2026-11-20T12:00"])["removed"] == 10
+
+
+def test_values_that_cannot_be_are_refused_with_their_option(built, folder, capsys):
+    for option, value in (("--since", "soon"), ("--until", "1700000000000"), ("--top", "0")):
+        with pytest.raises(SystemExit):
+            search.main(["query", *built, str(folder), option, value])
+        assert f"argument {option}: {value!r} is not a time" in (message := capsys.readouterr().err) or (
+            f"argument {option}: {value} is not 1 or more" in message
+        )
+
+
+def test_matches_are_accepted_up_to_the_threshold_and_no_match_is_unknown(built, folder, capsys):
+    query = str(folder / "04_c1_2026-11-21T10.png")
+    threshold = search.main(["stats", *built])["rejection"]["threshold"]
+    (matches,) = search.main(["query", *built, query, "--top", "30"])
+    assert [match.accepted for match in matches] == [match.distance <= threshold for match in matches]
+    assert matches[0].accepted and not matches[-1].accepted
+    capsys.readouterr()
+    search.main(["query", *built, query, "--since", "2027-01-01", "--json"])
+    assert json.loads(capsys.readouterr().out) == [{"query": query, "unknown": True, "matches": []}]

@@ -1,4 +1,4 @@
-"""A gallery that lasts, searched by images:
+"""Search a gallery by images:
 
 python -m tf_reid.search build --index galleries/street --run runs/simpgan crops/ --pattern '_c(?P<camera>\\d+)'
 python -m tf_reid.search query --index galleries/street crop.jpg --cameras 2 3 --top 5
@@ -8,207 +8,288 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tf_reid.config import ConfigError
+
+if TYPE_CHECKING:
+    from tf_reid.gallery.base import Gallery
+    from tf_reid.gallery.records import Match
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+FALSE_ACCEPT_RATE = 0.05  # where none was ever named
 
-def arguments(argv=None):
+
+def main(argv=None) -> Any:
+    """Returns what the subcommand returns, which is what it prints."""
+    args = arguments(argv)
+    subcommands = {"build": build, "add": add, "remove": remove, "query": query, "stats": stats, "serve": serve}
+    return subcommands[args.command](args)
+
+
+def arguments(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tf_reid.search", description="Search a gallery by images.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    subcommands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name, said, *, images=None, model=False):
-        found = commands.add_parser(name, help=said, description=said)
-        found.add_argument("--index", required=True, help="the gallery: a folder, or qdrant://host:port/collection")
-        if images:
-            found.add_argument("images", nargs=images, help="files, folders; run:gallery, run:FILE: images of the run")
-        if model:
-            source = found.add_mutually_exclusive_group()
-            source.add_argument("--run", type=Path, help="a run whose encoder embeds (default: what built the gallery)")
-            source.add_argument("--model", type=Path, help="a model of python -m export that does")
-        return found
+    def subcommand(name, description):
+        parser = subcommands.add_parser(name, help=description, description=description)
+        parser.add_argument("--index", required=True, help="the gallery: a folder, or qdrant://HOST:PORT/COLLECTION")
+        return parser
 
-    for name, said in (("build", "make a gallery, and add images"), ("add", "add images to a gallery")):
-        adding = command(name, said, images="*", model=True)
-        adding.add_argument("--pattern", help="regular expression of paths, with groups person, camera, time")
-        adding.add_argument("--csv", type=Path, help="a table with columns path, person, camera, time")
-        adding.add_argument("--batch", type=int, default=64)
-        said = "part of strangers that may be taken for somebody (default: as before, or 0.05)"
-        adding.add_argument("--nobody", type=_share, help=said)
-    removing = command("remove", "remove images", images="*")
-    removing.add_argument("--identity", help="all images of this identity")
-    removing.add_argument("--until", metavar="TIME", help="all images up to this time")
-    asking = command("query", "find the nearest images", images="+", model=True)
-    asking.add_argument("--top", type=int, default=10)
-    asking.add_argument("--cameras", nargs="+", default=[], help="only images of these")
-    asking.add_argument("--not-cameras", nargs="+", default=[], help="no images of these, such as the query's own")
-    asking.add_argument("--since", metavar="TIME", help="such as 2026-11-22T14:05 (UTC), or seconds since 1970")
-    asking.add_argument("--until", metavar="TIME")
-    asking.add_argument("--exact", action="store_true", help="compare with every image, however many")
-    asking.add_argument("--json", action="store_true")
-    asking.add_argument("--page", type=Path, metavar="FILE", help="also draw the crops: an .html or a .png file")
-    command("stats", "say what the gallery holds").add_argument("--json", action="store_true")
-    serving = command("serve", "a web page to drop a crop on", model=True)
-    serving.add_argument("--host", default="127.0.0.1", help="others need a token (default: this machine alone)")
+    of_images = "image files and folders; run:gallery or run:FILE: images of the run's data set"
+    for name, description in (("build", "make a gallery and add images to it"), ("add", "add images to a gallery")):
+        adding = subcommand(name, description)
+        adding.add_argument("images", nargs="*", help=of_images)
+        _add_encoder_options(adding)
+        adding.add_argument(
+            "--pattern", help="a regular expression of paths; its groups person, camera and time are kept"
+        )
+        adding.add_argument("--csv", type=Path, help="a table with the columns path, person, camera and time")
+        adding.add_argument("--batch", type=_positive, default=64, help="images embedded at once (default: 64)")
+        adding.add_argument(
+            "--false-accept-rate",
+            type=_fraction,
+            help="the fraction of queries of unknown identities that may be accepted; it sets the rejection threshold "
+            f"(default: the gallery's own, or {FALSE_ACCEPT_RATE})",
+        )
+
+    removing = subcommand("remove", "remove images from a gallery")
+    removing.add_argument("images", nargs="*", help="image files and folders; run:FILE: an image of the run's data set")
+    removing.add_argument("--identity", help="remove all images of this identity")
+    removing.add_argument("--until", type=_time, metavar="TIME", help="remove all images up to this time")
+
+    querying = subcommand("query", "find the gallery's images nearest to each query")
+    querying.add_argument("images", nargs="+", help=of_images)
+    _add_encoder_options(querying)
+    querying.add_argument("--top", type=_positive, default=10, help="matches for each query (default: 10)")
+    querying.add_argument("--cameras", nargs="+", default=[], help="search images of these cameras only")
+    querying.add_argument(
+        "--not-cameras", nargs="+", default=[], help="search no images of these cameras, such as the query's own"
+    )
+    querying.add_argument(
+        "--since", type=_time, metavar="TIME", help="such as 2026-11-22T14:05 (UTC), or seconds since 1970"
+    )
+    querying.add_argument("--until", type=_time, metavar="TIME", help="likewise")
+    querying.add_argument("--exact", action="store_true", help="compare with every image, however large the gallery")
+    querying.add_argument("--json", action="store_true", help="print JSON")
+    querying.add_argument("--page", type=Path, metavar="FILE", help="also draw the matches into an .html or .png file")
+
+    describing = subcommand("stats", "print what the gallery holds")
+    describing.add_argument("--json", action="store_true", help="print JSON")
+
+    serving = subcommand("serve", "serve a web page that searches by an image dropped on it")
+    _add_encoder_options(serving)
+    serving.add_argument(
+        "--host", default="127.0.0.1", help="the address to listen on; others than this machine's own need a token"
+    )
     serving.add_argument("--port", type=int, default=8600)
-    serving.add_argument("--token", default=os.environ.get("TF_REID_TOKEN"), help="(default: TF_REID_TOKEN)")
+    serving.add_argument(
+        "--token", default=os.environ.get("TF_REID_TOKEN"), help="what users have to enter (default: TF_REID_TOKEN)"
+    )
     return parser.parse_args(argv)
 
 
-def main(argv=None):
-    args = arguments(argv)
-    return {"build": add, "add": add, "remove": remove, "query": query, "stats": stats, "serve": serve}[args.command](
-        args
-    )
+def build(args) -> dict[str, Any]:
+    """Make a gallery and add images. After an interruption the same command continues."""
+    from tf_reid.gallery import embedding
+
+    if not (args.run or args.model):
+        raise ConfigError("build needs --run or --model: the encoder that embeds the images.")
+    encoder = embedding.load(args.run or args.model)
+    crops = _named_crops(args, args.run)
+    # The gallery is made only now: a mistake in the images' names leaves no empty one behind.
+    with open_gallery(args.index, embedding.about(encoder)) as gallery:
+        return _embed_and_add(gallery, encoder, crops, args)
 
 
-def _share(text):
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no part between 0 and 1")
-    return value
+def add(args) -> dict[str, Any]:
+    """Add images that the gallery does not hold yet. After an interruption the same command continues."""
+    with open_gallery(args.index) as gallery:
+        encoder = _encoder_of(gallery, args)
+        crops = _named_crops(args, args.run or Path(gallery.about["source"]))
+        return _embed_and_add(gallery, encoder, crops, args)
 
 
-def open_gallery(place: str, about=None):
-    """A folder's gallery, or Qdrant's."""
-    if place.startswith(("qdrant://", "qdrants://")):
-        from tf_reid.gallery.qdrant_gallery import connected
+def _named_crops(args, run):
+    from tf_reid.gallery import crops
 
-        return connected(place, about)
-    from tf_reid.gallery.faiss_gallery import Gallery
-
-    return Gallery(Path(place), about)
+    of_table = crops.crops_of_table(args.csv) if args.csv else []
+    return of_table + crops.crops_in(args.images, args.pattern, run)
 
 
-def open_embedder(args, built=None):
-    """What embeds, what is named or else what built this gallery; and what a gallery has to know of it."""
-    from tf_reid.encoders import encoder
-
-    found = encoder.opened(args.run or args.model or Path(built.about["source"]))
-    about = {
-        "digest": found.digest,
-        "distance": found.distance,
-        "width": found.width,
-        "source": str(found.source.resolve()),
-    }
-    return found, about
-
-
-def add(args):
-    """Embed and add what is not there yet. Each batch is whole; after a kill, the same command goes on."""
+def _embed_and_add(gallery, encoder, crops, args):
+    """Embed and add batch by batch, each as a whole; then measure the rejection threshold."""
     from tqdm import tqdm
 
-    from tf_reid.config import ConfigError
-    from tf_reid.encoders.encoder import SEARCHED
-    from tf_reid.gallery import crops, faiss_gallery
+    from tf_reid.gallery import embedding
+    from tf_reid.gallery.rejection import calibrate
 
-    if args.command == "build" and not (args.run or args.model):
-        raise ConfigError("build needs --run or --model: what is to embed the images.")
-    into = None if args.command == "build" else open_gallery(args.index)
-    embedder, about = open_embedder(args, into)
-    asked = crops.crops_of_table(args.csv) if args.csv else []
-    asked += crops.crops_in(args.images, args.pattern, args.run or Path(about["source"]))
-    if into is None:  # not before: a mistake in what was asked leaves no empty gallery
-        into = open_gallery(args.index, about)
-    faiss_gallery.check_same_model(into.about, about, args.index)
-    there = into.known([crop.record.path for crop in asked])
-    fresh = list({crop.record.path: crop for crop in asked if crop.record.path not in there}.values())
-    refused = {}
-    with tqdm(total=len(fresh), unit="image", disable=not fresh) as bar:
-        for start in range(0, len(fresh), args.batch):
-            part = fresh[start : start + args.batch]
-            found, bad = embedder.embed([crop.read() for crop in part], SEARCHED)
-            refused |= {part[number].record.path: said for number, said in bad.items()}
-            into.add([crop.record for number, crop in enumerate(part) if number not in bad], found)
-            bar.update(len(part))
-    into.lay_out()
-    for path, said in refused.items():
-        print(f"Left out: {path} {said}.")
-    known = f"; {len(there)} were there and stay as they are (remove them to have them described anew)" if there else ""
-    print(f"{len(fresh) - len(refused)} images added to {args.index}{known}; it holds {len(into)}.")
-    rate = args.nobody or (into.about.get("nobody") or {}).get("rate", 0.05)
-    calibrated = faiss_gallery.calibrate(into, rate)
-    if calibrated:
-        said = f"a stranger comes within {calibrated['distance']:.4f} of somebody in {100 * rate:g} % of searches"
-        print(f"By {calibrated['asked']} images whose person is known, {said}.")
-    return into
+    contained = gallery.contained([crop.record.path for crop in crops])
+    new = list({crop.record.path: crop for crop in crops if crop.record.path not in contained}.values())
+    unreadable = {}
+    with tqdm(total=len(new), unit="image", disable=not new) as progress:
+        for start in range(0, len(new), args.batch):
+            batch = new[start : start + args.batch]
+            embeddings, errors = embedding.embed(encoder, [crop.read() for crop in batch], embedding.GALLERY_ROLES)
+            gallery.add([crop.record for number, crop in enumerate(batch) if number not in errors], embeddings)
+            unreadable |= {batch[number].record.path: error for number, error in errors.items()}
+            progress.update(len(batch))
+    gallery.update_index()
+
+    for path, error in unreadable.items():
+        print(f"Left out: {path} {error}.")
+    counts = {"added": len(new) - len(unreadable), "contained": len(contained), "images": len(gallery)}
+    print(f"Images added to {args.index}: {counts['added']}. The gallery holds {counts['images']}.")
+    if contained:
+        print(f"Already there and left unchanged: {len(contained)} (to describe them anew, remove them first).")
+
+    rate = args.false_accept_rate or (gallery.rejection or {}).get("false_accept_rate", FALSE_ACCEPT_RATE)
+    rejection = calibrate(gallery, rate)
+    if rejection:
+        print(
+            f"Rejection threshold: {rejection['threshold']:.4f}, at a false accept rate of {100 * rate:g} %, "
+            f"measured on {rejection['queries']} images of known identity."
+        )
+    return {**counts, "unreadable": unreadable, "rejection": rejection}
 
 
-def remove(args):
-    from tf_reid.config import ConfigError
-    from tf_reid.gallery.crops import OF_A_RUN, seconds
+def remove(args) -> dict[str, int]:
+    """Remove images by their paths, identity or time, also from the index."""
+    from tf_reid.gallery.records import RUN_PREFIX
 
     if not args.images and args.identity is None and args.until is None:
         raise ConfigError("remove needs paths, --identity or --until.")
-    found = open_gallery(args.index)
-    paths = [path if path.startswith(OF_A_RUN) else str(Path(path).resolve()) for path in args.images]
-    count = found.remove(paths, args.identity, None if args.until is None else seconds(args.until))
-    if not count:
-        raise ConfigError(f"Nothing was removed: {args.index} holds no such image.")
-    found.lay_out(always=True)  # the index forgets them too
-    print(f"{count} images removed from {args.index}; it holds {len(found)}.")
-    return count
+    paths = [name if name.startswith(RUN_PREFIX) else str(Path(name).resolve()) for name in args.images]
+    with open_gallery(args.index) as gallery:
+        removed = gallery.remove(paths, args.identity, args.until)
+        if not removed:
+            raise ConfigError(f"Nothing was removed: {args.index} holds no such image.")
+        gallery.update_index(always=True)
+        counts = {"removed": removed, "images": len(gallery)}
+    print(f"Images removed from {args.index}: {removed}. The gallery holds {counts['images']}.")
+    return counts
 
 
-def query(args):
-    """Returns the matches of each image."""
-    from tf_reid.config import ConfigError
-    from tf_reid.encoders.encoder import SEARCHING
-    from tf_reid.files import write_text
-    from tf_reid.gallery import crops, faiss_gallery, report
-    from tf_reid.pictures import grids
+def query(args) -> "list[list[Match]]":
+    """Search with each image; print the matches, and draw them where `--page` names a file."""
+    from tf_reid.gallery import crops, embedding, report
+    from tf_reid.gallery.records import Filters
 
     if args.page and args.page.suffix not in (".html", ".png"):
         raise ConfigError(f"--page {args.page} must end in .html or .png.")
-    into = open_gallery(args.index)
-    embedder, about = open_embedder(args, into)
-    faiss_gallery.check_same_model(into.about, about, args.index)
-    run = args.run or Path(into.about["source"])
-    asked = crops.crops_in(args.images, None, run)
-    contents = {crop.record.path: crop.read() for crop in asked}
-    embedded, refused = embedder.embed(list(contents.values()), SEARCHING)
-    names = list(contents)
-    for number, said in refused.items():
-        print(f"Left out: {names[number]} {said}.", file=sys.stderr)
-    names = [name for number, name in enumerate(names) if number not in refused]
-    since, until = (None if time is None else crops.seconds(time) for time in (args.since, args.until))
-    if not names:
-        raise ConfigError("None of these images can be read, so nothing was searched.")
-    if not len(into):
-        raise ConfigError(f"{args.index} holds no image yet; add some with python -m tf_reid.search add.")
-    if named := set(args.cameras + args.not_cameras):
-        cameras = into.summary()["cameras"]
-        if unknown := named - set(cameras):
-            there = ", ".join(cameras) or "none that is known"
-            raise ConfigError(f"{args.index} has no camera {min(unknown)}, but {there}.")
-    filters = faiss_gallery.Filters(tuple(args.cameras), tuple(args.not_cameras), since, until)
-    matches = into.search(embedded, args.top, filters, args.exact)
-    calibrated = into.about.get("nobody")
-    print(report.as_json(names, matches) if args.json else report.as_table(names, matches, calibrated))
+    with open_gallery(args.index) as gallery:
+        _check_cameras(gallery, args)
+        encoder = _encoder_of(gallery, args)
+        run = args.run or Path(gallery.about["source"])
+
+        # Embed the queries that can be read.
+        contents = {crop.record.path: crop.read() for crop in crops.crops_in(args.images, None, run)}
+        embeddings, errors = embedding.embed(encoder, list(contents.values()), embedding.QUERY_ROLES)
+        readable = []
+        for number, path in enumerate(contents):
+            if number in errors:
+                print(f"Left out: {path} {errors[number]}.", file=sys.stderr)
+            else:
+                readable.append(path)
+        if not readable:
+            raise ConfigError("None of these images can be read, so nothing was searched.")
+
+        # Search.
+        filters = Filters(tuple(args.cameras), tuple(args.not_cameras), args.since, args.until)
+        matches = gallery.search(embeddings, args.top, filters, args.exact)
+        results, rejection = dict(zip(readable, matches, strict=True)), gallery.rejection
+
+    # Report.
+    print(report.as_json(results) if args.json else report.as_table(results, rejection))
     if args.page:
-        read = crops.reader(run)
-        if args.page.suffix == ".png":
-            grids.write_png(args.page, report.as_png(names, matches, contents.get, read))
-        else:
-            write_text(args.page, report.as_html(names, matches, contents.get, read, calibrated))
+        report.draw(args.page, results, contents.get, crops.reader(run), rejection)
         print(f"Written: {args.page}", file=sys.stderr)
     return matches
 
 
-def stats(args):
+def _check_cameras(gallery, args):
+    """Raise a ConfigError where the gallery is empty, or has no camera of a name that was given."""
+    if not len(gallery):
+        raise ConfigError(f"{args.index} holds no image yet; add some with python -m tf_reid.search add.")
+    named = set(args.cameras + args.not_cameras)
+    cameras = gallery.summary()["cameras"] if named else []
+    if missing := named - set(cameras):
+        raise ConfigError(
+            f"{args.index} has no camera {min(missing)}; its cameras are {', '.join(cameras) or 'not known'}."
+        )
+
+
+def stats(args) -> dict[str, Any]:
+    """Print what the gallery holds."""
     import json
 
-    found = open_gallery(args.index).stats()
-    print(json.dumps(found, indent=2) if args.json else "\n".join(f"{key:22}{value}" for key, value in found.items()))
-    return found
+    from tf_reid.gallery import report
+
+    with open_gallery(args.index) as gallery:
+        values = gallery.stats()
+    print(json.dumps(values, indent=2) if args.json else report.stats_table(values))
+    return values
 
 
-def serve(args):
-    from tf_reid.gallery import crops, faiss_gallery, web_page
+def serve(args) -> None:
+    """Serve the web page until Ctrl-C."""
+    from tf_reid.gallery import crops, web_page
 
-    into = open_gallery(args.index)
-    embedder, about = open_embedder(args, into)
-    faiss_gallery.check_same_model(into.about, about, args.index)
-    web_page.run(into, embedder, crops.reader(Path(into.about["source"])), args.host, args.port, args.token)
+    with open_gallery(args.index) as gallery:
+        encoder = _encoder_of(gallery, args)
+        read = crops.reader(Path(gallery.about["source"]))
+        web_page.run(gallery, encoder, read, args.host, args.port, args.token)
+
+
+def open_gallery(place: str, about: dict[str, Any] | None = None) -> "Gallery":
+    """The gallery in a folder or on a Qdrant server; with `about`, it is made where there is none."""
+    if place.startswith(("qdrant://", "qdrants://")):
+        from tf_reid.gallery.qdrant_gallery import connect
+
+        return connect(place, about)
+    from tf_reid.gallery.faiss_gallery import FaissGallery
+
+    return FaissGallery(place, about)
+
+
+def _encoder_of(gallery, args):
+    """The encoder that the command names, or else the one that built the gallery; it must be the same model."""
+    from tf_reid.gallery import embedding
+    from tf_reid.gallery.records import check_same_model
+
+    encoder = embedding.load(args.run or args.model or Path(gallery.about["source"]))
+    check_same_model(gallery.about, embedding.about(encoder), args.index)
+    return encoder
+
+
+def _add_encoder_options(parser):
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--run", type=Path, help="a run whose encoder embeds the images (default: the gallery's own)")
+    source.add_argument("--model", type=Path, help="a model made by python -m export, whose encoder embeds the images")
+
+
+def _fraction(text):
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _time(text):
+    from tf_reid.gallery import times
+
+    try:
+        return times.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
 from tf_reid.evaluation import scoring
-from tf_reid.gallery.faiss_gallery import Gallery, Record
+from tf_reid.gallery.faiss_gallery import FaissGallery
+from tf_reid.gallery.records import Record
 
 RECORDS = make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3, size=(40, 30))
 
@@ -85,7 +86,7 @@ def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_pa
     line = [*opened("identity"), "--gallery", str(tmp_path / "gallery"), "--top", "2"]
     chosen = saving.chosen(scoring.open_trained(None), None)
     about = {"digest": chosen.digest, "distance": "cosine", "width": chosen.servables["image"].width, "source": "here"}
-    gallery = Gallery(tmp_path / "gallery", about)
+    gallery = FaissGallery(tmp_path / "gallery", about)
     embedded = chosen.servables["image"].from_bytes(tf.constant(RECORDS.images.tolist()))["embedding"].numpy()
     gallery.add(
         [Record(file, str(identity)) for file, identity in zip(RECORDS.file, RECORDS.identity, strict=True)], embedded
@@ -94,7 +95,7 @@ def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_pa
     search = tf.saved_model.load(str(folder)).signatures["search"]
     found = search(image_bytes=tf.constant(RECORDS.images[2:4].tolist()))
     assert found["ids"].shape == (2, 2) and found["ids"][:, 0].numpy().tolist() == [b"2.png", b"3.png"]
-    Gallery(tmp_path / "other", about | {"digest": "another"})
+    FaissGallery(tmp_path / "other", about | {"digest": "another"})
     with pytest.raises(ConfigError, match="was built by model another"):
         command.main([*line, "--gallery", str(tmp_path / "other")])
 
@@ -226,17 +227,19 @@ def test_a_second_export_keeps_which_version_is_stable(opened, tmp_path):
     assert model.base_path == "/models/my_run" and list(model.model_version_policy.specific.versions) == [1, 2]
     assert dict(model.version_labels) == {"stable": 1, "canary": 2}
     path.write_text("model_config_list {")
-    with pytest.raises(ConfigError, match=r"models.config cannot be read .*; mend it, or remove it"):
+    with pytest.raises(ConfigError, match=r"models.config cannot be read .*; correct it, or remove it"):
         deployment.write(tmp_path / "models")
 
 
 def test_the_example_files_are_those_that_are_written():
-    for name, text in deployment.files({"reid": [1]}, {}).items():
+    for name, text in deployment.files({"reid": {"stable": 1, "canary": 1}}).items():
         assert (Path(deployment.__file__).parent / "serving" / name).read_text() == text, name
 
 
 def test_the_kubernetes_pod_is_ready_by_what_the_server_says(tmp_path):
-    deployed, service = yaml.safe_load_all(deployment.files({"a": [1], "b": [2]}, {})["kubernetes.yaml"])
+    deployed, service = yaml.safe_load_all(
+        deployment.files({"a": {"stable": 1}, "b": {"stable": 2}})["kubernetes.yaml"]
+    )
     (container,) = deployed["spec"]["template"]["spec"]["containers"]
     assert container["readinessProbe"]["exec"]["command"][2] == deployment.ready(["a", "b"])
     assert service["spec"]["selector"] == deployed["spec"]["template"]["metadata"]["labels"]

@@ -9,6 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -23,7 +25,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export import client, deployment
+from export import client, deployment, label
 from tf_reid.encoders.servable import Servable
 
 IMAGES = make_records([1, 1, 2, 2], [1, 2, 1, 2], size=(40, 30)).images.tolist()
@@ -35,9 +37,17 @@ def free_port():
         return held.getsockname()[1]
 
 
+class Running(NamedTuple):
+    """A server: its ports, the embeddings of IMAGES, its folder."""
+
+    grpc_port: int
+    rest_port: int
+    embeddings: np.ndarray
+    folder: Path
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The ports of a running server, and the expected embeddings."""
     import keras
 
     folder = tmp_path_factory.mktemp("models")
@@ -47,22 +57,35 @@ def server(tmp_path_factory):
     servable = Servable(encoder, SIZE, False, unit=True)
     own = servable.from_bytes(tf.constant(IMAGES))["embedding"].numpy()
     servable.search_in([f"{n}.png" for n in range(4)], own, top=2)
-    tf.saved_model.save(servable, str(folder / "reid" / "1"), signatures=servable.signatures())
+    for version in (1, 2, 3):
+        tf.saved_model.save(servable, str(folder / "reid" / str(version)), signatures=servable.signatures())
     deployment.write(folder)
+    label.main([str(folder), "reid", "stable", "1"])
+    label.main([str(folder), "reid", "canary", "1"])
     ports = free_port(), free_port()
-    line = [sys.executable, "-m", "export.serve", str(folder), "--max-images", "8", "--max-pixels", "100000"]
-    line += ["--grpc-port", str(ports[0]), "--rest-port", str(ports[1])]
+    line = [
+        sys.executable,
+        "-m",
+        "export.serve",
+        str(folder),
+        "--grpc-port",
+        str(ports[0]),
+        "--rest-port",
+        str(ports[1]),
+    ]
+    line += ["--max-images", "8", "--max-pixels", "100000", "--poll-seconds", "0.2"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        said = []
+        lines = []
         for text in process.stdout:
-            said.append(text)
+            lines.append(text)
             if "Ctrl-C stops" in text:
                 break
-        assert process.poll() is None, "".join(said)
-        yield (*ports, own)
+        assert process.poll() is None, "".join(lines)
+        assert not [text for text in lines if "ray" in text.lower() or "Serve app" in text], lines
+        yield Running(*ports, own, folder)
         process.send_signal(signal.SIGINT)
-        process.stdout.close()
-        assert process.wait(60) == 0
+        remaining = process.stdout.read()
+        assert process.wait(60) == 0 and remaining == ""
 
 
 def rest(port, path, body=None):
@@ -80,13 +103,13 @@ def rows(images):
 
 
 def test_the_stub_of_tensorflow_serving_is_answered(server):
-    channel = grpc.insecure_channel(f"127.0.0.1:{server[0]}")
+    channel = grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}")
     stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "reid"
     request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(IMAGES))
     answer = stub.Predict(request, timeout=60)
-    np.testing.assert_allclose(tf.make_ndarray(answer.outputs["embedding"]), server[2], atol=1e-6)
+    np.testing.assert_allclose(tf.make_ndarray(answer.outputs["embedding"]), server.embeddings, atol=1e-6)
     assert answer.model_spec.version.value == 1
 
     asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -143,28 +166,46 @@ def test_the_stub_of_tensorflow_serving_is_answered(server):
 
 
 def test_rest_answers_as_tensorflow_serving_does(server):
-    expected = server[2]
-    code, answer = rest(server[1], "reid:predict", {"instances": rows(IMAGES)})
+    expected = server.embeddings
+    code, answer = rest(server.rest_port, "reid:predict", {"instances": rows(IMAGES)})
     assert code == 200
     np.testing.assert_allclose(answer["predictions"], expected, atol=1e-6)
     for inputs in (rows(IMAGES), {"image_bytes": rows(IMAGES)}):
-        code, answer = rest(server[1], "reid/versions/1:predict", {"inputs": inputs})
+        code, answer = rest(server.rest_port, "reid/versions/1:predict", {"inputs": inputs})
         np.testing.assert_allclose(answer["outputs"], expected, atol=1e-6)
     pixels = np.zeros((1, *SIZE, 3), int).tolist()
-    code, answer = rest(server[1], "reid/labels/stable:predict", {"signature_name": "tensor", "instances": pixels})
+    code, answer = rest(
+        server.rest_port, "reid/labels/stable:predict", {"signature_name": "tensor", "instances": pixels}
+    )
     assert code == 200 and len(answer["predictions"][0]) == 5
-    assert rest(server[1], "reid")[1]["model_version_status"][0]["state"] == "AVAILABLE"
-    signatures = rest(server[1], "reid/metadata")[1]["metadata"]["signature_def"]["signature_def"]
+    assert rest(server.rest_port, "reid")[1]["model_version_status"][0]["state"] == "AVAILABLE"
+    signatures = rest(server.rest_port, "reid/metadata")[1]["metadata"]["signature_def"]["signature_def"]
     assert signatures["tensor"]["inputs"]["images"]["tensor_shape"]["dim"][1]["size"] == "32"
-    code, answer = rest(server[1], "reid:predict", {"signature_name": "search", "instances": rows(IMAGES[:3])})
+    code, answer = rest(server.rest_port, "reid:predict", {"signature_name": "search", "instances": rows(IMAGES[:3])})
     assert code == 200 and [row["ids"][0] for row in answer["predictions"]] == ["0.png", "1.png", "2.png"]
     assert len(answer["predictions"][0]["scores"]) == 2
-    code, answer = rest(server[1], "reid:predict", {"signature_name": "search", "inputs": rows(IMAGES[:1])})
+    code, answer = rest(server.rest_port, "reid:predict", {"signature_name": "search", "inputs": rows(IMAGES[:1])})
     assert answer["outputs"]["ids"][0][0] == "0.png" and len(answer["outputs"]["scores"][0]) == 2
 
 
+def test_a_label_moves_to_a_version_in_between_and_back_while_the_server_runs(server):
+    for version in (2, 1):
+        label.main([str(server.folder), "reid", "stable", str(version)])
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            code, answer = rest(server.rest_port, "reid/labels/stable")
+            versions = [status["version"] for status in answer["model_version_status"]]
+            if versions == [str(version)]:
+                break
+            time.sleep(0.1)
+        assert code == 200 and versions == [str(version)]
+        code, answer = rest(server.rest_port, "reid/labels/stable:predict", {"instances": rows(IMAGES)})
+        assert code == 200
+        np.testing.assert_allclose(answer["predictions"], server.embeddings, atol=1e-6)
+
+
 @pytest.mark.parametrize(
-    ("path", "body", "code", "said"),
+    ("path", "body", "code", "message"),
     [
         ("other:predict", {"instances": []}, 404, "no model"),
         ("reid/versions/9:predict", {"instances": []}, 404, "no version 9"),
@@ -184,36 +225,36 @@ def test_rest_answers_as_tensorflow_serving_does(server):
         ("reid:predict", {"signature_name": "tensor", "instances": [[[[300, 0, 0]]]]}, 400, "from 0 to 255"),
     ],
 )
-def test_what_is_wrong_gets_a_status_and_a_sentence(server, path, body, code, said):
-    found, answer = rest(server[1], path, body)
-    assert found == code and said in answer["error"]
+def test_what_is_wrong_gets_a_status_and_a_sentence(server, path, body, code, message):
+    status, answer = rest(server.rest_port, path, body)
+    assert status == code and message in answer["error"]
 
 
 def test_the_pod_would_be_ready(server):
-    command = deployment.ready(["reid"], server[1])
+    command = deployment.ready(["reid"], server.rest_port)
     assert subprocess.run(["bash", "-c", command]).returncode == 0
-    assert subprocess.run(["bash", "-c", deployment.ready(["other"], server[1])]).returncode != 0
+    assert subprocess.run(["bash", "-c", deployment.ready(["other"], server.rest_port)]).returncode != 0
 
 
 @pytest.mark.parametrize("kind", ["grpc", "rest"])
 def test_the_client_embeds_files_folders_and_frames(server, tmp_path, kind, capsys):
-    where = f"127.0.0.1:{server[0]}" if kind == "grpc" else f"http://127.0.0.1:{server[1]}"
+    where = f"127.0.0.1:{server.grpc_port}" if kind == "grpc" else f"http://127.0.0.1:{server.rest_port}"
     (tmp_path / "crops").mkdir()
     for number, image in enumerate(IMAGES):
         (tmp_path / "crops" / f"{number}.png").write_bytes(image)
     (tmp_path / "crops" / "notes.txt").write_text("no image")
     client.main([where, "reid", str(tmp_path / "crops"), "--to", str(tmp_path / "found.npz"), "--batch", "3"])
     with np.load(tmp_path / "found.npz") as found:
-        np.testing.assert_allclose(found["embedding"], server[2], atol=1e-6)
+        np.testing.assert_allclose(found["embedding"], server.embeddings, atol=1e-6)
         assert [name[-5:] for name in found["path"]] == ["0.png", "1.png", "2.png", "3.png"]
     one = client.Client(where, "reid", label="stable")
     frames = [tf.io.decode_image(image).numpy() for image in IMAGES]
-    np.testing.assert_allclose(list(one.embed_frames(frames)), server[2], atol=1e-6)
+    np.testing.assert_allclose(list(one.embed_frames(frames)), server.embeddings, atol=1e-6)
     (tmp_path / "crops" / "9.png").write_text("no image either")
     client.main([where, "reid", str(tmp_path / "crops"), "--to", str(tmp_path / "found.npz")])
     assert f"Left out: {tmp_path / 'crops' / '9.png'}: " in capsys.readouterr().out
     with np.load(tmp_path / "found.npz") as found:
-        np.testing.assert_allclose(found["embedding"], server[2], atol=1e-6)
+        np.testing.assert_allclose(found["embedding"], server.embeddings, atol=1e-6)
     with pytest.raises(client.ServerError, match="no model 'none'"):
         list(client.Client(where, "none").embed_bytes(IMAGES))
     with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere"):

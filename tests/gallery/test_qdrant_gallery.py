@@ -1,15 +1,20 @@
 """The gallery on Qdrant answers as the one in a folder does."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from people import ABOUT, FILTERS, people
 from qdrant_client import QdrantClient, models
-from test_gallery import ABOUT, FILTERS, made
 
 from tf_reid.config import ConfigError
-from tf_reid.gallery import faiss_gallery as galleries
 from tf_reid.gallery import qdrant_gallery
-from tf_reid.gallery.faiss_gallery import Gallery, Record
-from tf_reid.gallery.qdrant_gallery import QdrantGallery, connected
+from tf_reid.gallery.faiss_gallery import FaissGallery
+from tf_reid.gallery.qdrant_gallery import QdrantGallery, connect
+from tf_reid.gallery.records import Record
+from tf_reid.gallery.rejection import calibrate
 
 
 @pytest.fixture
@@ -20,40 +25,48 @@ def client():
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 @pytest.mark.parametrize("filters", [filters for filters, _ in FILTERS])
 def test_it_finds_what_a_folder_finds(client, tmp_path, distance, filters):
-    both = QdrantGallery(client, "g", ABOUT | {"distance": distance}), Gallery(tmp_path, ABOUT | {"distance": distance})
-    queries = made(4, seed=1)[1]
+    both = (
+        QdrantGallery(client, "g", ABOUT | {"distance": distance}),
+        FaissGallery(tmp_path, ABOUT | {"distance": distance}),
+    )
+    queries = people(4, seed=1)[1]
     for gallery in both:
-        assert gallery.add(*made(200)) == 200 and gallery.add(*made(201)) == 1
+        assert gallery.add(*people(200)) == 200 and gallery.add(*people(201)) == 1
         assert gallery.remove(["3.jpg"]) == 1
         assert gallery.remove(identity="p5") > 0
-        assert gallery.known(["3.jpg", "4.jpg", "900.jpg"]) == {"4.jpg"}
-        galleries.calibrate(gallery, 0.1)
+        assert gallery.contained(["3.jpg", "4.jpg", "900.jpg"]) == {"4.jpg"}
+        calibrate(gallery, 0.1)
     answers = [gallery.search(queries, 6, filters) for gallery in both]
     for one, other in zip(*answers, strict=True):
         assert [match.record for match in one] == [match.record for match in other]
         np.testing.assert_allclose([m.distance for m in one], [m.distance for m in other], atol=1e-5)
-        assert [match.within for match in one] == [match.within for match in other]
+        assert [match.accepted for match in one] == [match.accepted for match in other]
     one, other = (gallery.summary() for gallery in both)
     assert (one["images"], one["cameras"]) == (other["images"], other["cameras"])
     assert both[0].stats()["images"] == both[1].stats()["images"]
-    assert both[0].stats()["nobody"]["distance"] == pytest.approx(both[1].stats()["nobody"]["distance"], abs=1e-4)
+    assert both[0].stats()["rejection"]["threshold"] == pytest.approx(
+        both[1].stats()["rejection"]["threshold"], abs=1e-4
+    )
 
 
 def test_a_folder_is_removed_from_both(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(qdrant_gallery, "ASKED", 3)  # several pages
+    monkeypatch.setattr(qdrant_gallery, "READ_AT_ONCE", 3)  # several pages
     paths = ["a/1.jpg", "a/2.jpg", "a/b/3.jpg", "ab/4.jpg", "5.jpg"]
-    for gallery in (QdrantGallery(client, "g", ABOUT), Gallery(tmp_path, ABOUT)):
-        gallery.add([Record(path) for path in paths], made(5)[1])
-        assert gallery.remove(["a", "5.jpg", "nowhere"]) == 4 and gallery.known(paths) == {"ab/4.jpg"}
+    for gallery in (QdrantGallery(client, "g", ABOUT), FaissGallery(tmp_path, ABOUT)):
+        gallery.add([Record(path) for path in paths], people(5)[1])
+        assert gallery.remove(["a", "5.jpg", "nowhere"]) == 4 and gallery.contained(paths) == {"ab/4.jpg"}
 
 
 def test_another_models_embeddings_and_other_collections_are_refused(client):
     with pytest.raises(ConfigError, match="There is no collection g"):
         QdrantGallery(client, "g")
-    QdrantGallery(client, "g", ABOUT).add([Record("a")], made(1)[1])
+    QdrantGallery(client, "g", ABOUT).add([Record("a")], people(1)[1])
     assert len(QdrantGallery(client, "g")) == 1
     with pytest.raises(ConfigError, match="was built by model d1"):
         QdrantGallery(client, "g", ABOUT | {"digest": "d2"})
+    client.create_collection("old", models.VectorParams(size=8, distance="Cosine"), metadata=ABOUT)
+    with pytest.raises(ConfigError, match="Collection old has gallery format 1, and this version reads format 2"):
+        QdrantGallery(client, "old", ABOUT)
     client.create_collection("other", models.VectorParams(size=4, distance="Dot"))
     with pytest.raises(ConfigError, match="is no gallery of this library"):
         QdrantGallery(client, "other", ABOUT)
@@ -62,9 +75,28 @@ def test_another_models_embeddings_and_other_collections_are_refused(client):
 @pytest.mark.parametrize("place", ["qdrant://host", "qdrant:///name"])
 def test_a_place_has_a_host_and_a_collection(place):
     with pytest.raises(ConfigError, match="must be qdrant://HOST:PORT/COLLECTION"):
-        connected(place)
+        connect(place)
 
 
 def test_a_server_that_is_not_there_is_named():
-    with pytest.raises(ConfigError, match="Qdrant cannot be asked for g"):
-        connected("qdrant://127.0.0.1:9/g")
+    with pytest.raises(ConfigError, match="Qdrant does not answer for collection g"):
+        connect("qdrant://127.0.0.1:9/g")
+
+
+OPEN_QDRANT = """
+import sys
+from qdrant_client import QdrantClient
+from tf_reid import search
+from tf_reid.gallery import qdrant_gallery
+qdrant_gallery.QdrantClient = lambda **_: QdrantClient(":memory:")
+about = {"digest": "d", "distance": "cosine", "width": 2, "source": "runs/a"}
+with search.open_gallery("qdrant://host/g", about) as gallery:
+    assert len(gallery) == 0
+print(*sys.modules)
+"""
+
+
+def test_opening_a_qdrant_gallery_loads_no_faiss():
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", OPEN_QDRANT], cwd=root, capture_output=True, text=True, check=True)
+    assert "qdrant_client" in done.stdout.split() and "faiss" not in done.stdout.split()

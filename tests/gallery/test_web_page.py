@@ -16,7 +16,9 @@ from fastapi.testclient import TestClient
 from tf_reid.config import ConfigError
 from tf_reid.encoders import image_checks
 from tf_reid.gallery import web_page
-from tf_reid.gallery.faiss_gallery import Gallery, Record, calibrate
+from tf_reid.gallery.faiss_gallery import FaissGallery
+from tf_reid.gallery.records import Record
+from tf_reid.gallery.rejection import calibrate
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ABOUT = {"digest": "d", "distance": "euclidean", "width": 3, "source": "none"}
@@ -44,7 +46,7 @@ def crop(colour):
 
 @pytest.fixture
 def gallery(tmp_path):
-    found = Gallery(tmp_path, ABOUT)
+    found = FaissGallery(tmp_path, ABOUT)
     shades = list(range(0, 250, 10))
     records = [Record(f"{s}.png", f"p{s // 20}", f"c{s // 10 % 2}", 1.7e9 + 3600 * s) for s in shades]
     found.add(records, Colours().embed([crop((s, s, s)) for s in shades], ())[0])
@@ -69,7 +71,7 @@ def test_the_nearest_come_first_with_what_is_known_of_them(client):
     assert (
         matches[0]["identity"] == "p2" and matches[0]["camera"] == "c0" and matches[0]["when"].startswith("2023-11-16")
     )
-    assert matches[0]["thumbnail"].startswith("data:image/jpeg;base64,") and answer.json()["nobody"] is False
+    assert matches[0]["thumbnail"].startswith("data:image/jpeg;base64,") and answer.json()["unknown"] is False
     assert client.post("/api/search?top=1", content=crop((0, 0, 0))).json()["matches"][0]["thumbnail"] is None
 
 
@@ -90,7 +92,7 @@ def test_cameras_and_times_are_kept_to(client):
         ("", bytes(image_checks.MOST_BYTES + 1), 413, "larger than"),
         ("?top=0", b"", 400, "1 to 50"),
         ("?top=many", b"", 400, "must be a number"),
-        ("?since=soon", b"", 400, "times such as"),
+        ("?since=soon", b"", 400, "since: 'soon' is not a time from 1973"),
     ],
 )
 def test_what_is_wrong_gets_a_status_and_a_sentence(client, asked, content, status, said):
@@ -138,17 +140,17 @@ with sync_playwright() as playwright:
     page.goto(sys.argv[2])
     page.wait_for_selector("#cameras input")
     page.set_input_files("#file", sys.argv[3])
-    page.wait_for_selector("#found figure")
-    assert page.locator("#found figure").count() == 12, page.inner_text("#found")
-    assert page.locator("#found figure").first.get_attribute("title") == "40.png"
-    assert page.locator("#found figure.yes").count() >= 1
+    page.wait_for_selector("#matches figure")
+    assert page.locator("#matches figure").count() == 12, page.inner_text("#matches")
+    assert page.locator("#matches figure").first.get_attribute("title") == "40.png"
+    assert page.locator("#matches figure.accepted").count() >= 1
     page.uncheck('#cameras input[value="c0"]')
     page.click("button")
-    page.wait_for_selector('#found figure[title="50.png"]:first-child')
-    assert "camera c0" not in page.inner_text("#found")
+    page.wait_for_selector('#matches figure[title="50.png"]:first-child')
+    assert "camera c0" not in page.inner_text("#matches")
     page.set_input_files("#file", sys.argv[4])
-    page.wait_for_selector("#said.bad")
-    assert "is not a JPEG" in page.inner_text("#said")
+    page.wait_for_selector("#status.error")
+    assert "is not a JPEG" in page.inner_text("#status")
     assert [text for text in wrong if "415" not in text] == [], wrong
     browser.close()
 """

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -11,100 +12,130 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
 from tf_reid.config import ConfigError
-from tf_reid.gallery.faiss_gallery import Filters, Match, Record, check_same_model, checked
+from tf_reid.gallery.base import ABOUT_MODEL, Gallery
+from tf_reid.gallery.records import (
+    FORMAT,
+    Filters,
+    Match,
+    Record,
+    check_format,
+    check_same_model,
+    checked_embeddings,
+)
 
-WRITTEN, ASKED = 256, 1000  # points a request
-INDEXED = {"camera": "keyword", "identity": "keyword", "time": "float"}
+WRITTEN_AT_ONCE, READ_AT_ONCE = 256, 1000  # points a request
+INDEXED_FIELDS = {
+    "camera": models.PayloadSchemaType.KEYWORD,
+    "identity": models.PayloadSchemaType.KEYWORD,
+    "time": models.PayloadSchemaType.FLOAT,
+}
 
 
-class QdrantGallery:
-    """As `faiss_gallery.Gallery`; a point a path, so an `add` that was cut short is completed by repeating it.
+class QdrantGallery(Gallery):
+    """A collection with one point for each path: an `add` that was cut short is completed by repeating it.
 
     Args:
-        client: a QdrantClient. about: see `Gallery`.
+        about: see `FaissGallery`.
 
     Raises:
-        ConfigError: as `Gallery`, or the server cannot be reached.
+        ConfigError: as `FaissGallery`, or the server cannot be reached.
     """
 
-    def __init__(self, client: QdrantClient, collection: str, about: dict | None = None):
+    def __init__(self, client: QdrantClient, collection: str, about: dict[str, Any] | None = None):
         self.client, self.collection = client, collection
-        with _told(collection):
+        with _errors_of_the_server(collection):
             if not client.collection_exists(collection):
                 if about is None:
                     raise ConfigError(
-                        f"There is no collection {collection}; make it by python -m tf_reid.search build."
+                        f"There is no collection {collection}; make it with python -m tf_reid.search build."
                     )
-                self._create(about)
+                self._create({**about, "format": FORMAT})
             self.about = client.get_collection(collection).config.metadata or {}
         if "digest" not in self.about:
             raise ConfigError(f"Qdrant's collection {collection} is no gallery of this library; name another one.")
-        check_same_model(self.about, about, f"Collection {collection}")
+        check_format(self.about, f"Collection {collection}")
+        if about is not None:
+            check_same_model(self.about, about, f"Collection {collection}")
 
     def _create(self, about):
         kind = models.Distance.COSINE if about["distance"] == "cosine" else models.Distance.EUCLID
         vectors = models.VectorParams(size=about["width"], distance=kind)
         self.client.create_collection(self.collection, vectors, metadata=about)
-        for field, schema in INDEXED.items():
+        for field, schema in INDEXED_FIELDS.items():
             self.client.create_payload_index(self.collection, field, schema)
 
-    def __len__(self):
-        return self.client.count(self.collection).count
+    def close(self) -> None:
+        self.client.close()
 
-    def known(self, paths: Sequence[str]) -> set[str]:
-        found = set()
-        for start in range(0, len(paths), ASKED):
-            ids = [_id(path) for path in paths[start : start + ASKED]]
-            with _told(self.collection):
-                found |= {p.payload["path"] for p in self.client.retrieve(self.collection, ids, with_payload=["path"])}
-        return found
+    def __len__(self):
+        with _errors_of_the_server(self.collection):
+            return self.client.count(self.collection).count
+
+    def contained(self, paths: Sequence[str]) -> set[str]:
+        contained = set()
+        for start in range(0, len(paths), READ_AT_ONCE):
+            ids = [_id(path) for path in paths[start : start + READ_AT_ONCE]]
+            with _errors_of_the_server(self.collection):
+                points = self.client.retrieve(self.collection, ids, with_payload=["path"])
+            contained |= {_payload(point)["path"] for point in points}
+        return contained
 
     def add(self, records: Sequence[Record], embeddings) -> int:
-        embeddings = checked(embeddings, self.about["width"], len(records))
+        embeddings = checked_embeddings(embeddings, self.about["width"], len(records))
         if not all(record.path for record in records):
             raise ValueError("Every image needs a path.")
-        there = self.known([record.path for record in records])
+        contained = self.contained([record.path for record in records])
         points = {
             record.path: models.PointStruct(id=_id(record.path), vector=row.tolist(), payload=record._asdict())
             for record, row in zip(records, embeddings, strict=True)
-            if record.path not in there
+            if record.path not in contained
         }
-        fresh = list(points.values())
-        for start in range(0, len(fresh), WRITTEN):
-            with _told(self.collection):
-                self.client.upsert(self.collection, fresh[start : start + WRITTEN], wait=True)
-        return len(fresh)
+        new = list(points.values())
+        for start in range(0, len(new), WRITTEN_AT_ONCE):
+            with _errors_of_the_server(self.collection):
+                self.client.upsert(self.collection, new[start : start + WRITTEN_AT_ONCE], wait=True)
+        return len(new)
 
     def remove(self, paths: Sequence[str] = (), identity: str | None = None, until: float | None = None) -> int:
-        before, there = len(self), self.known(paths)
-        paths = [*there, *self._beneath([path for path in paths if path not in there])]
-        parts = [[_id(path) for path in paths[start : start + ASKED]] for start in range(0, len(paths), ASKED)]
+        before, contained = len(self), self.contained(paths)
+        folders = [path for path in paths if path not in contained]
+        ids = [_id(path) for path in [*contained, *self._paths_in(folders)]]
+        selections: list[Any] = [ids[start : start + READ_AT_ONCE] for start in range(0, len(ids), READ_AT_ONCE)]
         if identity is not None:
-            parts.append(models.Filter(must=[_is("identity", [identity])]))
+            selections.append(models.Filter(must=[_is_one_of("identity", [identity])]))
         if until is not None:
-            parts.append(models.Filter(must=[models.FieldCondition(key="time", range=models.Range(lte=until))]))
-        for part in parts:
-            with _told(self.collection):
-                self.client.delete(self.collection, part)
+            up_to = models.FieldCondition(key="time", range=models.Range(lte=until))
+            selections.append(models.Filter(must=[up_to]))
+        for selection in selections:
+            with _errors_of_the_server(self.collection):
+                self.client.delete(self.collection, selection)
         return before - len(self)
 
-    def _beneath(self, folders):
+    def _paths_in(self, folders):
         """Paths of all images in these folders."""
-        found, page = [], None
-        while folders:
-            with _told(self.collection):
-                points, page = self.client.scroll(self.collection, limit=ASKED, offset=page, with_payload=["path"])
-            found += [point.payload["path"] for point in points]
+        if not folders:
+            return []
+        prefixes = tuple(f"{folder}/" for folder in folders)
+        paths, page = [], None
+        while True:
+            with _errors_of_the_server(self.collection):
+                points, page = self.client.scroll(
+                    self.collection, limit=READ_AT_ONCE, offset=page, with_payload=["path"]
+                )
+            for point in points:
+                path = _payload(point)["path"]
+                if path.startswith(prefixes):
+                    paths.append(path)
             if page is None:
-                break
-        return [path for path in found if path.startswith(tuple(f"{folder}/" for folder in folders))]
+                return paths
 
-    def lay_out(self, always=False):
-        """The server keeps its own index."""
+    def update_index(self, always: bool = False) -> None:
+        """Nothing: the server keeps its own index."""
 
-    def search(self, embeddings, top=10, filters: Filters | None = None, exact=False) -> list[list[Match]]:
-        queries = checked(embeddings, self.about["width"])
-        asked = [
+    def search(
+        self, embeddings, top: int = 10, filters: Filters | None = None, exact: bool = False
+    ) -> list[list[Match]]:
+        requests = [
             models.QueryRequest(
                 query=query.tolist(),
                 limit=top,
@@ -112,45 +143,54 @@ class QdrantGallery:
                 params=models.SearchParams(exact=exact),
                 with_payload=True,
             )
-            for query in queries
+            for query in checked_embeddings(embeddings, self.about["width"])
         ]
-        limit = (self.about.get("nobody") or {}).get("distance")
+        with _errors_of_the_server(self.collection):
+            responses = self.client.query_batch_points(self.collection, requests)
+        return [[self._match(point) for point in response.points] for response in responses]
 
-        def match(point):
-            distance = 1.0 - point.score if self.about["distance"] == "cosine" else point.score
-            within = None if limit is None else bool(distance <= limit)
-            return Match(point.id, Record(**point.payload), float(distance), within)
+    def _match(self, point):
+        distance = float(1.0 - point.score if self.about["distance"] == "cosine" else point.score)
+        return Match(point.id, Record(**_payload(point)), distance, self.accepted(distance))
 
-        with _told(self.collection):
-            answers = self.client.query_batch_points(self.collection, asked)
-        return [[match(point) for point in found.points] for found in answers]
-
-    def with_identities(self, most) -> tuple[list[str], np.ndarray]:
-        known = models.Filter(must_not=[models.IsNullCondition(is_null=models.PayloadField(key="identity"))])
-        points, _ = self.client.scroll(self.collection, known, limit=most, with_vectors=True)
+    def identified(self, most: int) -> tuple[list[str], np.ndarray]:
+        unknown = models.IsNullCondition(is_null=models.PayloadField(key="identity"))
+        with _errors_of_the_server(self.collection):
+            points, _ = self.client.scroll(
+                self.collection, models.Filter(must_not=[unknown]), limit=most, with_vectors=True
+            )
         vectors = np.array([point.vector for point in points], np.float32).reshape(len(points), self.about["width"])
-        return [point.payload["identity"] for point in points], vectors
+        return [_payload(point)["identity"] for point in points], vectors
 
-    def keep_calibration(self, found: dict):
-        self.about = {**self.about, "nobody": found}
-        self.client.update_collection(self.collection, metadata=self.about)
+    def write_rejection(self, rejection: dict[str, Any]) -> None:
+        self.about = {**self.about, "rejection": rejection}
+        with _errors_of_the_server(self.collection):
+            self.client.update_collection(self.collection, metadata=self.about)
 
-    def summary(self) -> dict:
-        cameras = self.client.facet(self.collection, "camera", limit=1000).hits
-        names = sorted(str(hit.value) for hit in cameras)
-        return {"images": len(self), "cameras": names, "nobody": self.about.get("nobody")}
+    def summary(self) -> dict[str, Any]:
+        with _errors_of_the_server(self.collection):
+            cameras = self.client.facet(self.collection, "camera", limit=1000).hits
+        return {
+            "images": len(self),
+            "cameras": sorted(str(camera.value) for camera in cameras),
+            "rejection": self.rejection,
+        }
 
-    def stats(self) -> dict:
-        found = {"images": len(self), "index": "Qdrant"}
-        return (
-            found
-            | {key: self.about[key] for key in ("digest", "distance", "width", "source")}
-            | {"nobody": self.about.get("nobody")}
-        )
+    def stats(self) -> dict[str, Any]:
+        return {
+            "images": len(self),
+            "index": "Qdrant",
+            **{key: self.about[key] for key in ABOUT_MODEL},
+            "rejection": self.rejection,
+        }
 
 
-def connected(place: str, about: dict | None = None) -> QdrantGallery:
-    """qdrant://host:port/collection, or qdrants:// for TLS; a key is taken from QDRANT_API_KEY."""
+def connect(place: str, about: dict[str, Any] | None = None) -> QdrantGallery:
+    """Open qdrant://host:port/collection, or qdrants:// for TLS; a key is taken from QDRANT_API_KEY.
+
+    Raises:
+        ConfigError: the place has another form; as `QdrantGallery`.
+    """
     parts = urlsplit(place)
     collection = parts.path.strip("/")
     if not parts.hostname or not collection:
@@ -163,27 +203,33 @@ def connected(place: str, about: dict | None = None) -> QdrantGallery:
 
 
 @contextlib.contextmanager
-def _told(collection):
-    """Inside, what the server refuses is told as people understand it."""
+def _errors_of_the_server(collection) -> Iterator[None]:
+    """Inside, what the server refuses becomes a ConfigError."""
     try:
         yield
     except (ApiException, ResponseHandlingException) as error:
-        raise ConfigError(f"Qdrant cannot be asked for {collection}: {error}") from None
+        raise ConfigError(f"Qdrant does not answer for collection {collection}: {error}") from None
 
 
 def _id(path):
     return str(uuid.uuid5(uuid.NAMESPACE_URL, path))
 
 
-def _is(field, values):
+def _payload(point) -> dict[str, Any]:
+    """What is known of the image; each of a gallery's points has it."""
+    return point.payload
+
+
+def _is_one_of(field, values):
     return models.FieldCondition(key=field, match=models.MatchAny(any=list(values)))
 
 
 def _filter(filters):
-    span = models.Range(gte=filters.since, lte=filters.until)
-    timed = filters.since is not None or filters.until is not None
-    must = [models.FieldCondition(key="time", range=span)] if timed else []
+    must, must_not = [], []
+    if filters.since is not None or filters.until is not None:
+        must.append(models.FieldCondition(key="time", range=models.Range(gte=filters.since, lte=filters.until)))
     if filters.cameras:
-        must.append(_is("camera", filters.cameras))
-    must_not = [_is("camera", filters.not_cameras)] if filters.not_cameras else []
+        must.append(_is_one_of("camera", filters.cameras))
+    if filters.not_cameras:
+        must_not.append(_is_one_of("camera", filters.not_cameras))
     return models.Filter(must=must or None, must_not=must_not or None)

@@ -1,91 +1,130 @@
-"""What a search found, for people and for programs: a table, JSON, a page of ranked crops as HTML or PNG."""
+"""The matches of queries for people and for programs: a table, JSON, and pages of ranked images as HTML or PNG.
+
+`results` is everywhere a dict: a query's path -> its matches, nearest first.
+"""
 
 import base64
-import datetime
 import html
 import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
+from tf_reid.files import write_text
+from tf_reid.gallery import times
+from tf_reid.gallery.records import Match
 from tf_reid.pictures import grids
 
+Results = Mapping[str, Sequence[Match]]
+Read = Callable[[str], bytes | None]  # a path -> the image's bytes, None where it is no longer there
 SHOWN_HEIGHT = 128
+GREY = 230
 
 
-def line_of(match, rank) -> dict:
+def as_dict(match: Match, rank: int) -> dict[str, Any]:
     """A match as plain values."""
-    return {"rank": rank, "distance": match.distance, "within": match.within, **match.record._asdict()}
+    return {"rank": rank, "distance": match.distance, "accepted": match.accepted, **match.record._asdict()}
 
 
-def as_json(queries, found) -> str:
-    answers = [
-        {"query": path, "nobody": nobody(matches), "matches": [line_of(m, rank) for rank, m in enumerate(matches, 1)]}
-        for path, matches in zip(queries, found, strict=True)
-    ]
+def is_unknown(matches: Sequence[Match]) -> bool | None:
+    """Whether even the nearest image is beyond the rejection threshold; None where there is no threshold."""
+    if not matches:
+        return True
+    return None if matches[0].accepted is None else not matches[0].accepted
+
+
+def as_json(results: Results) -> str:
+    """[{"query", "unknown", "matches": [{"rank", "distance", "accepted", "path", "identity", "camera", "time"}]}]"""
+    answers = []
+    for query, matches in results.items():
+        rows = [as_dict(match, rank) for rank, match in enumerate(matches, 1)]
+        answers.append({"query": query, "unknown": is_unknown(matches), "matches": rows})
     return json.dumps(answers, indent=2)
 
 
-def nobody(matches) -> bool | None:
-    """Whether even the nearest image is farther than a stranger's; None where that was not calibrated."""
-    if not matches:
-        return True
-    return None if matches[0].within is None else not matches[0].within
-
-
-def as_table(queries, found, calibrated) -> str:
+def as_table(results: Results, rejection: Mapping[str, Any] | None) -> str:
+    """A line for each query and each of its matches."""
     lines = []
-    for path, matches in zip(queries, found, strict=True):
-        said = ""
-        if nobody(matches):
-            said = "  nobody" + (f" within {calibrated['distance']:.3f}" if calibrated and matches else "")
-        lines.append(f"{path}{said}")
-        lines += [
-            f"  {rank:3d}  {m.distance:8.4f}  identity {m.record.identity or '?':>6}  "
-            f"camera {m.record.camera or '?':>4}  {when(m.record.time):16}  {m.record.path}"
-            for rank, m in enumerate(matches, 1)
-        ]
+    for query, matches in results.items():
+        lines.append(query)
+        if not matches:
+            lines[-1] += "  unknown: no image passes the filters"
+        elif is_unknown(matches) and rejection:
+            lines[-1] += f"  unknown: no image is within the rejection threshold {rejection['threshold']:.3f}"
+        for rank, match in enumerate(matches, 1):
+            _, identity, camera, time = match.record
+            lines.append(
+                f"  {rank:3d}  {match.distance:8.4f}  identity {identity or '?':>6}  camera {camera or '?':>4}  "
+                f"{times.shown(time):16}  {match.record.path}"
+            )
     return "\n".join(lines)
 
 
-def when(time) -> str:
-    """Seconds since 1970 as people read them, UTC."""
-    return "" if time is None else f"{datetime.datetime.fromtimestamp(time, datetime.timezone.utc):%Y-%m-%d %H:%M}"
+def stats_table(stats: Mapping[str, Any]) -> str:
+    """What a gallery holds, a value a line."""
+    values = dict(stats)
+    rejection = values.pop("rejection")
+    for key in ("since", "until"):
+        if key in values:
+            values[key] = times.shown(values[key]) or "no time is known"
+    if rejection:
+        values["rejection threshold"] = f"{rejection['threshold']:.4f}"
+        values["false accept rate"] = f"{100 * rejection['false_accept_rate']:g} %"
+    return "\n".join(f"{key.replace('_', ' '):22}{value}" for key, value in values.items())
 
 
-def as_png(queries, found, read_query, read) -> np.ndarray:
-    """uint8 [H, W, 3]; framed green where within the calibrated distance, else red."""
-    most = max(map(len, found), default=0)
-    if not most:
-        raise ValueError("Nothing was found, so there is nothing to draw.")
-    tiles, order, right, captions = [], [], [], []
-    for matches in found:
-        order.append([len(tiles) + k for k in range(most)])
-        tiles += [_pixels(read(m.record.path)) for m in matches] + [_pixels(None)] * (most - len(matches))
-        right.append([m.within is not False for m in matches] + [False] * (most - len(matches)))
-        captions.append([_caption(m, rank, "\n") for rank, m in enumerate(matches, 1)] + [""] * (most - len(matches)))
-    query = np.stack([_pixels(read_query(path)) for path in queries])
-    titles = [path.rsplit("/", 1)[-1][-24:] for path in queries]
-    return grids.rank_list(query, np.stack(tiles), np.array(order), np.array(right), titles, captions)
+def draw(path: Path, results: Results, read_query: Read, read: Read, rejection: Mapping[str, Any] | None) -> None:
+    """Write the page of ranked images, as its name ends: .png, or .html, which holds its pictures."""
+    if path.suffix == ".png":
+        grids.write_png(path, as_png(results, read_query, read))
+    else:
+        write_text(path, as_html(results, read_query, read, rejection))
 
 
-def as_html(queries, found, read_query, read, calibrated) -> str:
+def as_png(results: Results, read_query: Read, read: Read) -> np.ndarray:
+    """uint8 [H, W, 3]; framed green where within the rejection threshold, or where there is none, else red.
+
+    Raises:
+        ValueError: no query has a match.
+    """
+    columns = max((len(matches) for matches in results.values()), default=0)
+    if not columns:
+        raise ValueError("No query has a match, so there is nothing to draw.")
+    tiles, accepted, captions = [], [], []
+    for matches in results.values():
+        empty = columns - len(matches)
+        tiles += [_pixels(read(match.record.path)) for match in matches] + [_pixels(None)] * empty
+        accepted.append([match.accepted is not False for match in matches] + [False] * empty)
+        captions.append(["\n".join(_caption(match, rank)) for rank, match in enumerate(matches, 1)] + [""] * empty)
+    order = np.arange(len(tiles)).reshape(len(results), columns)
+    queries = np.stack([_pixels(read_query(path)) for path in results])
+    titles = [path.rsplit("/", 1)[-1][-24:] for path in results]
+    return grids.rank_list(queries, np.stack(tiles), order, np.array(accepted), titles, captions)
+
+
+def as_html(results: Results, read_query: Read, read: Read, rejection: Mapping[str, Any] | None) -> str:
     """One file that holds its pictures."""
     rows = []
-    for path, matches in zip(queries, found, strict=True):
-        tiles = "".join(
-            _tile(read(m.record.path), _caption(m, rank, "<br>"), m.within) for rank, m in enumerate(matches, 1)
+    for query, matches in results.items():
+        tiles = [_tile(read_query(query), ["query"], "query")]
+        for rank, match in enumerate(matches, 1):
+            frame = "accepted" if match.accepted else "rejected"
+            tiles.append(_tile(read(match.record.path), _caption(match, rank), frame))
+        marked = " · <b>unknown</b>" if is_unknown(matches) else ""
+        rows.append(f'<h2>{html.escape(query)}{marked}</h2><div class="row">{"".join(tiles)}</div>')
+    if rejection:
+        legend = (
+            f"Framed green: within the rejection threshold {rejection['threshold']:.3f} "
+            f"(false accept rate {100 * rejection['false_accept_rate']:g} %); grey: beyond it."
         )
-        said = " · <b>nobody</b>" if nobody(matches) else ""
-        name = html.escape(path)
-        rows.append(f'<h2>{name}{said}</h2><div class="row">{_tile(read_query(path), "query", "query")}{tiles}</div>')
-    about = "Framed green: nearer than strangers come" if calibrated else "No distance is calibrated"
-    if calibrated:
-        share = f"{100 * calibrated['rate']:g} %"
-        about += f" ({calibrated['distance']:.3f}; {share} of strangers come nearer to somebody); grey: farther."
+    else:
+        legend = "This gallery has no rejection threshold."
     return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Ranked crops</title><style>{STYLE}</style>
-<h1>Ranked crops</h1><p>Nearest first. {about}</p>
+<html lang="en"><meta charset="utf-8"><title>Ranked images</title><style>{STYLE}</style>
+<h1>Ranked images</h1><p>Nearest first. {legend}</p>
 {"".join(rows)}</html>
 """
 
@@ -97,7 +136,7 @@ h2{font-size:15px;margin:20px 0 6px}
 figure{margin:0;width:96px;font-size:11px;overflow-wrap:anywhere}
 figure img,figure .none{height:128px;max-width:96px;border:4px solid #bbb;display:block}
 figure .none{width:56px;background:#eee}
-figure.yes img{border-color:#2a9d3a} figure.query img{border-color:#2f6fdb}
+figure.accepted img{border-color:#2a9d3a} figure.query img{border-color:#2f6fdb}
 """
 
 
@@ -116,22 +155,22 @@ def _decoded(content):
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
 
 
-def _tile(content, caption, kind):
-    source = thumbnail(content)
-    shown = f'<img src="{source}" alt="">' if source else '<div class="none"></div>'
-    marked = {True: "yes", "query": "query"}.get(kind, "no")
-    return f'<figure class="{marked}">{shown}<figcaption>{caption}</figcaption></figure>'
-
-
-def _caption(match, rank, between):
-    record = match.record
-    said = [f"{rank}: {match.distance:.3f}", f"person {record.identity or '?'}", f"camera {record.camera or '?'}"]
-    said += [when(record.time)] if record.time is not None else []
-    return between.join(html.escape(part) if between == "<br>" else part for part in said)
-
-
 def _pixels(content):
     image = _decoded(content)
     if image is None:
-        return np.full((SHOWN_HEIGHT, SHOWN_HEIGHT // 2, 3), 230, np.uint8)
+        return np.full((SHOWN_HEIGHT, SHOWN_HEIGHT // 2, 3), GREY, np.uint8)
     return cv2.resize(image, (SHOWN_HEIGHT // 2, SHOWN_HEIGHT), interpolation=cv2.INTER_AREA)[..., ::-1]
+
+
+def _tile(content, caption, frame):
+    source = thumbnail(content)
+    picture = f'<img src="{source}" alt="">' if source else '<div class="none"></div>'
+    text = "<br>".join(html.escape(line) for line in caption)
+    return f'<figure class="{frame}">{picture}<figcaption>{text}</figcaption></figure>'
+
+
+def _caption(match, rank):
+    """Lines of text."""
+    _, identity, camera, time = match.record
+    lines = [f"{rank}: {match.distance:.3f}", f"identity {identity or '?'}", f"camera {camera or '?'}"]
+    return [*lines, times.shown(time)] if time is not None else lines

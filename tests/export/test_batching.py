@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from export.together import Together
+from export.batching import Batcher
 
 
 class Slow:
@@ -20,32 +20,32 @@ class Slow:
         return [2 * request for request in requests]
 
 
-async def begun(together, requests):
+async def begun(batcher, requests):
     """Tasks of the first request, which is being computed, and of the others, which wait."""
-    tasks = [asyncio.create_task(together(requests[0]))]
-    while not together.answer.batches:
+    tasks = [asyncio.create_task(batcher(requests[0]))]
+    while not batcher.answer.batches:
         await asyncio.sleep(0.01)
-    tasks += [asyncio.create_task(together(request)) for request in requests[1:]]
+    tasks += [asyncio.create_task(batcher(request)) for request in requests[1:]]
     await asyncio.sleep(0)
     return tasks
 
 
-def test_what_waits_while_the_model_works_is_answered_together():
+def test_what_waits_while_the_model_works_x():
     async def run():
-        together = Together(Slow(), most=3)
-        tasks = await begun(together, [1, 2, 3, 4, 5])
-        together.answer.let.set()
-        return await asyncio.gather(*tasks), together.answer.batches
+        batcher = Batcher(Slow(), most=3)
+        tasks = await begun(batcher, [1, 2, 3, 4, 5])
+        batcher.answer.let.set()
+        return await asyncio.gather(*tasks), batcher.answer.batches
 
     answers, batches = asyncio.run(run())
     assert answers == [2, 4, 6, 8, 10] and batches == [[1], [2, 3, 4], [5]]
 
 
-def test_a_failure_reaches_all_of_its_batch_and_nobody_after():
+def test_a_failure_reaches_all_of_its_batch_and_no_later_request():
     async def run():
-        together = Together(Slow(), most=2)
-        tasks = await begun(together, [1, 2, "bad", 3])
-        together.answer.let.set()
+        batcher = Batcher(Slow(), most=2)
+        tasks = await begun(batcher, [1, 2, "bad", 3])
+        batcher.answer.let.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     first, second, bad, last = asyncio.run(run())
@@ -53,14 +53,14 @@ def test_a_failure_reaches_all_of_its_batch_and_nobody_after():
     assert isinstance(second, ValueError) and isinstance(bad, ValueError)
 
 
-def test_who_leaves_is_not_computed_and_takes_nobody_along():
+def test_a_request_whose_client_left_is_not_computed_and_the_others_are():
     async def run():
-        together = Together(Slow(), most=4)
-        tasks = await begun(together, [1, 2, 3])
+        batcher = Batcher(Slow(), most=4)
+        tasks = await begun(batcher, [1, 2, 3])
         tasks[0].cancel(), tasks[1].cancel()
         with pytest.raises(asyncio.CancelledError):
             await tasks[1]
-        together.answer.let.set()
-        return await tasks[2], together.answer.batches
+        batcher.answer.let.set()
+        return await tasks[2], batcher.answer.batches
 
     assert asyncio.run(run()) == (6, [[1], [3]])

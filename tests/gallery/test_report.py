@@ -1,0 +1,38 @@
+"""How matches are reported: tables and JSON; the pages are drawn in tests/test_search.py."""
+
+import json
+
+import pytest
+
+from tf_reid.gallery import report
+from tf_reid.gallery.records import Match, Record
+
+REJECTION = {"threshold": 0.25, "false_accept_rate": 0.05, "images": 40, "queries": 40}
+
+
+def match(distance, threshold=REJECTION["threshold"]):
+    record = Record("b.jpg", "anna", "door", 1795356300.0)
+    return Match(7, record, distance, None if threshold is None else distance <= threshold)
+
+
+@pytest.mark.parametrize(
+    ("matches", "rejection", "unknown", "first_line"),
+    [
+        ([match(0.2), match(0.3)], REJECTION, False, "a.jpg"),
+        ([match(0.3)], REJECTION, True, "a.jpg  unknown: no image is within the rejection threshold 0.250"),
+        ([match(0.3, threshold=None)], None, None, "a.jpg"),
+        ([], REJECTION, True, "a.jpg  unknown: no image passes the filters"),
+    ],
+)
+def test_a_query_beyond_the_threshold_is_unknown(matches, rejection, unknown, first_line):
+    table = report.as_table({"a.jpg": matches}, rejection).splitlines()
+    assert table[0] == first_line and len(table) == 1 + len(matches)
+    assert all("identity   anna  camera door  2026-11-22 14:05  b.jpg" in line for line in table[1:])
+    (answer,) = json.loads(report.as_json({"a.jpg": matches}))
+    assert answer["unknown"] is unknown and answer["query"] == "a.jpg"
+    assert [row["accepted"] for row in answer["matches"]] == [one.accepted for one in matches]
+
+
+def test_nothing_to_draw_is_an_error():
+    with pytest.raises(ValueError, match="No query has a match"):
+        report.as_png({"a.jpg": []}, lambda _: None, lambda _: None)
