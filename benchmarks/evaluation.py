@@ -2,10 +2,10 @@
 
 python -m benchmarks.evaluation [--sizes market msmt17 distractors]
 
-Every size runs in a process of its own, the first call included, on random features of 2,048 dimensions with as
-many identities and cameras as the data set has. The references are measured in the same process: the matrix product of the same
-blocks alone, below which no exact ranking can be, and sorting every row with plain NumPy, as most code does. The latter
-is timed on some of the queries and scaled. Memory is the peak beyond that of the process with its features.
+Every size runs in a process of its own, the first call included, on random features of 2,048 dimensions with as many
+identities and cameras as the data set has. The references are measured in the same process: the matrix product of the
+same blocks alone, below which no exact ranking can be, and sorting every row with plain NumPy, as most code does. The
+latter is timed on some of the queries and scaled. Memory is the peak beyond that of the process with its features.
 """
 
 import argparse

@@ -53,8 +53,9 @@ def imports(module):
 
 
 def of_the_library(module):
-    """The modules of tf_reid that a module imports, without the packages that hold nothing."""
-    return {name for name in imports(module) if name in MODULES and name.startswith("tf_reid.") and is_code(name)}
+    """The other modules of tf_reid that a module imports, without the packages that hold nothing."""
+    names = {name for name in imports(module) if name in MODULES and name.startswith("tf_reid.") and is_code(name)}
+    return names - {module}
 
 
 def is_code(module):
