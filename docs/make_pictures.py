@@ -32,7 +32,11 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--simpgan", required=True, help="a finished run of configs/simpgan.yaml")
     parser.add_argument("--dgnet", required=True, help="a finished run of configs/dgnet.yaml")
     parser.add_argument("--to", type=Path, default=Path(__file__).with_name("pictures"), help="where they are written")
-    parser.add_argument("--chromium", default=shutil.which("chromium"), help="the browser's program")
+    parser.add_argument(
+        "--chromium",
+        default=shutil.which("chromium"),
+        help="the browser (default: chromium of the PATH, or playwright's own)",
+    )
     return parser.parse_args(argv)
 
 
