@@ -106,7 +106,16 @@ def start(args: argparse.Namespace) -> None:
         local_only=is_loopback(args.host),
         poll_seconds=args.poll_seconds,
     )
-    serve.run(application, name=APPLICATION, route_prefix="/")
+    try:
+        serve.run(application, name=APPLICATION, route_prefix="/")
+    except RuntimeError as error:
+        raise RuntimeError(f"{args.folder} cannot be served: {_reason(serve.status()) or error}") from error
+
+
+def _reason(status):
+    """The last line of the traceback with which the replica failed to start, which Ray keeps; "" where it has none."""
+    messages = [deployment.message.strip() for deployment in status.applications[APPLICATION].deployments.values()]
+    return "\n".join(messages).rpartition("\n")[2].strip()
 
 
 def stop() -> None:

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import grpc
@@ -25,7 +26,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export import client, deployment, label
+from export import client, deployment, label, serve
 from tf_reid.encoders.servable import Servable
 
 IMAGES = make_records([1, 1, 2, 2], [1, 2, 1, 2], size=(40, 30)).images.tolist()
@@ -267,3 +268,21 @@ def test_a_server_that_is_not_there_is_asked_again_and_then_named():
         with pytest.raises(client.ServerError, match=r"127\.0\.0\.1"):
             list(client.Client(where, "reid", timeout=20).embed_bytes(IMAGES))
         assert time.monotonic() - start > 0.3
+
+
+@pytest.mark.parametrize("message", ["The deployment failed.\n  File x\nOSError: Cannot parse file.\n", ""])
+def test_a_replica_that_does_not_start_is_reported_by_its_own_error(tmp_path, monkeypatch, message):
+    """Ray's own error names the deployment only."""
+
+    def run(*_args, **_options):
+        raise RuntimeError("Failed to update the deployments ['Server'].")
+
+    replica = SimpleNamespace(message=message)
+    application = SimpleNamespace(deployments={"Server": replica})
+    monkeypatch.setattr("ray.init", lambda **_: None)
+    monkeypatch.setattr("ray.serve.start", lambda **_: None)
+    monkeypatch.setattr("ray.serve.run", run)
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={"tf_reid": application}))
+    expected = "OSError: Cannot parse file" if message else "Failed to update the deployments"
+    with pytest.raises(RuntimeError, match=f"{tmp_path} cannot be served: {expected}"):
+        serve.start(serve.arguments([str(tmp_path)]))
