@@ -8,11 +8,12 @@ import argparse
 from pathlib import Path
 
 from export.deployment import POLL_SECONDS, Served, exported_versions, served_models, set_label
+from tf_reid.command_line import program, run_command
 
 
 def arguments(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m export.label",
+        prog=program("export.label"),
         description="Show which versions of exported models are served, or put a label on one of them. "
         "A version is served while a label names it.",
     )
@@ -46,6 +47,4 @@ def _listed(versions):
 
 
 if __name__ == "__main__":
-    from tf_reid.command_line import run_command
-
     run_command(main)

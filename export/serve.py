@@ -13,6 +13,7 @@ from pathlib import Path
 
 from export.deployment import POLL_SECONDS, served_models
 from export.limits import Limits
+from tf_reid.command_line import program, run_command
 from tf_reid.gallery.loopback import check_free, is_loopback
 
 SERVICERS = [
@@ -26,7 +27,7 @@ SECONDS_PER_REQUEST = 60
 def arguments(argv=None) -> argparse.Namespace:
     limits = Limits()
     parser = argparse.ArgumentParser(
-        prog="python -m export.serve",
+        prog=program("export.serve"),
         description="Serve exported models.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -70,7 +71,6 @@ def main(argv=None) -> None:
 def start(args: argparse.Namespace) -> None:
     """Start Ray, its proxies and the models; returns once requests are answered."""
     verbose = os.environ.get("TF_REID_VERBOSE", "0") != "0"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] = str(args.max_request_bytes)  # read by Ray's proxy
     # Imported only now, for Ray reads these variables when it is imported.
@@ -129,6 +129,4 @@ def stop() -> None:
 
 
 if __name__ == "__main__":
-    from tf_reid.command_line import run_command
-
     run_command(main)
