@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from export.limits import RequestError
 
 
-class Path(NamedTuple):
+class ModelPath(NamedTuple):
     """What the path of a request names."""
 
     model: str
@@ -20,7 +20,7 @@ class Path(NamedTuple):
     has_verb: bool
 
 
-def parse_path(path: str, verb: str) -> Path:
+def parse_path(path: str, verb: str) -> ModelPath:
     """Read NAME[/versions/N | /labels/LABEL][verb].
 
     Raises:
@@ -34,7 +34,7 @@ def parse_path(path: str, verb: str) -> Path:
         label = parts[1]
     elif parts:
         raise RequestError("NOT_FOUND", f"/v1/models/{path} is not NAME, NAME/versions/N or NAME/labels/LABEL.")
-    return Path(name, version, label, path.endswith(verb))
+    return ModelPath(name, version, label, path.endswith(verb))
 
 
 def parse_body(body: bytes | bytearray) -> dict[str, Any]:

@@ -113,16 +113,17 @@ def test_the_stub_of_tensorflow_serving_is_answered(server):
     np.testing.assert_allclose(tf.make_ndarray(answer.outputs["embedding"]), server.embeddings, atol=1e-6)
     assert answer.model_spec.version.value == 1
 
-    asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    asked.model_spec.name = "reid"
+    metadata = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    metadata.model_spec.name = "reid"
     signatures = get_model_metadata_pb2.SignatureDefMap()
-    stub.GetModelMetadata(asked, timeout=60).metadata["signature_def"].Unpack(signatures)
+    stub.GetModelMetadata(metadata, timeout=60).metadata["signature_def"].Unpack(signatures)
     assert set(signatures.signature_def) == {"serving_default", "tensor", "search"}
 
     status = get_model_status_pb2.GetModelStatusRequest()
     status.model_spec.name = "reid"
-    (found,) = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(status, timeout=60).model_version_status
-    assert found.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
+    service = model_service_pb2_grpc.ModelServiceStub(channel)
+    (version,) = service.GetModelStatus(status, timeout=60).model_version_status
+    assert version.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
 
     for change, code in (("name", "NOT_FOUND"), ("image", "INVALID_ARGUMENT"), ("type", "INVALID_ARGUMENT")):
         bad = predict_pb2.PredictRequest()
@@ -136,7 +137,7 @@ def test_the_stub_of_tensorflow_serving_is_answered(server):
         assert error.value.code().name == code, error.value.details()
     # A shape without as many numbers, of another type, of none at all.
     bad.model_spec.signature_name = "tensor"
-    for values, sizes, said in (
+    for values, sizes, message in (
         (np.zeros((1, *SIZE, 3), np.uint8), [2**20, *SIZE, 3], "and 1536 values"),
         (np.zeros((1, 1), np.float64), [2**28, 1], "must be of type uint8"),
         (np.uint8(1), [], "must have 4 dimensions"),
@@ -145,19 +146,15 @@ def test_the_stub_of_tensorflow_serving_is_answered(server):
         bad.inputs["images"].CopyFrom(tf.make_tensor_proto(values))
         for dimension, size in zip(bad.inputs["images"].tensor_shape.dim, sizes, strict=True):
             dimension.size = size
-        with pytest.raises(grpc.RpcError, match=said) as error:
+        with pytest.raises(grpc.RpcError, match=message) as error:
             stub.Predict(bad, timeout=60)
         assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
     request.model_spec.signature_name = "search"
     request.output_filter.append("ids")
-    found = stub.Predict(request, timeout=60).outputs
-    assert set(found) == {"ids"} and tf.make_ndarray(found["ids"])[:, 0].tolist() == [
-        b"0.png",
-        b"1.png",
-        b"2.png",
-        b"3.png",
-    ]
+    outputs = stub.Predict(request, timeout=60).outputs
+    assert set(outputs) == {"ids"}
+    assert tf.make_ndarray(outputs["ids"])[:, 0].tolist() == [b"0.png", b"1.png", b"2.png", b"3.png"]
     request.output_filter.append("names")
     with pytest.raises(grpc.RpcError, match="no output 'names'"):
         stub.Predict(request, timeout=60)
@@ -244,25 +241,25 @@ def test_the_client_embeds_files_folders_and_frames(server, tmp_path, kind, caps
     for number, image in enumerate(IMAGES):
         (tmp_path / "crops" / f"{number}.png").write_bytes(image)
     (tmp_path / "crops" / "notes.txt").write_text("no image")
-    client.main([where, "reid", str(tmp_path / "crops"), "--to", str(tmp_path / "found.npz"), "--batch", "3"])
-    with np.load(tmp_path / "found.npz") as found:
-        np.testing.assert_allclose(found["embedding"], server.embeddings, atol=1e-6)
-        assert [name[-5:] for name in found["path"]] == ["0.png", "1.png", "2.png", "3.png"]
+    client.main([where, "reid", str(tmp_path / "crops"), "--to", str(tmp_path / "embeddings.npz"), "--batch", "3"])
+    with np.load(tmp_path / "embeddings.npz") as written:
+        np.testing.assert_allclose(written["embedding"], server.embeddings, atol=1e-6)
+        assert [name[-5:] for name in written["path"]] == ["0.png", "1.png", "2.png", "3.png"]
     one = client.Client(where, "reid", label="stable")
     frames = [tf.io.decode_image(image).numpy() for image in IMAGES]
     np.testing.assert_allclose(list(one.embed_frames(frames)), server.embeddings, atol=1e-6)
     (tmp_path / "crops" / "9.png").write_text("no image either")
-    client.main([where, "reid", str(tmp_path / "crops"), "--to", str(tmp_path / "found.npz")])
+    client.main([where, "reid", str(tmp_path / "crops"), "--to", str(tmp_path / "embeddings.npz")])
     assert f"Left out: {tmp_path / 'crops' / '9.png'}: " in capsys.readouterr().out
-    with np.load(tmp_path / "found.npz") as found:
-        np.testing.assert_allclose(found["embedding"], server.embeddings, atol=1e-6)
+    with np.load(tmp_path / "embeddings.npz") as written:
+        np.testing.assert_allclose(written["embedding"], server.embeddings, atol=1e-6)
     with pytest.raises(client.ServerError, match="no model 'none'"):
         list(client.Client(where, "none").embed_bytes(IMAGES))
     with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere"):
         client.images_in([tmp_path / "nowhere"])
 
 
-def test_a_server_that_is_not_there_is_asked_again_and_then_named():
+def test_a_server_that_is_not_there_is_tried_again_and_then_named():
     for where in (f"127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"):
         start = time.monotonic()
         with pytest.raises(client.ServerError, match=r"127\.0\.0\.1"):

@@ -19,11 +19,11 @@ def folder(tmp_path):
 
 
 def test_a_pattern_reads_what_names_hold(folder):
-    found = crops.crops_in([str(folder)], r"(?P<person>\d+)_c(?P<camera>\d)", None)
+    images = crops.crops_in([str(folder)], r"(?P<person>\d+)_c(?P<camera>\d)", None)
     paths = [str((folder / name).resolve()) for name in ("00_c0.png", "01_c1.png")]
-    assert [crop.record for crop in found] == [Record(paths[0], "00", "0"), Record(paths[1], "01", "1")]
-    assert found[1].read() == (folder / "01_c1.png").read_bytes()
-    assert crops.reader(None)(paths[0]) == found[0].read() and crops.reader(None)(str(folder / "gone.png")) is None
+    assert [crop.record for crop in images] == [Record(paths[0], "00", "0"), Record(paths[1], "01", "1")]
+    assert images[1].read() == (folder / "01_c1.png").read_bytes()
+    assert crops.reader(None)(paths[0]) == images[0].read() and crops.reader(None)(str(folder / "gone.png")) is None
 
 
 def test_a_table_describes_images_beyond_their_names(tmp_path, folder):

@@ -16,7 +16,7 @@ def test_others_too(host):
     assert not is_loopback(host)
 
 
-def test_a_port_in_use_is_told_with_its_option():
+def test_a_port_in_use_is_refused_with_its_option():
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]

@@ -46,12 +46,12 @@ def crop(colour):
 
 @pytest.fixture
 def gallery(tmp_path):
-    found = FaissGallery(tmp_path, ABOUT)
+    gallery = FaissGallery(tmp_path, ABOUT)
     shades = list(range(0, 250, 10))
     records = [Record(f"{s}.png", f"p{s // 20}", f"c{s // 10 % 2}", 1.7e9 + 3600 * s) for s in shades]
-    found.add(records, Colours().embed([crop((s, s, s)) for s in shades], ())[0])
-    calibrate(found, 0.1)
-    return found
+    gallery.add(records, Colours().embed([crop((s, s, s)) for s in shades], ())[0])
+    calibrate(gallery, 0.1)
+    return gallery
 
 
 def read(path):
@@ -76,16 +76,16 @@ def test_the_nearest_come_first_with_what_is_known_of_them(client):
 
 
 def test_cameras_and_times_are_kept_to(client):
-    found = client.post("/api/search?top=50&camera=c1", content=crop((41, 41, 41))).json()["matches"]
-    assert {match["camera"] for match in found} == {"c1"} and len(found) == 12
+    matches = client.post("/api/search?top=50&camera=c1", content=crop((41, 41, 41))).json()["matches"]
+    assert {match["camera"] for match in matches} == {"c1"} and len(matches) == 12
     since = "2023-11-20T00:00"
-    found = client.post(f"/api/search?top=50&since={since}", content=crop((41, 41, 41))).json()["matches"]
-    assert found and all(match["when"] >= "2023-11-20" for match in found)
+    matches = client.post(f"/api/search?top=50&since={since}", content=crop((41, 41, 41))).json()["matches"]
+    assert matches and all(match["when"] >= "2023-11-20" for match in matches)
     assert client.get("/api/about").json()["cameras"] == ["c0", "c1"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "content", "status", "said"),
+    ("parameters", "content", "status", "message"),
     [
         ("", b"no image", 415, "is not a JPEG"),
         ("", b"", 415, "is not a JPEG"),
@@ -95,18 +95,18 @@ def test_cameras_and_times_are_kept_to(client):
         ("?since=soon", b"", 400, "since: 'soon' is not a time from 1973"),
     ],
 )
-def test_what_is_wrong_gets_a_status_and_a_sentence(client, asked, content, status, said):
-    answer = client.post(f"/api/search{asked}", content=content)
-    assert answer.status_code == status and said in answer.json()["error"]
+def test_what_is_wrong_gets_a_status_and_a_sentence(client, parameters, content, status, message):
+    answer = client.post(f"/api/search{parameters}", content=content)
+    assert answer.status_code == status and message in answer.json()["error"]
 
 
-def test_a_token_is_asked_for_where_there_is_one(gallery):
+def test_a_token_is_required_where_one_was_set(gallery):
     client = TestClient(web_page.create(gallery, Colours(), read, "secret"))
     for header in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": ""}):
         assert client.get("/api/about", headers=header).status_code == 401
         assert client.post("/api/search", content=crop((1, 1, 1)), headers=header).status_code == 401
     assert client.get("/api/about", headers={"Authorization": "Bearer secret"}).status_code == 200
-    assert client.get("/").status_code == 200  # the page alone tells nothing
+    assert client.get("/").status_code == 200  # the page alone shows no image
 
 
 def test_the_page_runs_no_script_but_its_own(client):
@@ -157,7 +157,7 @@ with sync_playwright() as playwright:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_an_identity_finds_an_identity_in_a_browser(gallery, tmp_path):
+def test_a_dropped_image_finds_its_identity_in_a_browser(gallery, tmp_path):
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
