@@ -46,12 +46,12 @@ def crop(colour):
 
 @pytest.fixture
 def gallery(tmp_path):
-    gallery = FaissGallery(tmp_path, ABOUT)
+    found = FaissGallery(tmp_path, ABOUT)
     shades = list(range(0, 250, 10))
     records = [Record(f"{s}.png", f"p{s // 20}", f"c{s // 10 % 2}", 1.7e9 + 3600 * s) for s in shades]
-    gallery.add(records, Colours().embed([crop((s, s, s)) for s in shades], ())[0])
-    calibrate(gallery, 0.1)
-    return gallery
+    found.add(records, Colours().embed([crop((s, s, s)) for s in shades], ())[0])
+    calibrate(found, 0.1)
+    return found
 
 
 def read(path):
