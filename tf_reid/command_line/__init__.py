@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_reid.command_line import log_filter
+from tf_reid.command_line.log_filter import hold_back
 
 HINT = "(TF_REID_TRACEBACK=1 shows where it was raised, TF_REID_VERBOSE=1 what TensorFlow logs.)"
 
@@ -20,7 +20,7 @@ def run_command(command: Callable[[], object]) -> None:
     The log lines held back are shown where the error may be TensorFlow's or our own, not where a value or a file is
     wrong.
     """
-    held_back = log_filter.hold_back()
+    held_back = hold_back()
     try:
         command()
     except BaseException as error:
