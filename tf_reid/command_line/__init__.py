@@ -25,21 +25,22 @@ def run_command(command: Callable[[], object]) -> None:
         command()
     except BaseException as error:
         if held_back:
-            held_back.forget() if _is_a_users(error) else held_back.show()
+            held_back.forget() if _is_a_users_mistake(error) else held_back.show()
         if isinstance(error, KeyboardInterrupt):
-            sys.exit("\nStopped. Give the same command again: a training goes on from its last checkpoint.")
-        if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _told_in_a_sentence()):
+            sys.exit("\nStopped. The same command resumes a training from its last checkpoint.")
+        if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _reported_in_a_sentence()):
             raise
         sys.exit(f"Error: {error}\n{HINT}")
     if held_back:
         held_back.forget()
 
 
-def _is_a_users(error: BaseException) -> bool:
+def _is_a_users_mistake(error: BaseException) -> bool:
+    """Or no mistake at all: the command was stopped, or has exited by itself."""
     return isinstance(error, ValueError | OSError | SystemExit | KeyboardInterrupt)
 
 
-def _told_in_a_sentence() -> tuple[type[BaseException], ...]:
+def _reported_in_a_sentence() -> tuple[type[BaseException], ...]:
     tensorflow = sys.modules.get("tensorflow")  # not loaded where the settings alone were wrong
     return (ValueError, OSError, RuntimeError, *((tensorflow.errors.OpError,) if tensorflow else ()))
 
