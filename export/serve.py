@@ -13,6 +13,7 @@ from pathlib import Path
 
 from export.deployment import POLL_SECONDS, served_models
 from export.limits import Limits
+from tf_reid.command_line import program
 from tf_reid.gallery.loopback import check_free, is_loopback
 
 SERVICERS = [
@@ -26,7 +27,7 @@ SECONDS_PER_REQUEST = 60
 def arguments(argv=None) -> argparse.Namespace:
     limits = Limits()
     parser = argparse.ArgumentParser(
-        prog="python -m export.serve",
+        prog=program("export.serve"),
         description="Serve exported models.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tf_reid.command_line import program
 from tf_reid.config import ConfigError
 
 if TYPE_CHECKING:
     from tf_reid.gallery.base import Gallery
     from tf_reid.gallery.records import Match
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 FALSE_ACCEPT_RATE = 0.05  # where none was ever named
 
@@ -29,7 +28,7 @@ def main(argv=None) -> Any:
 
 
 def arguments(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tf_reid.search", description="Search a gallery by images.")
+    parser = argparse.ArgumentParser(prog=program("tf_reid.search"), description="Search a gallery by images.")
     subcommands = parser.add_subparsers(dest="command", required=True)
 
     def subcommand(name, description):
