@@ -1,12 +1,13 @@
 """A table of a method's variants over seeds (and over a protocol's splits), as in docs/results.md.
 
-python -m benchmarks.ablation --config configs/cmgan.yaml --seeds 0 1 2 [--variants full ...] [--parallel 2]
+python -m benchmarks.ablation --config cmgan --seeds 0 1 2 [--variants full ...] [--parallel 2]
 
-Finished runs are not repeated and killed ones go on, so the same command completes a table; runs with other settings
-are refused.
+Finished runs are not repeated and unfinished runs are resumed, so the same command completes a table. A run with other
+settings in the same folder is an error.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -33,7 +34,7 @@ VARIANTS = {
     },
     "dgnet": {
         "both": [],
-        # Eq. 3 alone moves E_a here, in as many steps as the others have: the generator, detached, does not reach it.
+        # Only Eq. 3 trains E_a here, for as many steps as in the other variants: the generator's gradient is detached.
         "baseline": [*NO_TEACHER, *NOT_FED],
         "without_feeding": [*NO_TEACHER, *NOT_FED, "method.detach_appearance=false"],
         "without_identity": [
@@ -86,9 +87,9 @@ def main():
     folder = args.runs or Path("runs/ablation") / Path(args.config).stem
     draws = [(seed, trial) for seed in args.seeds for trial in args.trials]
     first = next(iter(variants))
-    judged = {"across.json": ["--across"]} if args.across else {}
+    also = {"across.json": ["--across"]} if args.across else {}  # a run's file -> the options that write it
     if args.images is not None:
-        judged["images.json"] = ["--images", *([args.images] if args.images else [])]
+        also["images.json"] = ["--images", *([args.images] if args.images else [])]
 
     def one_run(job):
         name, (seed, trial) = job
@@ -96,24 +97,26 @@ def main():
         options = ["--baselines"] * (args.baselines and name == first)
         run = folder / f"{name}_{seed}_{trial}"
         train_and_score(args, run, settings, *options)
-        if not all((run / file).exists() for file in judged):
-            command(args, run, "evaluate", *[option for options in judged.values() for option in options])
+        if not all((run / file).exists() for file in also):
+            command(args, run, "evaluate", *itertools.chain(*also.values()))
 
     with ThreadPoolExecutor(args.parallel) as pool:
         list(pool.map(one_run, [(name, draw) for draw in draws for name in variants]))
     for protocol in args.protocols:
-        found = {}
+        metrics = {}
         for name in variants:
             of_draws = [scores(folder / f"{name}_{seed}_{trial}", protocol) for seed, trial in draws]
-            for kind in (kind for kind in of_draws[0] if all(kind in one for one in of_draws)):
-                found[name if kind == "raw" else f"{name}, {kind}"] = [one[kind] for one in of_draws]
+            for representation in of_draws[0]:
+                if all(representation in one for one in of_draws):
+                    title = name if representation == "raw" else f"{name}, {representation}"
+                    metrics[title] = [one[representation] for one in of_draws]
         drawn = f"seeds {' '.join(map(str, args.seeds))}"
         if len(args.trials) > 1:
             drawn += f", splits {' '.join(map(str, args.trials))}"
-        print(f"{args.config}, {drawn}: {markdown(found, args.columns)}")
+        print(f"{args.config}, {drawn}: {markdown(metrics, args.columns)}")
     runs_of = {name: [folder / f"{name}_{seed}_{trial}" for seed, trial in draws] for name in variants}
-    for file in judged:
-        print(judgements(runs_of, file))
+    for file in also:
+        print(table_of_files(runs_of, file))
     if args.curve:
         print(f"{args.curve}, mean over the runs at these steps:\n\n{curves(runs_of, args.curve)}")
 
@@ -125,7 +128,7 @@ def arguments():
     parser.add_argument(
         "--trials", type=int, nargs="+", default=[0], help="train and score on these splits (data.trial)"
     )
-    parser.add_argument("--baselines", action="store_true", help="also score a colour histogram")
+    parser.add_argument("--baselines", action="store_true", help="also score pixels and colour histograms")
     parser.add_argument("--across", action="store_true", help="also as `tf_reid.evaluate --across` does")
     parser.add_argument("--images", nargs="?", const="", metavar="FEATURES", help="also as `tf_reid.evaluate --images`")
     parser.add_argument("--curve", metavar="TAG", help="also this curve, such as adversarial/view/accuracy")
@@ -140,14 +143,14 @@ def known_variants() -> str:
 
 def common_arguments(parser):
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--protocols", nargs="+", default=[None], help="score under these too, such as whole for GRID")
+    parser.add_argument("--protocols", nargs="+", default=[None], help="score by these, such as whole for GRID")
     parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="for every run")
     parser.add_argument("--runs", type=Path, help="where the runs are kept")
-    parser.add_argument("--parallel", type=int, default=1, help="runs at once, each with its share of the cores")
+    parser.add_argument("--parallel", type=int, default=1, help="how many runs at once; they divide the CPU cores")
 
 
 def train_and_score(args, run, settings, *options):
-    """Train, unless every score of the run is there; score under every protocol.
+    """Train, unless the run has all its scores; score it by every protocol.
 
     Raises:
         ConfigError: there is a run with other settings in this folder.
@@ -182,27 +185,27 @@ def command(args, run, name, *options):
         sys.exit(f"{' '.join(line)} failed; see {log.name}.")
 
 
-def markdown(found: dict, columns) -> str:
+def markdown(metrics: dict, columns) -> str:
     """Title -> metrics of several runs: a table of mean ± standard deviation over the runs (of means over trials)."""
-    first = next(iter(found.values()))[0]
+    first = next(iter(metrics.values()))[0]
     head = (
         f"protocol {first['protocol']} ({first['trials']} trial(s), {first['queries']:g} queries, "
         f"{first['gallery']:g} gallery images). {first['description']}"
     )
     rows = {
         title: {c: f"{mean(results, c):.1f} ± {spread(results, c):.1f}" for c in columns}
-        for title, results in found.items()
+        for title, results in metrics.items()
     }
     return f"{head}\n\n{table(rows)}"
 
 
-def judgements(runs_of: dict, file: str) -> str:
-    """Variant -> runs: a table of what their `file` says, title -> values; mean ± standard deviation over the runs."""
+def table_of_files(runs_of: dict, file: str) -> str:
+    """Variant -> runs: a table of their JSON `file`, title -> values; mean ± standard deviation over the runs."""
     rows = {}
     for variant, folders in runs_of.items():
-        said = [json.loads((folder / file).read_text()) for folder in folders]
-        for title in said[0]:
-            results = [one[title] for one in said]
+        of_runs = [json.loads((folder / file).read_text()) for folder in folders]
+        for title in of_runs[0]:
+            results = [of_run[title] for of_run in of_runs]
             cells = {c: f"{mean(results, c):.4g} ± {spread(results, c):.2g}" for c in results[0]}
             rows[f"{variant}, {title}"] = cells
     return table(rows)
@@ -239,16 +242,16 @@ def table(rows: dict) -> str:
 
 
 def logged_values(run, tag) -> dict[int, float]:
-    """Step -> value, of every event file of a run; after a resumed kill the last value of a step stands."""
+    """Step -> value, of every event file of a run; where a resumed run logged a step twice, its last value."""
     import tensorflow as tf
 
-    found = {}
+    values = {}
     for file in sorted((run / "tensorboard").glob("events*")):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             for value in event.summary.value:
                 if value.tag == tag:
-                    found[event.step] = float(tf.make_ndarray(value.tensor))
-    return found
+                    values[event.step] = float(tf.make_ndarray(value.tensor))
+    return values
 
 
 if __name__ == "__main__":

@@ -98,3 +98,10 @@ def test_a_dry_run_writes_nothing_to_standard_error():
     assert run(*command) == (0, [])
     code, lines = run(*command, TF_REID_VERBOSE="1")
     assert code == 0 and any(line.startswith("WARNING: All log messages before absl") for line in lines)
+
+
+def test_a_module_that_imports_tensorflow_at_its_top_holds_back_before():
+    early = "from tf_reid.command_line.log_filter import hold_back\nhold_back()\n" + SCRIPT
+    assert run("-c", early, "sys.modules['tensorflow'] = sys") == (0, ["ours", *PASSED_ON])
+    code, lines = run("-c", early, "raise RuntimeError('broken')")
+    assert code == 1 and [line for line in lines if line in HELD_BACK] == HELD_BACK

@@ -1,4 +1,4 @@
-"""The commands as a user runs them, in a few steps on a few rendered persons."""
+"""The commands as a user runs them, in a few steps on a few rendered identities."""
 
 import importlib
 import json
@@ -39,7 +39,7 @@ RENDERED = [name for name, config in LOADED.items() if is_rendered(config)]
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """Where rendered data sets of 8 persons are built, once for all tests."""
+    """Where rendered data sets of 8 identities are built, once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Builder, "TRAIN_IDENTITIES", 4)
         patch.setattr(Builder, "MORE_IDENTITIES", 2)
@@ -113,7 +113,7 @@ def test_a_run_is_stopped_goes_on_and_is_scored_again(tmp_path, data_dir, capsys
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Checkpoints, "act", stopped)
-        with pytest.raises(SystemExit, match=r"a training goes on from its last checkpoint"):
+        with pytest.raises(SystemExit, match=r"resumes a training from its last checkpoint"):
             run_command(lambda: tf_reid.train.main(arguments))
     assert not (run / "metrics.json").exists()
 
@@ -149,10 +149,16 @@ def test_a_run_that_builds_its_data_set_equals_one_that_finds_it(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         for part in ("TRAIN", "MORE", "TEST"):
             patch.setattr(Builder, f"{part}_IDENTITIES", 4)
-        for run in ("builds", "finds"):
-            tf_reid.train.main(command("identity", tmp_path / run, tmp_path / "data", steps=1))
+        tf_reid.train.main(command("identity", tmp_path / "builds", tmp_path / "data", steps=1))
+        _, config, _, run, _, *settings = command("identity", tmp_path / "finds", tmp_path / "data", steps=1)
+        returned = tf_reid.train.train(config, settings, run)  # as the command, from Python
     built, found = (json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("builds", "finds"))
     assert built == found
+    scored = tf_reid.evaluate.evaluate(tmp_path / "finds", ["evaluate.batch_size=32"], baselines=True)
+    for rate in RATES:
+        assert returned["raw"][rate] == found["raw"][rate]
+        assert scored["raw"][rate] == pytest.approx(found["raw"][rate])
+    assert {"pixels", "colour_histogram"} <= scored.keys()
 
 
 def test_two_replicas_train_what_one_device_trains(tmp_path, data_dir, two_replicas, monkeypatch):
@@ -189,6 +195,11 @@ def test_a_mistake_is_one_sentence_and_no_traceback():
     ("module", "arguments", "sentence"),
     [
         ("evaluate", ["--run", "nowhere"], r"Error: There is no run in nowhere \(no config\.yaml\)"),
+        (
+            "evaluate",
+            ["--run", "nowhere", "--set", "run.seed=1"],
+            r"Error: --set run\.seed=1: of a trained run only eval",
+        ),
         ("visualize", ["--run", "nowhere", "--count", "0"], r"Error: --count 0: a page is made of one image or more"),
         ("visualize", ["--run", "nowhere"], r"Error: There is no run in nowhere \(no config\.yaml\)"),
         ("train", ["--config", "none.yaml"], r"Error: There is no configuration file 'none\.yaml'"),

@@ -78,7 +78,7 @@ def test_metrics_are_written_by_representation_in_per_cent(tmp_path, config, dom
         assert len(result["cmc"]) == 50 and set(result["spread"]) == RATES
     assert all(written["translated"][key] == 100 for key in RATES)
     # Without a difference between images the gallery keeps its order: with its two right images (the third is the
-    # query's own camera's, and left out), the first, second and third person's stand at 1 and 2 | 4 and 5 | 7 and 8 ...
+    # query's own camera's, and left out), identities 1 to 3 have theirs at 1 and 2 | 4 and 5 | 7 and 8 ...
     first = np.array([1, 4, 7])  # ... of those 8 images that are not left out
     assert written["raw"]["rank1"] == pytest.approx(100 / 3)
     assert written["raw"]["rank5"] == pytest.approx(200 / 3)
@@ -244,7 +244,7 @@ def test_thresholds_are_set_on_one_half_of_the_identities_and_tried_on_the_other
     found = report.evaluate(encoders, config, twelve_identities, images, tmp_path, rates=(0.1,))
     written = json.loads((tmp_path / "metrics.json").read_text())
     right, coin = written["translated"]["verification"], written["raw"]["verification"]
-    # Ten scored persons: 5 x 2 queries and 5 x 2 gallery images in either half.
+    # Ten scored identities: 5 x 2 queries and 5 x 2 gallery images in either half.
     for one in (right, coin):
         assert (one["same_pairs"], one["different_pairs"]) == (20, 80)
         assert (one["calibration_same_pairs"], one["calibration_different_pairs"]) == (20, 80)
@@ -301,7 +301,10 @@ def test_validation_identities_who_cannot_calibrate_leave_it_to_the_halves(why_n
         images["source"] = scored.take(identity > 4)
     found = report.evaluate(model(raw=blind), config, domains, images, tmp_path, rates=(0.5,))["raw"]
     calibrating = {key: found["verification"][f"calibration_{key}"] for key in ("same_pairs", "different_pairs")}
-    assert calibrating == {"same_pairs": 8, "different_pairs": 8}  # of two persons of the test, as many as are held out
+    assert calibrating == {
+        "same_pairs": 8,
+        "different_pairs": 8,
+    }  # of two identities of the test, as many as are held out
     assert calibrating.items() <= found["verification"].items()
 
 

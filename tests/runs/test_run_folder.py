@@ -14,7 +14,7 @@ from tf_reid.runs import run_folder, splits
 
 
 def records():
-    """Six persons, each seen once by either camera."""
+    """Six identities, each seen once by either camera."""
     return make_records(np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6), name="a")
 
 
@@ -57,7 +57,7 @@ def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(tmp_path, s
 
 
 def test_the_protocol_of_a_run_stays_what_it_was_trained_with(tmp_path, simple):
-    """It decides what is trained on: under another one, trained persons would be tested."""
+    """It decides what is trained on: under another one, identities of the training would be tested."""
     run_folder.open_run(tmp_path / "run", simple(), {})
     with pytest.raises(ConfigError, match=r"evaluate\.protocol was None and is now 'market'"):
         run_folder.check_run(tmp_path / "run", simple("evaluate.protocol=market"))
@@ -65,7 +65,7 @@ def test_the_protocol_of_a_run_stays_what_it_was_trained_with(tmp_path, simple):
 
 
 def test_a_data_set_that_changed_is_refused(tmp_path, simple):
-    """One more person may deal training and test persons anew."""
+    """One more identity may change which ones are for training and for test."""
     before, after = records(), records().take(np.arange(2, 12))
     run_folder.open_run(tmp_path / "run", simple(), {"source": before})
     run_folder.check_data(tmp_path / "run", {"source": records()})

@@ -19,7 +19,7 @@ THREE_TRIALS = {
 
 
 def records(name="a", protocols=None):
-    """Six persons, each seen once by either camera."""
+    """Six identities, each seen once by either camera."""
     found = make_records(IDENTITY, CAMERA, name=name, protocols=protocols or {"three": THREE_TRIALS})
     object.__setattr__(found, "default_protocol", next(iter(found.protocols)))
     return found

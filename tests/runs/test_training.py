@@ -76,7 +76,7 @@ def weights(model):
     return [v.numpy() for v in [*model.variables, *optimizers, *raw]]
 
 
-def test_a_run_killed_three_times_equals_one_that_never_was(tmp_path):
+def test_a_run_killed_and_resumed_three_times_is_bit_identical_to_an_uninterrupted_one(tmp_path):
     config = settings(tmp_path, AVERAGED)
     expected = weights(train(tmp_path / "whole", config))
     script = (
@@ -123,7 +123,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_loss_that_is_nan_stops_the_run_and_is_named_and_no_checkpoint_holds_it(tmp_path):
+def test_a_loss_that_is_nan_stops_the_run_and_is_in_no_checkpoint(tmp_path):
     config = settings(tmp_path, "run.checkpoint_every=1")
     model = built(config)
     real = model.similarity_loss

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tf_reid.command_line import log_filter
+from tf_reid.command_line.log_filter import hold_back
 
 HINT = "(TF_REID_TRACEBACK=1 shows where it was raised, TF_REID_VERBOSE=1 what TensorFlow logs.)"
 
@@ -20,26 +20,27 @@ def run_command(command: Callable[[], object]) -> None:
     The log lines held back are shown where the error may be TensorFlow's or our own, not where a value or a file is
     wrong.
     """
-    held_back = log_filter.hold_back()
+    held_back = hold_back()
     try:
         command()
     except BaseException as error:
         if held_back:
-            held_back.forget() if _is_a_users(error) else held_back.show()
+            held_back.forget() if _is_a_users_mistake(error) else held_back.show()
         if isinstance(error, KeyboardInterrupt):
-            sys.exit("\nStopped. Give the same command again: a training goes on from its last checkpoint.")
-        if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _told_in_a_sentence()):
+            sys.exit("\nStopped. The same command resumes a training from its last checkpoint.")
+        if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _reported_in_a_sentence()):
             raise
         sys.exit(f"Error: {error}\n{HINT}")
     if held_back:
         held_back.forget()
 
 
-def _is_a_users(error: BaseException) -> bool:
+def _is_a_users_mistake(error: BaseException) -> bool:
+    """Or no mistake at all: the command was stopped, or has exited by itself."""
     return isinstance(error, ValueError | OSError | SystemExit | KeyboardInterrupt)
 
 
-def _told_in_a_sentence() -> tuple[type[BaseException], ...]:
+def _reported_in_a_sentence() -> tuple[type[BaseException], ...]:
     tensorflow = sys.modules.get("tensorflow")  # not loaded where the settings alone were wrong
     return (ValueError, OSError, RuntimeError, *((tensorflow.errors.OpError,) if tensorflow else ()))
 

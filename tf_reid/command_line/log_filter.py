@@ -57,19 +57,26 @@ class LogFilter:
         os.write(2, b"\0" + FORGET + b"\n")
 
 
+_active: LogFilter | None = None
+
+
 def hold_back() -> LogFilter | None:
     """Hold back TensorFlow's start-up lines from now on.
+
+    A module that imports TensorFlow at its top calls this before, and `run_command` then finds it done.
 
     Returns:
         None where nothing is held back: TF_REID_VERBOSE=1, TensorFlow has started already, or standard error is not
         this process's own (in a notebook, in a test).
     """
-    if os.environ.get(VERBOSE, "0") != "0":
-        return None
+    global _active
+    if _active or os.environ.get(VERBOSE, "0") != "0":
+        return _active
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" in sys.modules or sys.stderr is None or sys.stderr is not sys.__stderr__:
         return None
-    return LogFilter()
+    _active = LogFilter()
+    return _active
 
 
 def main() -> None:

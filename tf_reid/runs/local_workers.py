@@ -23,12 +23,13 @@ from pathlib import Path
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tf_reid.runs.local_workers",
+        usage="%(prog)s [-h] [--workers N] [--logs FOLDER] -- --config CONFIG [ARGUMENT ...]",
         description="Train by several workers on this machine. The GPUs of CUDA_VISIBLE_DEVICES are divided among the "
         "workers; without this variable, the workers train on the CPU.",
     )
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="how many (default: 2)")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the other workers' logs are written")
-    parser.add_argument("train", nargs="+", metavar="-- ARGUMENT", help="arguments of tf_reid.train")
+    parser.add_argument("train", nargs="+", metavar="ARGUMENT", help="arguments of tf_reid.train")
     return parser.parse_args(argv)
 
 
