@@ -7,7 +7,7 @@ from conftest import batch_for, build, random_batch, stage_configs
 
 from tf_reid.config import Optimizer
 from tf_reid.methods import METHODS
-from tf_reid.methods.base import LearningRate
+from tf_reid.methods.optimizers import LearningRate
 
 STAGES = [(name, stage) for name, method in METHODS.items() for stage in method.STAGES]
 
@@ -29,7 +29,7 @@ def begin_at(model, stage, step):
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas):
-    """Equal weights of every player after a step, and the reported losses are those of the whole batch."""
+    """Equal weights of every player after a step, and the reported losses are those of the global batch."""
     batch, moved = batch_for(name, stage), set()
     start = build(name)
     for step in one_step_of_each_phase(name, stage):
@@ -71,7 +71,7 @@ def test_players_share_no_variable_and_optimizers_are_built_early(name):
     assert len(paths) == len(set(paths))
     for stage, settings in stage_configs(METHODS[name]).items():
         for player in settings.optimizers:
-            assert model.player_optimizers[f"{stage}_{player}"].built
+            assert model.optimizers_of[stage][player].built
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -88,7 +88,7 @@ def test_pictures_are_columns_of_images_in_range(name):
     model = build(name)
     stage = list(METHODS[name].STAGES)[-1]
     model.begin(stage)
-    for titles, columns in model.pictures(batch_for(name, stage)).values():
+    for titles, columns in model.presentation().pictures(batch_for(name, stage)).values():
         assert len(titles) == len(columns)
         assert all(np.abs(column).max() <= 1 and column.shape == columns[0].shape for column in columns)
 

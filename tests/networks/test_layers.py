@@ -18,7 +18,7 @@ def test_instance_norm_equals_group_normalisation_with_one_channel_a_group():
 
 
 def test_norms_equal_those_of_tensorflow_addons():
-    addons = np.load(pathlib.Path(__file__).with_name("reference") / "tensorflow_addons.npz")
+    addons = np.load(pathlib.Path(__file__).parent.parent / "reference" / "tensorflow_addons.npz")
     norm = layers.InstanceNorm()
     norm.build(addons["images"].shape)
     norm.set_weights([addons["gamma"], addons["beta"]])

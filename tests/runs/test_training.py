@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from conftest import SMALL, make_records
+from conftest import make_records, small_settings
 
 from tf_reid import config as configuration
 from tf_reid.methods import METHODS
@@ -34,7 +34,7 @@ def settings(tmp_path, *overrides, name="simpgan"):
             "augment": {"pad": 2},
             "source_split": "all",
         },
-        "method": {"name": name, **SMALL[name], "dropout": 0.5},
+        "method": {"name": name, **small_settings(name), "dropout": 0.5},
         "stages": {
             stage: {
                 "steps": 6,
@@ -72,7 +72,8 @@ def train(folder, config, model=None, evaluate=dict):
 def weights(model):
     """Everything that training changes: networks, optimizers, random states, pools."""
     raw = [model.source_pool.images, model.target_pool.images] if hasattr(model, "source_pool") else []
-    optimizers = [v for optimizer in model.player_optimizers.values() for v in optimizer.variables]
+    by_player = [optimizer for players in model.optimizers_of.values() for optimizer in players.values()]
+    optimizers = [v for optimizer in by_player for v in optimizer.variables]
     return [v.numpy() for v in [*model.variables, *optimizers, *raw]]
 
 

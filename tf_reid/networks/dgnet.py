@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from tf_reid.networks import losses
 from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
 
 HEAD_WIDTH = 512  # of the primary feature and of the fine-grained one
@@ -74,7 +75,12 @@ def structure_encoder(image_size, width) -> keras.Model:
     """E_s: normalised images [B, H, W, 3], without their colour -> structure code [B, H/4, W/4, 4·width].
 
     Each of the code's channels has zero mean and unit variance over an image's places.
+
+    Raises:
+        ValueError: height or width is no multiple of 4.
     """
+    if image_size[0] % 4 or image_size[1] % 4:
+        raise ValueError(f"data.image_size is {list(image_size)}, but E_s halves it twice: use multiples of 4.")
     images = keras.Input((*image_size, 3))
     x = keras.ops.mean(images, axis=-1, keepdims=True)
     for channels, stride in ((width // 2, 2), (width, 1), (width, 1), (2 * width, 2)):
@@ -139,6 +145,56 @@ def discriminator(image_size, width, scales) -> keras.Model:
             y = _residual(y, init=gan_init)
         scores.append(_conv(y, 1, 1, activation=False, init=gan_init))
     return keras.Model(images, scores, name="D")
+
+
+def discriminator_adversarial_loss(real: list[tf.Tensor], fake: list[tf.Tensor]) -> tf.Tensor:
+    """Eq. 7 for D, with squares instead of logarithms, summed over scales and both directions of a swap.
+
+    Args:
+        real, fake: D's scores for real and generated images, [B, h, w, 1] for each scale.
+    """
+    scales = zip(real, fake, strict=True)
+    return 2.0 * tf.add_n([losses.least_squares(r, 1.0) + losses.least_squares(f, 0.0) for r, f in scales])
+
+
+def generator_adversarial_loss(fake: list[tf.Tensor]) -> tf.Tensor:
+    """Eq. 7 for G: twice the squares, as in the authors' code, summed over scales and both directions of a swap."""
+    return 4.0 * tf.add_n([losses.least_squares(scores, 1.0) for scores in fake])
+
+
+def scores_and_penalty(discriminator, real: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """D's scores for real images, and R1: the squared gradient of each scale's scores at these images.
+
+    R1 is summed over pixels, scales, and the two images of a row; mean over rows
+    (Mescheder et al., 2018, https://arxiv.org/abs/1801.04406).
+    """
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(real)
+        scores = discriminator(real)
+    gradients = [tape.gradient(score, real) for score in scores]
+    return scores, 2.0 * tf.add_n([tf.reduce_mean(tf.reduce_sum(g * g, axis=(1, 2, 3))) for g in gradients])
+
+
+def weighted_features(encoder, heads: list[keras.Model], weights: list[float]) -> keras.Model:
+    """Images -> what is compared at test time: unit features of image and mirror image, summed and of unit length.
+
+    The features of several heads are concatenated, each multiplied by its weight.
+
+    Args:
+        encoder: images -> appearance code, pooled features. heads: pooled features [B, C] -> features [B, 512].
+    """
+    images = keras.Input(encoder.input_shape[1:])
+    pooled = [encoder(view)[1] for view in (images, images[:, :, ::-1])]
+    parts = [
+        weight * _unit(sum(_unit(head(of_view)) for of_view in pooled))
+        for head, weight in zip(heads, weights, strict=True)
+    ]
+    features = keras.ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+    return keras.Model(images, features, name="_".join(head.name for head in heads))
+
+
+def _unit(features):
+    return keras.ops.normalize(features, axis=-1)
 
 
 class HalfSize(layers.Layer):
