@@ -1,4 +1,4 @@
-"""Look at a trained run: python -m tf_reid.visualize --run DIR [WHAT ...] [--count N] [--identities ID ...] [--seed N]"""
+"""Look at a trained run: python -m tf_reid.visualize --run RUN [WHAT ...] [--count N] [--identities ID ...]"""
 
 import argparse
 import os

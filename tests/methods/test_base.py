@@ -131,11 +131,6 @@ def test_a_running_mean_of_the_weights_is_seen_inside_averaged_and_kept_at_the_e
             np.testing.assert_allclose(copy.numpy(), expected, atol=1e-6)
 
 
-def test_no_running_mean_beside_batch_statistics():
-    with pytest.raises(ValueError, match=r"stages\.classifier\.optimizers\.classifier\.ema_momentum: the batch norm"):
-        build("identity", ema_momentum={"classifier": 0.9})
-
-
 def test_without_ema_momentum_the_last_weights_are_kept(one_step):
     model = build("identity", learning_rate=0.05)
     one_step(model, "classifier", random_batch())

@@ -2,6 +2,7 @@
 
 from tf_reid.config import ConfigError, StageSettings
 from tf_reid.data.samplers import SAMPLERS
+from tf_reid.methods.staged_model import StagedModel
 
 
 def check_method(method):
@@ -15,6 +16,8 @@ def check_method(method):
     """
     name, players = type(method).__name__, method.players()
     for stage, about in method.STAGES.items():
+        if hasattr(StagedModel, f"{stage}_step"):
+            raise ValueError(f"{name}: a stage cannot be called {stage!r}: {stage}_step is a method of Keras.")
         if not callable(getattr(method, f"{stage}_step", None)):
             raise ValueError(f"{name} has a stage {stage!r} and no method {stage}_step(batch); write it.")
         if about.sampler not in SAMPLERS:

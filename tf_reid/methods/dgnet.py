@@ -279,7 +279,7 @@ class DGNet(ReIDModel):
         if self.structure_code_weight or self.cycle_weight:
             # A coin decides whether this step teaches G to keep a structure, or E_s to recognise it.
             coin = tf.round(tf.random.stateless_uniform([], self.seed_of_step(1)))
-            structure = frozen(self.E_s, scale_gradient(swapped, coin), share=coin)
+            structure = frozen(self.E_s, scale_gradient(swapped, coin), fraction=coin)
         if self.structure_code_weight:
             expected = tf.stop_gradient(codes.swapped_structure)
             terms["structure_code"] = self._ramped(self.structure_code_weight) * (2.0 * losses.l1(structure, expected))
