@@ -93,6 +93,22 @@ def test_pictures_are_columns_of_images_in_range(name):
         assert all(np.abs(column).max() <= 1 and column.shape == columns[0].shape for column in columns)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_presentation_fits_its_method(name):
+    model, stage = build(name), list(METHODS[name].STAGES)[-1]
+    model.begin(stage)
+    presentation, images = model.presentation(), random_batch()["source"][:, 0]
+    assert set(presentation.maps()) <= set(model.encoders())
+    assert all(network(images).shape[0] == len(images) for network in presentation.maps().values())
+    assert all(network(images).shape == images.shape for network in presentation.across().values())
+    for generated in presentation.generated(batch_for(name, stage)).values():
+        assert generated.images.shape[1:] == generated.real.shape[1:] == images.shape[1:]
+        assert generated.identities is None or len(generated.identities) == len(generated.images)
+    if maker := presentation.image_maker():
+        made = maker.make(*[images] * len(maker.inputs))
+        assert made.shape == images.shape and np.abs(made).max() <= 1
+
+
 def test_training_overfits_one_batch():
     model = build("identity", optimizer="adam")
     model.begin("classifier")

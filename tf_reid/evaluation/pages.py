@@ -47,7 +47,8 @@ def rank_list(
 
     # Images that the protocol leaves out are infinitely far.
     labels = extraction.labels(records, query, gallery)
-    matches, left_out, _ = ranking.matched(*labels, trial.same_camera_ignored, trial.ignored_cameras)
+    protocol = trial.same_camera_ignored, trial.ignored_cameras
+    matches, left_out, _ = ranking.matched(*labels, *protocol)
     for row, images in zip(distances, left_out, strict=True):
         row[np.concatenate(images)] = np.inf
     ranks = min(ranks, int(np.isfinite(distances).sum(axis=1).min()))

@@ -2,8 +2,8 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from tf_reid.runs import splits
 POINTS = 1000  # of the evaluated images in the map of features, at most
 
 
-class Options(NamedTuple):
+@dataclass(frozen=True)
+class Options:
     """What pages show.
 
     Attributes:
@@ -48,11 +49,11 @@ class RunPages:
 
     def drawers(self) -> dict[str, Callable[[], dict[str, np.ndarray]]]:
         """WHAT -> a function that draws it: name of the file -> picture uint8 [H, W, 3]."""
-        draw = {what: functools.partial(self.of_method, what) for what in self.presentation.pages()}
-        draw["ranks"] = self.ranks
+        draw: dict[str, Callable[[], dict[str, np.ndarray]]] = {"ranks": self.ranks}
         if self.presentation.maps():
             draw["attention"] = self.attention
-        return draw | {"map": self.feature_map, "projector": self.projector}
+        of_method = {what: functools.partial(self.of_method, what) for what in self.presentation.pages()}
+        return of_method | draw | {"map": self.feature_map, "projector": self.projector}
 
     def of_method(self, what: str) -> dict[str, np.ndarray]:
         """A page of the method: source beside target, or queries beside gallery images."""
