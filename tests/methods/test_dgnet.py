@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import IDENTITIES, SIZE, build, rows_of_four
 
-from tf_reid.methods.dgnet_swaps import Codes, SwapBatch, teacher_labels
+from tf_reid.methods.dgnet_swaps import Codes, SwapBatch
 from tf_reid.networks import dgnet as networks
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import maps_of, small
@@ -30,16 +30,13 @@ def codes_of(model, pair):
     return real, appearance, structure, model.G([appearance, other])
 
 
-def batch_of(images=None):
-    """Four images of four identities: x_a of 0 and 1, x_b of 2 and 3; without positives."""
-    x_a, x_b = (None, None) if images is None else tf.split(images, 2)
-    return SwapBatch(x_a, x_b, None, None, tf.constant([0, 1]), tf.constant([2, 3]))
+FOUR_IDENTITIES = tf.constant([0, 1, 2, 3])  # x_a of 0 and 1, x_b of 2 and 3
+BATCH = SwapBatch(None, None, None, FOUR_IDENTITIES)
 
 
 def code_losses(model, real, appearance, structure, swapped):
     """Of four images of four identities."""
-    codes = Codes(*tf.split(appearance, 2), None, None, *tf.split(structure, 2))
-    return model.code_losses(batch_of(), real, codes, swapped, model.seen_in(swapped)[0])
+    return model.code_losses(BATCH, real, Codes(appearance, None, structure), swapped, model.seen_in(swapped)[0])
 
 
 def one_eager_step(model, stage, batch, step=0):
@@ -534,7 +531,7 @@ def test_fed_losses_equal_the_equations():
     swapped = images()
     pooled = model.E_a(images(8), training=True)[1]
     seen = model.E_a(swapped, training=True)[1]
-    found = model.fed_losses(batch_of(), swapped, seen, pooled)
+    found = model.fed_losses(BATCH, swapped, seen, pooled)
 
     def log_softmax(head, classifier, rows):
         logits = classifier(head(rows, training=True)).numpy()
@@ -551,8 +548,7 @@ def test_fed_losses_equal_the_equations():
 
 
 def labels_of(model, swapped):
-    style = model.teacher_style, model.teacher_batch_statistics
-    return teacher_labels(model.teacher, *style, batch_of(), swapped, IDENTITIES).numpy()
+    return model.teacher_labels(BATCH, swapped).numpy()
 
 
 def test_teacher_labels():

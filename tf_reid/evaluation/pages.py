@@ -47,8 +47,8 @@ def rank_list(
 
     # Images that the protocol leaves out are infinitely far.
     labels = extraction.labels(records, query, gallery)
-    protocol = trial.same_camera_ignored, trial.ignored_cameras
-    matches, left_out, _ = ranking.matched(*labels, *protocol)
+    labels_and_rule = [*labels, trial.same_camera_ignored, trial.ignored_cameras]
+    matches, left_out, _ = ranking.matched(*labels_and_rule)
     for row, images in zip(distances, left_out, strict=True):
         row[np.concatenate(images)] = np.inf
     ranks = min(ranks, int(np.isfinite(distances).sum(axis=1).min()))

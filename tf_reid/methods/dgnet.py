@@ -13,7 +13,7 @@ from tf_reid.config import ExistingPath, Fraction, NonNegativeFloat, NonNegative
 from tf_reid.data.pipeline import erased
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.dgnet_pictures import DGNetPictures
-from tf_reid.methods.dgnet_swaps import Codes, GeneratedImages, SwapBatch, generated_images, teacher_labels
+from tf_reid.methods.dgnet_swaps import Codes, GeneratedImages, SwapBatch, exchanged, generated_images, teacher_labels
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
@@ -214,7 +214,8 @@ class DGNet(ReIDModel):
 
     def codes(self, batch: SwapBatch, real, tape) -> Codes:
         """Appearance codes of all images and structure codes of `real`, the normalised x_a and x_b."""
-        return Codes(*tf.split(self.appearance_codes(batch.images, tape), 4), *tf.split(self.E_s(real), 2))
+        appearance, pair = self.appearance_codes(batch.images, tape), len(batch.pair)
+        return Codes(positive_appearance=appearance[pair:], appearance=appearance[:pair], structure=self.E_s(real))
 
     def appearance_codes(self, images, tape):
         """a of each image, in training mode; without gradient, unless losses of images are to train E_a.
@@ -268,24 +269,23 @@ class DGNet(ReIDModel):
         terms = {}
         if self.generated_identity_weight:
             logits = self.primary_classifier(frozen(self.primary, pooled, training=True), training=False)
-            identity = losses.identification(logits, batch.identities)
+            identity = losses.identification(logits, batch.pair_identities)
             terms["generated_identity"] = self.generated_identity_weight * 2.0 * identity
         if not self.phase["fed"]:
             return terms
         if self.appearance_code_weight:
-            expected = tf.stop_gradient(codes.appearance)
             shown = tf.stop_gradient(appearance) if self.code_gradient == "released" else appearance
-            terms["appearance_code"] = self._ramped(self.appearance_code_weight) * (2.0 * losses.l1(shown, expected))
+            distance = 2.0 * losses.l1(shown, tf.stop_gradient(codes.appearance))
+            terms["appearance_code"] = self._ramped(self.appearance_code_weight) * distance
         if self.structure_code_weight or self.cycle_weight:
             # A coin decides whether this step teaches G to keep a structure, or E_s to recognise it.
             coin = tf.round(tf.random.stateless_uniform([], self.seed_of_step(1)))
             structure = frozen(self.E_s, scale_gradient(swapped, coin), fraction=coin)
         if self.structure_code_weight:
-            expected = tf.stop_gradient(codes.swapped_structure)
-            terms["structure_code"] = self._ramped(self.structure_code_weight) * (2.0 * losses.l1(structure, expected))
+            distance = 2.0 * losses.l1(structure, tf.stop_gradient(exchanged(codes.structure)))
+            terms["structure_code"] = self._ramped(self.structure_code_weight) * distance
         if self.cycle_weight:
-            s_ba, s_ab = tf.split(structure, 2)
-            cycled = self.G([tf.stop_gradient(appearance), tf.concat([s_ab, s_ba], axis=0)])
+            cycled = self.G([tf.stop_gradient(appearance), exchanged(structure)])
             terms["cycle"] = self._ramped(self.cycle_weight) * 2.0 * losses.l1(cycled, real)
         return terms
 
@@ -295,8 +295,7 @@ class DGNet(ReIDModel):
         if not self.identity_weight:
             return {}, pooled
         logits = self.primary_classifier(self.primary(pooled, training=True), training=True)
-        identity = losses.identification(logits, tf.concat([batch.identities, batch.identities], axis=0))
-        return {"identity": self.identity_weight * 4.0 * identity}, pooled
+        return {"identity": self.identity_weight * 4.0 * losses.identification(logits, batch.identities)}, pooled
 
     def fed_losses(self, batch: SwapBatch, swaps, pooled_swaps, pooled) -> dict[str, tf.Tensor]:
         """Eq. 8 and Eq. 9 of the swaps, and the fine-grained head's identification of real images.
@@ -309,14 +308,17 @@ class DGNet(ReIDModel):
         fine = self.fine_classifier(self.fine(pooled_swaps, training=True), training=True)
         fine_of_real = self.fine_classifier(self.fine(pooled[: len(swaps)], training=True), training=True)
         weight = self._ramped(self.primary_weight)
-        style = self.teacher_style, self.teacher_batch_statistics
-        labels = teacher_labels(self.teacher, *style, batch, swaps, self.identities)
-        terms = {"primary": weight * 2.0 * losses.kullback_leibler(labels, primary)}
+        terms = {"primary": weight * 2.0 * losses.kullback_leibler(self.teacher_labels(batch, swaps), primary)}
         if self.fine_ratio:
-            fine_weight = weight * self.fine_ratio * 2.0
-            terms["fine"] = fine_weight * losses.identification(fine, batch.structure_identities)
-            terms["fine_of_real"] = fine_weight * losses.identification(fine_of_real, batch.identities)
+            of_pair, of_structure = batch.pair_identities, exchanged(batch.pair_identities)
+            terms["fine"] = weight * self.fine_ratio * 2.0 * losses.identification(fine, of_structure)
+            terms["fine_of_real"] = weight * self.fine_ratio * 2.0 * losses.identification(fine_of_real, of_pair)
         return terms
+
+    def teacher_labels(self, batch: SwapBatch, swaps):
+        """q of Eq. 8, float32 [2P, K]; see `dgnet_swaps.teacher_labels`."""
+        style = self.teacher_style, self.teacher_batch_statistics
+        return teacher_labels(self.teacher, *style, batch, swaps, self.identities)
 
     def _ramped(self, weight):
         """From 0 at the end of the warm-up to `weight`."""

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tf_reid.methods.dgnet_swaps import SwapBatch, exchanged
 from tf_reid.methods.presentation import Columns, Generated, ImageMaker, Presentation
 from tf_reid.networks.dgnet import from_imagenet, to_imagenet
 from tf_reid.pictures.page import INTERPOLATION, Page
@@ -21,12 +22,11 @@ class DGNetPictures(Presentation):
     def pictures(self, batch):
         if self.model.stage != "joint":
             return {}
-        x_a, x_b, *_ = tf.unstack(batch["source"], axis=1)
-        both, exchanged = tf.concat([x_a, x_b], axis=0), tf.concat([x_b, x_a], axis=0)
-        reconstructed = tf.split(self.composed(both, both), 2)
-        swapped = tf.split(self.composed(both, exchanged), 2)
+        pair = SwapBatch.of(batch).pair
+        kinds = pair, self.composed(pair, pair), self.composed(pair, exchanged(pair))
+        columns = [half for images in kinds for half in tf.split(images, 2)]
         titles = ["a", "b", "a reconstructed", "b reconstructed", "a's clothes, b's pose", "b's clothes, a's pose"]
-        return {"swaps": Columns(titles, [x_a, x_b, *reconstructed, *swapped])}
+        return {"swaps": Columns(titles, columns)}
 
     def pages(self):
         return {"swaps": self.swaps_page, "interpolation": self.interpolation_page}
@@ -51,10 +51,9 @@ class DGNetPictures(Presentation):
         return Page.of_columns(titles, [first.images, *between, second.images], row_titles)
 
     def generated(self, batch):
-        x_a, x_b, *_ = tf.unstack(batch["source"], axis=1)
-        y_a, y_b, *_ = tf.unstack(batch["source_identity"], axis=1)
-        both, exchanged = tf.concat([x_a, x_b], axis=0), tf.concat([x_b, x_a], axis=0)
-        return {"swaps": Generated(self.composed(both, exchanged), both, tf.concat([y_a, y_b], axis=0))}
+        batch = SwapBatch.of(batch)
+        swaps = self.composed(batch.pair, exchanged(batch.pair))
+        return {"swaps": Generated(swaps, batch.pair, batch.pair_identities)}
 
     def maps(self):
         return {"image": self.model.last_maps}

@@ -11,62 +11,37 @@ from tf_reid.networks.siamese import SiameseClassifier
 class SwapBatch(NamedTuple):
     """Two identities a row, a and b, and a positive of each: another image of the same identity.
 
-    Images are float32 [P, H, W, 3] in [-1, 1], identities int [P].
+    Attributes:
+        images: x_a, x_b, the positives of x_a, the positives of x_b: float32 [4P, H, W, 3] in [-1, 1].
+        identities: of `images`, int [4P].
+        pair: x_a and x_b, [2P, H, W, 3]. pair_identities: y_a and y_b, [2P].
     """
 
-    x_a: tf.Tensor
-    x_b: tf.Tensor
-    positive_a: tf.Tensor
-    positive_b: tf.Tensor
-    y_a: tf.Tensor
-    y_b: tf.Tensor
+    images: tf.Tensor
+    identities: tf.Tensor
+    pair: tf.Tensor
+    pair_identities: tf.Tensor
 
     @classmethod
     def of(cls, batch) -> "SwapBatch":
         """From the pipeline's rows of four images, as the sampler `swaps` draws them."""
-        y_a, y_b, *_ = tf.unstack(batch["source_identity"], axis=1)
-        return cls(*tf.unstack(batch["source"], axis=1), y_a, y_b)
-
-    @property
-    def pair(self) -> tf.Tensor:
-        """x_a and x_b, [2P, H, W, 3]."""
-        return tf.concat([self.x_a, self.x_b], axis=0)
-
-    @property
-    def images(self) -> tf.Tensor:
-        """x_a, x_b and their positives, [4P, H, W, 3]."""
-        return tf.concat([self.x_a, self.x_b, self.positive_a, self.positive_b], axis=0)
-
-    @property
-    def identities(self) -> tf.Tensor:
-        """Of x_a and x_b, and so of the appearance of x_ba and x_ab: int [2P]."""
-        return tf.concat([self.y_a, self.y_b], axis=0)
-
-    @property
-    def structure_identities(self) -> tf.Tensor:
-        """Of the structure of x_ba and x_ab: int [2P]."""
-        return tf.concat([self.y_b, self.y_a], axis=0)
+        images = tf.concat(tf.unstack(batch["source"], axis=1), axis=0)
+        identities = tf.concat(tf.unstack(batch["source_identity"], axis=1), axis=0)
+        half = len(images) // 2
+        return cls(images, identities, images[:half], identities[:half])
 
 
 class Codes(NamedTuple):
-    """Appearance codes [P, A] of a, b and their positives, and structure codes [P, h, w, S] of a and b."""
+    """Codes of a batch's images.
 
-    a_a: tf.Tensor
-    a_b: tf.Tensor
-    a_positive_a: tf.Tensor
-    a_positive_b: tf.Tensor
-    s_a: tf.Tensor
-    s_b: tf.Tensor
+    Attributes:
+        appearance: a_a and a_b, [2P, A]. positive_appearance: of their positives.
+        structure: s_a and s_b, [2P, h, w, S].
+    """
 
-    @property
-    def appearance(self) -> tf.Tensor:
-        """Of x_a and x_b, and so of x_ba and x_ab: [2P, A]."""
-        return tf.concat([self.a_a, self.a_b], axis=0)
-
-    @property
-    def swapped_structure(self) -> tf.Tensor:
-        """Of x_ba and x_ab: [2P, h, w, S]."""
-        return tf.concat([self.s_b, self.s_a], axis=0)
+    appearance: tf.Tensor
+    positive_appearance: tf.Tensor
+    structure: tf.Tensor
 
 
 class GeneratedImages(NamedTuple):
@@ -83,11 +58,16 @@ class GeneratedImages(NamedTuple):
     swapped: tf.Tensor
 
 
+def exchanged(rows: tf.Tensor) -> tf.Tensor:
+    """What belongs to x_a and then x_b [2P, ...] -> the same of x_b and then x_a."""
+    of_a, of_b = tf.split(rows, 2)
+    return tf.concat([of_b, of_a], axis=0)
+
+
 def generated_images(decoder, codes: Codes) -> GeneratedImages:
     """Reconstructions, reconstructions by the positives' appearance, and swaps, all from one call of G."""
-    a_a, a_b, a_positive_a, a_positive_b, s_a, s_b = codes
-    appearance = tf.concat([a_a, a_b, a_positive_a, a_positive_b, a_a, a_b], axis=0)
-    structure = tf.concat([s_a, s_b, s_a, s_b, s_b, s_a], axis=0)
+    appearance = tf.concat([codes.appearance, codes.positive_appearance, codes.appearance], axis=0)
+    structure = tf.concat([codes.structure, codes.structure, exchanged(codes.structure)], axis=0)
     return GeneratedImages(*tf.split(decoder([appearance, structure]), 3))
 
 
@@ -101,7 +81,7 @@ def teacher_labels(
         swaps: x_ba and x_ab, float32 [2P, H, W, 3] in about [-1, 1].
         identities: K.
     """
-    of_appearance = tf.one_hot(batch.identities, identities)
+    of_appearance = tf.one_hot(batch.pair_identities, identities)
     if style == "appearance":
         return of_appearance
     if style == "uniform":
@@ -111,6 +91,6 @@ def teacher_labels(
     if style == "hard":
         labels = tf.one_hot(tf.argmax(labels, axis=1), identities)
     if style == "both":
-        labels *= of_appearance + tf.one_hot(batch.structure_identities, identities)
+        labels *= of_appearance + exchanged(of_appearance)
         labels = tf.math.divide_no_nan(labels, tf.reduce_sum(labels, axis=1, keepdims=True))
     return tf.stop_gradient(labels)
