@@ -214,7 +214,7 @@ class DGNet(ReIDModel):
 
     def codes(self, batch: SwapBatch, real, tape) -> Codes:
         """Appearance codes of all images and structure codes of `real`, the normalised x_a and x_b."""
-        appearance, pair = self.appearance_codes(batch.images, tape), len(batch.pair)
+        appearance, pair = self.appearance_codes(batch.images, tape), batch.pair.shape[0]
         return Codes(positive_appearance=appearance[pair:], appearance=appearance[:pair], structure=self.E_s(real))
 
     def appearance_codes(self, images, tape):

@@ -27,7 +27,7 @@ class SwapBatch(NamedTuple):
         """From the pipeline's rows of four images, as the sampler `swaps` draws them."""
         images = tf.concat(tf.unstack(batch["source"], axis=1), axis=0)
         identities = tf.concat(tf.unstack(batch["source_identity"], axis=1), axis=0)
-        half = len(images) // 2
+        half = images.shape[0] // 2
         return cls(images, identities, images[:half], identities[:half])
 
 
