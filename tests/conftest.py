@@ -2,7 +2,6 @@
 
 import inspect
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -13,7 +12,7 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from tf_reid.config import Optimizer, StageSettings
+from tf_reid.config import SHIPPED, Optimizer, StageSettings
 from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
 
@@ -23,7 +22,7 @@ tf.config.set_logical_device_configuration(
 
 SIZE = (32, 16)
 IDENTITIES = 5
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = SHIPPED
 # A method is tested with the `method` section of configs/NAME.yaml; these are smaller still, and so faster.
 SMALL = {
     "simpgan": {

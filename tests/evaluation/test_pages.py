@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, make_records
 
-from tf_reid.evaluation import extraction, pages
+from tf_reid.evaluation import pages
+from tf_reid.evaluation.comparison import Comparison
 from tf_reid.metrics.protocols import trials
 from tf_reid.pictures import curves
 from tf_reid.pictures.page import CaptionedImages, Page
@@ -110,6 +111,6 @@ def test_the_map_has_a_panel_a_representation_above_and_below():
 def test_features_of_queries_and_of_gallery_images_are_told_apart():
     query, gallery = np.zeros((10, 3), np.float32), np.ones((10, 3), np.float32)
     images, is_query = pages.sample(TRIAL, 0, 4)
-    found = pages.features_of(extraction.Comparison(query, gallery, "cosine"), images, is_query)
+    found = pages.features_of(Comparison(query, gallery, "cosine"), images, is_query)
     assert is_query.tolist() == [True, True, False, False] and found[:, 0].tolist() == [0, 0, 1, 1]
     assert set(RECORDS.split[images[is_query]]) == {"query"}

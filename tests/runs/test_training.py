@@ -14,6 +14,7 @@ from conftest import make_records, small_settings
 
 from tf_reid import config as configuration
 from tf_reid.methods import METHODS
+from tf_reid.methods.simpgan_pictures import SimPGANPictures
 from tf_reid.runs import reproducibility, run_folder, splits, training
 from tf_reid.runs.progress import Progress
 
@@ -102,8 +103,13 @@ def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(tmp_path, monk
     config = settings(tmp_path, AVERAGED, "run.evaluate_every=6")
     model = built(config)
     scored, drawn = [], []
-    real = model.pictures
-    monkeypatch.setattr(model, "pictures", lambda batch: drawn.append(model.F.get_weights()) or real(batch))
+    real = SimPGANPictures.pictures
+
+    def pictures(self, batch):
+        drawn.append(model.F.get_weights())
+        return real(self, batch)
+
+    monkeypatch.setattr(SimPGANPictures, "pictures", pictures)
     train(tmp_path / "run", config, model, lambda: scored.append(model.F.get_weights()) or {})
     kept = model.F.get_weights()
     model.F.load_weights(tmp_path / "run" / "networks" / "F.weights.h5")

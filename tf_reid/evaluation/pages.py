@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
-from tf_reid.evaluation import extraction
+from tf_reid.evaluation.comparison import Comparison, labels
 from tf_reid.metrics import ranking
 from tf_reid.metrics.protocols import Trial
 from tf_reid.pictures import curves, grids
@@ -22,10 +22,10 @@ IDENTITIES_COLOURED = 10  # in a map of features
 
 
 def rank_list(
-    comparison: extraction.Comparison,
+    comparison: Comparison,
     records: Records,
     trial: Trial,
-    image_size: tuple[int, int],
+    image_size: Sequence[int],
     seed: int,
     identities: Sequence[int] = (),
     queries: int = 8,
@@ -46,8 +46,8 @@ def rank_list(
     distances = np.concatenate([distances_of(slice(place, place + 1)) for place in places.tolist()])
 
     # Images that the protocol leaves out are infinitely far.
-    labels = extraction.labels(records, query, gallery)
-    labels_and_rule = [*labels, trial.same_camera_ignored, trial.ignored_cameras]
+    of_both = labels(records, query, gallery)
+    labels_and_rule = [*of_both, trial.same_camera_ignored, trial.ignored_cameras]
     matches, left_out, _ = ranking.matched(*labels_and_rule)
     for row, images in zip(distances, left_out, strict=True):
         row[np.concatenate(images)] = np.inf
@@ -72,10 +72,10 @@ def rank_list(
 def write_projector(
     folder: Path,
     name: str,
-    comparison: extraction.Comparison,
+    comparison: Comparison,
     records: Records,
     trial: Trial,
-    image_size: tuple[int, int],
+    image_size: Sequence[int],
     seed: int,
 ):
     """Write a log for TensorBoard's Embedding Projector into a run's folder: queries and gallery images of a trial.
@@ -102,7 +102,7 @@ def write_projector(
 def queries_and_gallery_images(
     records: Records,
     trial: Trial,
-    image_size: tuple[int, int],
+    image_size: Sequence[int],
     seed: int,
     identities: Sequence[int] = (),
     count: int = 6,
@@ -134,7 +134,7 @@ def queries_and_gallery_images(
     return _captioned(records, queries, image_size), _captioned(records, chosen, image_size)
 
 
-def random_images(records: Records, image_size: tuple[int, int], seed: int, count: int) -> CaptionedImages:
+def random_images(records: Records, image_size: Sequence[int], seed: int, count: int) -> CaptionedImages:
     """Random images of different identities; identities repeat only where there are fewer than `count`."""
     order = np.random.default_rng(seed).permutation(len(records))
     return _captioned(records, np.resize(_one_of_each(records.identity, order), count), image_size)
@@ -221,12 +221,12 @@ def sample(trial: Trial, seed: int, count: int = POINTS) -> tuple[np.ndarray, np
     return np.concatenate([query, gallery]), np.repeat([True, False], [len(query), len(gallery)])
 
 
-def features_of(comparison: extraction.Comparison, images: np.ndarray, is_query: np.ndarray) -> np.ndarray:
+def features_of(comparison: Comparison, images: np.ndarray, is_query: np.ndarray) -> np.ndarray:
     """Features [N, D] of images, as queries or as gallery images."""
     return np.where(is_query[:, None], comparison.query[images], comparison.gallery[images])
 
 
-def pixels_in_rows(records: Records, image_size: tuple[int, int]) -> np.ndarray:
+def pixels_in_rows(records: Records, image_size: Sequence[int]) -> np.ndarray:
     """All images, each as one row: float32 [N, H * W * 3] in [-1, 1]."""
     return pipeline.all_images(records, image_size).reshape(len(records), -1)
 

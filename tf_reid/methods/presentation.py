@@ -66,7 +66,7 @@ class Presentation:
         """Whether this class draws pictures of a batch."""
         return type(self).pictures is not Presentation.pictures
 
-    def pictures(self, batch: dict[str, tf.Tensor]) -> dict[str, Columns]:
+    def pictures(self, batch: Mapping[str, tf.Tensor]) -> dict[str, Columns]:
         """Title -> a picture of a batch of the current stage, drawn while it trains."""
         return {}
 
@@ -78,7 +78,7 @@ class Presentation:
         """
         return {}
 
-    def generated(self, batch: dict[str, tf.Tensor]) -> dict[str, Generated]:
+    def generated(self, batch: Mapping[str, tf.Tensor]) -> dict[str, Generated]:
         """Title -> images that the model generates from a batch of its last stage."""
         return {}
 
