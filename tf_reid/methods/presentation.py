@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
+from tf_reid.methods.staged_model import StagedModel
 from tf_reid.pictures.page import CaptionedImages, Page
-
-if TYPE_CHECKING:
-    from tf_reid.methods.base import ReIDModel
 
 
 class Columns(NamedTuple):
@@ -57,7 +55,7 @@ class Presentation:
         maps: what `maps` returns; enough for a method that makes no images.
     """
 
-    def __init__(self, model: ReIDModel, maps: Mapping[str, keras.Model] | None = None):
+    def __init__(self, model: StagedModel, maps: Mapping[str, keras.Model] | None = None):
         self.model = model
         self._maps = dict(maps or {})
 
