@@ -100,7 +100,7 @@ def maker_of_images(run):
     Raises:
         ConfigError: it makes none.
     """
-    made = run.model.image_maker()
+    made = run.model.presentation().image_maker()
     if made is None:
         raise ConfigError(f"--images: {run.config.method['name']}, as it was trained, makes no image.")
     return ImageServable(*made, run.config.data.image_size)

@@ -1,5 +1,6 @@
 """Small models and records that the tests share; two logical CPU devices, as distribution needs."""
 
+import inspect
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -9,8 +10,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 
-from tf_reid.config import Optimizer, StageSettings
+from tf_reid.config import SHIPPED, Optimizer, StageSettings
 from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
 
@@ -20,8 +22,9 @@ tf.config.set_logical_device_configuration(
 
 SIZE = (32, 16)
 IDENTITIES = 5
+CONFIGS = SHIPPED
+# A method is tested with the `method` section of configs/NAME.yaml; these are smaller still, and so faster.
 SMALL = {
-    "identity": {"backbone": "small", "weights": None, "dropout": 0.0},
     "simpgan": {
         "backbone": "small",
         "weights": None,
@@ -86,17 +89,30 @@ def stage_of(batch_size, **settings):
     return StageSettings(steps=1, batch_size=batch_size, optimizers={}, **settings)
 
 
+def small_settings(name):
+    """Arguments of a small method's constructor: those of `SMALL`, else of its configuration without dropout.
+
+    Dropout draws differently on each replica, so that replicas could not be compared.
+    """
+    if name in SMALL:
+        return SMALL[name]
+    settings = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["method"]
+    parameters = inspect.signature(METHODS[name]).parameters
+    without_dropout = {key: 0.0 for key in parameters if key.endswith("dropout")}
+    return {key: value for key, value in settings.items() if key != "name"} | without_dropout
+
+
 def build(name, seed=0, optimizer="sgd", learning_rate=0.01, ema_momentum=None, l2=0.0, skipped=(), **changes):
     """A small method, compiled."""
     keras.utils.set_random_seed(seed)
-    model = METHODS[name](SIZE, IDENTITIES, seed, **{**SMALL[name], **changes})
+    model = METHODS[name](SIZE, IDENTITIES, seed, **{**small_settings(name), **changes})
     settings = {"optimizer": optimizer, "learning_rate": learning_rate, "ema_momentum": ema_momentum, "l2": l2}
     model.compile(stage_configs(METHODS[name], skipped=skipped, **settings))
     return model
 
 
 def rows_of_four(images=8, seed=0):
-    """A batch as the sampler `swaps` draws it: two persons a row, then the same two again."""
+    """A batch as the sampler `swaps` draws it: two identities a row, then the same two again."""
     rng = np.random.default_rng(seed)
     first = rng.integers(IDENTITIES, size=images // 4)
     second = (first + 1) % IDENTITIES
@@ -113,7 +129,7 @@ def batch_for(name, stage, images=8):
 
 
 def random_batch(images=8, seed=0):
-    """A batch as the pipeline gives it: pairs of source and target, alternately the same person and two."""
+    """A batch as the pipeline gives it: pairs of source and target, alternately of one identity and of two."""
     rng = np.random.default_rng(seed)
     pairs = images // 2
     first = rng.integers(IDENTITIES, size=pairs)

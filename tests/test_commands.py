@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMALL
+from conftest import small_settings
 
 import tf_reid.evaluate
 import tf_reid.train
@@ -50,7 +50,7 @@ def data_dir(tmp_path_factory):
 def command(config, run, data_dir, *overrides, steps=2):
     """Arguments of `tf_reid.train`: the configuration with networks, images and stages made small."""
     name = LOADED[config].method["name"]
-    values = {f"method.{key}": value for key, value in SMALL[name].items()}
+    values = {f"method.{key}": value for key, value in small_settings(name).items()}
     short = {"steps": steps, "batch_size": 4, "images_per_view": 1}
     for stage in METHODS[name].STAGES:
         values |= {f"stages.{stage}.{key}": value for key, value in short.items()}
@@ -168,7 +168,7 @@ def test_two_replicas_train_what_one_device_trains(tmp_path, data_dir, two_repli
     # A second strategy over the same devices in one process would reuse the first one's collective keys.
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: two_replicas)
     tf_reid.train.main(command("identity", tmp_path / "two", data_dir, *plain, "strategy=mirrored"))
-    model = METHODS["identity"]((32, 16), 4, 0, **SMALL["identity"])
+    model = METHODS["identity"]((32, 16), 4, 0, **small_settings("identity"))
     weights = []
     for run in ("one", "two"):
         model.classifier.load_weights(tmp_path / run / "networks" / "classifier.weights.h5")

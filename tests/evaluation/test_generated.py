@@ -15,10 +15,27 @@ from tf_reid.data import pipeline
 from tf_reid.evaluation import generated
 from tf_reid.methods import METHODS
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.presentation import Generated, Presentation
 from tf_reid.metrics.protocols import trials
 
 RECORDS = make_records([1, 1, 2, 2, 3, 3, 4, 4] * 2, [1, 2] * 8)
 IDENTITIES = 4
+
+
+class DarkImages(Presentation):
+    """Every image, darker; `across` may be set."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.translators = {}
+
+    def generated(self, batch):
+        images = tf.reshape(batch["source"], (-1, *SIZE, 3))
+        identities = tf.reshape(batch["source_identity"], (-1,)) if self.model.labelled else None
+        return {"darker": Generated(images - self.model.darker, images, identities)}
+
+    def across(self):
+        return self.translators
 
 
 class Darkening(ReIDModel):
@@ -26,14 +43,13 @@ class Darkening(ReIDModel):
 
     STAGES: ClassVar = {"joint": Stage(players=(), sampler="pairs")}
 
-    def __init__(self, darker, identities=True):
+    def __init__(self, darker, labelled=True):
         super().__init__(SIZE, IDENTITIES, 0)
-        self.darker, self.identities = darker, identities
+        self.darker, self.labelled = darker, labelled
+        self.shown = DarkImages
 
-    def generated(self, batch):
-        images = tf.reshape(batch["source"], (-1, *SIZE, 3))
-        identities = tf.reshape(batch["source_identity"], (-1,)) if self.identities else None
-        return {"darker": (images - self.darker, images, identities)}
+    def presentation(self):
+        return self.shown(self)
 
     def encoders(self):
         images = keras.Input((*SIZE, 3))
@@ -65,28 +81,28 @@ def test_images_are_judged_against_those_they_are_made_of(tmp_path, config, caps
 
 
 def test_images_of_nobody_have_no_likeness_within_an_identity(tmp_path, config):
-    found = generated.judge(Darkening(0.0, identities=False), config, {"source": RECORDS}, tmp_path, subsets=2)
+    found = generated.judge(Darkening(0.0, labelled=False), config, {"source": RECORDS}, tmp_path, subsets=2)
     assert "SSIM within an identity" not in found["darker"]
 
 
-def test_a_method_that_makes_no_image_is_told_so(tmp_path, config):
+def test_a_method_that_makes_no_image_is_refused(tmp_path, config):
     model = Darkening(0.0)
-    model.generated = lambda batch: {}
+    model.shown = Presentation
     with pytest.raises(ConfigError, match="generates no images"):
         generated.judge(model, config, {"source": RECORDS}, tmp_path)
-    with pytest.raises(ConfigError, match="puts no image in another view"):
+    with pytest.raises(ConfigError, match="translates no image to another view"):
         generated.across_views(model, config, RECORDS, None, tmp_path)
 
 
 def test_features_of_two_views_judge_no_image(tmp_path, config):
     model = Darkening(0.0)
     model.encoders = lambda: {"probe": None, "gallery": None}
-    with pytest.raises(ConfigError, match="an encoder a view or modality"):
+    with pytest.raises(ConfigError, match="an encoder for each view or modality"):
         generated.judge(model, config, {"source": RECORDS}, tmp_path)
 
 
 def test_every_image_of_the_prior_is_another(config):
-    found = generated._made(build("crossgan"), config, {"source": RECORDS})
+    found = generated._generate(build("crossgan"), config, {"source": RECORDS})
     for title in ("g1(z)", "g2(z)"):
         assert len(np.unique(found[title][0].reshape(8, -1), axis=0)) == 8
 
@@ -96,7 +112,7 @@ def test_features_of_another_size_judge_no_image(tmp_path, config, monkeypatch):
     other.image_size = (64, 32)
     monkeypatch.setattr(generated.run_folder, "load_run", lambda folder: None)
     monkeypatch.setattr(generated.run_folder, "restored", lambda folder, settings: (other, None))
-    with pytest.raises(ConfigError, match=r"sees images of \(64, 32\).*makes images of \(32, 16\)"):
+    with pytest.raises(ConfigError, match=r"takes images of \(64, 32\).*makes images of \(32, 16\)"):
         generated.judge(Darkening(0.0), config, {"source": RECORDS}, tmp_path, extractor=str(tmp_path))
 
 
@@ -117,7 +133,9 @@ def test_queries_in_the_gallerys_view_are_compared_with_their_identities(tmp_pat
         return tf.numpy_function(looked_up, [queries], tf.float32)
 
     model = Darkening(0.0)
-    model.across = lambda: {"known": knows, "nearly": lambda queries: knows(queries) - 4.0 / 127.5}
+    shown = DarkImages(model)
+    shown.translators = {"known": knows, "nearly": lambda queries: knows(queries) - 4.0 / 127.5}
+    model.shown = lambda model: shown
     found = generated.across_views(model, config, records, trial, tmp_path)
     assert found["known"] == {"distance": 0.0, "agree exactly, %": 100.0, "agree within 8, %": 100.0}
     nearly = found["nearly"]
@@ -126,6 +144,6 @@ def test_queries_in_the_gallerys_view_are_compared_with_their_identities(tmp_pat
     assert nearly["distance"] == pytest.approx(4.0 / 255 * pixels**0.5, rel=1e-3)
     expected = np.linalg.norm((images[:6:2] - images[1::2]).reshape(3, -1) / 2.0, axis=1).mean()
     assert found["the query itself"]["distance"] == pytest.approx(expected, rel=1e-4)
-    assert found["another person of the gallery"]["agree within 8, %"] < 1.0
+    assert found["another identity of the gallery"]["agree within 8, %"] < 1.0
     assert json.loads((tmp_path / "across.json").read_text()) == found
     assert "3 queries in the gallery's view" in capsys.readouterr().out

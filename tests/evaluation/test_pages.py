@@ -1,4 +1,4 @@
-"""Who and what is on a page, and where."""
+"""Which identities and images are on a page, and where."""
 
 import keras
 import numpy as np
@@ -10,42 +10,42 @@ from tf_reid.evaluation import pages
 from tf_reid.evaluation.comparison import Comparison
 from tf_reid.metrics.protocols import trials
 from tf_reid.pictures import curves
-from tf_reid.pictures.page import Page, Shown
+from tf_reid.pictures.page import CaptionedImages, Page
 
 IDENTITY, CAMERA = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5], [1, 2] * 5
 RECORDS = make_records(IDENTITY, CAMERA, ["query", "gallery"] * 5)
 (TRIAL,) = trials(RECORDS.identity, RECORDS.camera, RECORDS.split, {"kind": "market"}, file=RECORDS.file)
 
 
-def identities_of(shown):
-    return [caption.split(",")[0] for caption in shown.captions]
+def identities_of(captioned):
+    return [caption.split(",")[0] for caption in captioned.captions]
 
 
 def test_queries_are_shown_beside_their_identities_or_beside_others():
-    first, second = pages.shown(RECORDS, TRIAL, SIZE, seed=0, count=2, matches=True)
+    first, second = pages.queries_and_gallery_images(RECORDS, TRIAL, SIZE, seed=0, count=2, same_identities=True)
     assert identities_of(first) == identities_of(second) and len(set(identities_of(first))) == 2
     assert {caption.split()[-1] for caption in first.captions} == {"1"}
-    first, others = pages.shown(RECORDS, TRIAL, SIZE, seed=0, count=2)
+    first, others = pages.queries_and_gallery_images(RECORDS, TRIAL, SIZE, seed=0, count=2)
     assert not set(identities_of(first)) & set(identities_of(others)) and len(others.images) == 2
     index = [round((float(image[0, 0, 0]) + 1) * 127.5) for image in first.images]  # red is the index
-    assert [f"person {IDENTITY[i]}, camera {CAMERA[i]}" for i in index] == first.captions
+    assert [f"identity {IDENTITY[i]}, camera {CAMERA[i]}" for i in index] == first.captions
 
 
 def test_identities_are_named_in_order():
-    first, _ = pages.shown(RECORDS, TRIAL, SIZE, seed=0, identities=[4, 2], matches=True)
-    assert identities_of(first) == ["person 4", "person 2"]
-    with pytest.raises(ValueError, match=r"--identities: 9 is no query"):
-        pages.shown(RECORDS, TRIAL, SIZE, seed=0, identities=[9])
+    first, _ = pages.queries_and_gallery_images(RECORDS, TRIAL, SIZE, seed=0, identities=[4, 2], same_identities=True)
+    assert identities_of(first) == ["identity 4", "identity 2"]
+    with pytest.raises(ValueError, match=r"--identities: identity 9 has no query"):
+        pages.queries_and_gallery_images(RECORDS, TRIAL, SIZE, seed=0, identities=[9])
 
 
 def test_too_many_images_for_the_identities_that_there_are():
-    with pytest.raises(ValueError, match=r"shows 2 other persons; name fewer by --count"):
-        pages.shown(RECORDS, TRIAL, SIZE, seed=0, count=3)
+    with pytest.raises(ValueError, match=r"has 2 other identities; choose a smaller --count"):
+        pages.queries_and_gallery_images(RECORDS, TRIAL, SIZE, seed=0, count=3)
 
 
 def test_a_page_is_drawn_with_its_titles():
     row = tf.zeros((2, *SIZE, 3))
-    plain, titled = (pages.drawn(Page([row, row], *titles)) for titles in (([], []), (["a", "b"], ["c", "d\ne"])))
+    plain, titled = (pages.draw_page(Page([row, row], *titles)) for titles in (([], []), (["a", "b"], ["c", "d\ne"])))
     assert titled.shape[0] > plain.shape[0] and titled.shape[1] > plain.shape[1]
 
 
@@ -56,7 +56,7 @@ def test_attention_is_red_where_maps_are_strong():
     maps = keras.Model(
         images, keras.layers.Lambda(lambda x: tf.repeat(tf.constant(strength), tf.shape(x)[0], 0))(images)
     )
-    shown = Shown(tf.zeros((1, *SIZE, 3)), ["somebody"])
+    shown = CaptionedImages(tf.zeros((1, *SIZE, 3)), ["identity 1"])
     heat = pages._heat(np.full((*SIZE, 3), 128, np.uint8), np.linalg.norm(strength[0], axis=-1)).astype(int)
     assert heat[2, 2, 0] > heat[2, 2, 2] + 50 and heat[-2, -2, 2] > heat[-2, -2, 0] + 50
     page = pages.attention({"image": maps}, shown, shown).astype(int)
@@ -73,7 +73,7 @@ def test_attention_takes_each_sides_own_encoder():
         )
         for role, where in (("probe", left), ("gallery", right))
     }
-    shown = Shown(tf.zeros((1, *SIZE, 3)), ["somebody"])
+    shown = CaptionedImages(tf.zeros((1, *SIZE, 3)), ["identity 1"])
     page = pages.attention(maps, shown, shown)
     both = pages.attention({"image": maps["probe"]}, shown, shown)
     half = len(page) // 2
@@ -110,7 +110,7 @@ def test_the_map_has_a_panel_a_representation_above_and_below():
 
 def test_features_of_queries_and_of_gallery_images_are_told_apart():
     query, gallery = np.zeros((10, 3), np.float32), np.ones((10, 3), np.float32)
-    images, of_query = pages.some_images(TRIAL, 0, 4)
-    found = pages.features_of(Comparison(query, gallery, "cosine"), images, of_query)
-    assert of_query.tolist() == [True, True, False, False] and found[:, 0].tolist() == [0, 0, 1, 1]
-    assert set(RECORDS.split[images[of_query]]) == {"query"}
+    images, is_query = pages.sample(TRIAL, 0, 4)
+    found = pages.features_of(Comparison(query, gallery, "cosine"), images, is_query)
+    assert is_query.tolist() == [True, True, False, False] and found[:, 0].tolist() == [0, 0, 1, 1]
+    assert set(RECORDS.split[images[is_query]]) == {"query"}

@@ -112,7 +112,7 @@ def test_what_makes_images_becomes_a_model_too(opened, name, parts):
     pixels = np.stack([tf.io.decode_png(one) for one in image.numpy()])
     model = scoring.open_trained(None).model
     images = pipeline.all_images(RECORDS.take(slice(2)), SIZE)
-    expected = pipeline.to_uint8(model.image_maker()[1](*([tf.constant(images)] * len(parts))))
+    expected = pipeline.to_uint8(model.presentation().image_maker().make(*([tf.constant(images)] * len(parts))))
     np.testing.assert_allclose(pixels.astype(int), expected, atol=1)
 
 

@@ -7,7 +7,7 @@ from conftest import batch_for, build, random_batch, stage_configs
 
 from tf_reid.config import Optimizer
 from tf_reid.methods import METHODS
-from tf_reid.methods.base import LearningRate
+from tf_reid.methods.optimizers import LearningRate
 
 STAGES = [(name, stage) for name, method in METHODS.items() for stage in method.STAGES]
 
@@ -29,7 +29,7 @@ def begin_at(model, stage, step):
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas):
-    """Equal weights of every player after a step, and the reported losses are those of the whole batch."""
+    """Equal weights of every player after a step, and the reported losses are those of the global batch."""
     batch, moved = batch_for(name, stage), set()
     start = build(name)
     for step in one_step_of_each_phase(name, stage):
@@ -71,7 +71,7 @@ def test_players_share_no_variable_and_optimizers_are_built_early(name):
     assert len(paths) == len(set(paths))
     for stage, settings in stage_configs(METHODS[name]).items():
         for player in settings.optimizers:
-            assert model.player_optimizers[f"{stage}_{player}"].built
+            assert model.optimizers_of[stage][player].built
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -88,9 +88,25 @@ def test_pictures_are_columns_of_images_in_range(name):
     model = build(name)
     stage = list(METHODS[name].STAGES)[-1]
     model.begin(stage)
-    for titles, columns in model.pictures(batch_for(name, stage)).values():
+    for titles, columns in model.presentation().pictures(batch_for(name, stage)).values():
         assert len(titles) == len(columns)
         assert all(np.abs(column).max() <= 1 and column.shape == columns[0].shape for column in columns)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_presentation_fits_its_method(name):
+    model, stage = build(name), list(METHODS[name].STAGES)[-1]
+    model.begin(stage)
+    presentation, images = model.presentation(), random_batch()["source"][:, 0]
+    assert set(presentation.maps()) <= set(model.encoders())
+    assert all(network(images).shape[0] == len(images) for network in presentation.maps().values())
+    assert all(network(images).shape == images.shape for network in presentation.across().values())
+    for generated in presentation.generated(batch_for(name, stage)).values():
+        assert generated.images.shape[1:] == generated.real.shape[1:] == images.shape[1:]
+        assert generated.identities is None or len(generated.identities) == len(generated.images)
+    if maker := presentation.image_maker():
+        made = maker.make(*[images] * len(maker.inputs))
+        assert made.shape == images.shape and np.abs(made).max() <= 1
 
 
 def test_training_overfits_one_batch():
@@ -129,11 +145,6 @@ def test_a_running_mean_of_the_weights_is_seen_inside_averaged_and_kept_at_the_e
     for expected, variable in zip(mean, model.variables_of("generators"), strict=True):
         for copy in strategy.experimental_local_results(variable.value):
             np.testing.assert_allclose(copy.numpy(), expected, atol=1e-6)
-
-
-def test_no_running_mean_beside_batch_statistics():
-    with pytest.raises(ValueError, match=r"stages\.classifier\.optimizers\.classifier\.ema_momentum: the batch norm"):
-        build("identity", ema_momentum={"classifier": 0.9})
 
 
 def test_without_ema_momentum_the_last_weights_are_kept(one_step):

@@ -47,7 +47,7 @@ def test_a_turn_moves_its_own_player_alone():
     [("iteration", [1, 0, 0, 1, 0, 0, 1, 0]), ("after", [1, 0, 0, 0, 1, 0, 0, 0]), ("epoch", [1, 1, 0, 0, 0, 0, 1, 1])],
 )
 def test_schedules(schedule, expected):
-    """K = 3; five persons in batches of two (eight images would be four): an epoch of two batches."""
+    """K = 3; five identities in batches of two (eight images would be four): an epoch of two batches."""
     model = build("cmgan", schedule=schedule, turns=3)
     model.batch_size_of_stage["adversarial"] = 4
     assert model.phase_of(0) is None
@@ -84,7 +84,7 @@ def test_every_loss_equals_a_plain_reference():
     np.testing.assert_allclose(found["identity"], 3 * -np.log(chosen).mean(), rtol=1e-5)
     modality = probabilities(model.discriminator(features).numpy())[np.arange(8), [0] * 4 + [1] * 4]
     np.testing.assert_allclose(modality_loss(model.discriminator(features)), -np.log(modality).mean(), rtol=1e-5)
-    np.testing.assert_allclose(found["confuses"], -0.05 * -np.log(modality).mean(), rtol=1e-5)
+    np.testing.assert_allclose(found["adversarial"], -0.05 * -np.log(modality).mean(), rtol=1e-5)
 
 
 def test_the_encoder_is_pretrained_on_identification_alone():
@@ -136,8 +136,8 @@ def test_the_generator_climbs_the_modality_loss_that_the_discriminator_descends(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"identity_weight": 0.0}, {"triplet", "confuses"}),
-        ({"triplet_weight": 0.0}, {"identity", "confuses"}),
+        ({"identity_weight": 0.0}, {"triplet", "adversarial"}),
+        ({"triplet_weight": 0.0}, {"identity", "adversarial"}),
         ({"adversarial_weight": 0.0}, {"triplet", "identity"}),
     ],
 )
@@ -192,7 +192,7 @@ def test_a_standardised_encoder_does_not_see_how_dark_an_image_is():
     assert np.abs(plain(0.3 * images - 0.6) - plain(images)).max() > 1e-2
 
 
-def test_accuracy_is_the_share_of_images_whose_modality_is_told():
+def test_accuracy_is_the_fraction_of_images_whose_modality_is_recognised():
     model = build("cmgan")
     features = features_of(model)
     logits = model.discriminator(features).numpy()

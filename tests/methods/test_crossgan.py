@@ -6,8 +6,9 @@ import tensorflow as tf
 from conftest import IDENTITIES, SIZE, batch_for, build, make_records, stage_of
 
 from tf_reid.data import pipeline, samplers
+from tf_reid.methods.crossgan import Latents
 from tf_reid.networks import losses
-from tf_reid.pictures.page import Shown
+from tf_reid.pictures.page import CaptionedImages
 
 RNG = np.random.default_rng(7)
 
@@ -112,12 +113,12 @@ def test_a_joint_step_moves_each_player_down_its_own_losses():
     batch = batch_for("crossgan", "joint")
     views = [batch["source"][:, 0], batch["source"][:, 1]]
     with tf.GradientTape(persistent=True) as tape:
-        codes = twin.codes(views)
-        again = twin.again(codes)
+        latents = twin.latents(views)
+        reconstructed = twin.reconstructions(latents)
         with tape.stop_recording():
-            twin._minimize_discriminators(views, again)
-        terms = twin.vae_losses(views, codes, again) | twin.adversarial_losses(views, again)
-        aligned = twin.alignment_losses(codes)["alignment"]
+            twin._update_discriminators(views, reconstructed)
+        terms = twin.vae_losses(views, latents, reconstructed) | twin.adversarial_losses(views, reconstructed)
+        aligned = twin.alignment_losses(latents)["alignment"]
         total = tf.add_n(list(terms.values()))
         with_alignment = total + aligned
     losses_of = {"encoders": with_alignment, "generators": total, "alignment": aligned}
@@ -138,10 +139,10 @@ def test_whom_each_loss_reaches():
     model = build("crossgan")
     seen = views()
     with tf.GradientTape(persistent=True) as tape:
-        codes = model.codes(seen)
-        again = model.again(codes)
-        terms = model.vae_losses(seen, codes, again) | model.alignment_losses(codes)
-        terms |= model.adversarial_losses(seen, again)
+        latents = model.latents(seen)
+        reconstructed = model.reconstructions(latents)
+        terms = model.vae_losses(seen, latents, reconstructed) | model.alignment_losses(latents)
+        terms |= model.adversarial_losses(seen, reconstructed)
     players = ("encoders", "generators", "alignment")
 
     def reached(loss):
@@ -152,8 +153,8 @@ def test_whom_each_loss_reaches():
         "divergence": {"encoders"},
         "reconstruction": {"encoders", "generators"},
         "alignment": {"encoders", "alignment"},
-        "fools": {"encoders", "generators"},
-        "matching": {"encoders", "generators"},
+        "adversarial": {"encoders", "generators"},
+        "feature_matching": {"encoders", "generators"},
     }
 
 
@@ -213,11 +214,11 @@ def test_images_of_more_cameras_are_halved_at_random():
 def test_vae_losses_equal_eq_5_with_its_sign_put_right():
     model = build("crossgan", reconstruction_weight=0.3)
     x = views()
-    codes = model.codes(x)
-    again = [model.g1(codes[0][2]), model.g2(codes[1][2])]
-    found = model.vae_losses(x, codes, again)
+    latents = model.latents(x)
+    reconstructed = [model.g1(latents[0].z), model.g2(latents[1].z)]
+    found = model.vae_losses(x, latents, reconstructed)
     divergence = reconstruction = 0.0
-    for (mean, log_variance, _), images, made in zip(codes, x, again, strict=True):
+    for (mean, log_variance, _), images, made in zip(latents, x, reconstructed, strict=True):
         mean, log_variance = mean.numpy(), log_variance.numpy()
         divergence += np.mean(
             [-0.5 * (1 + v - m**2 - np.exp(v)).sum() for m, v in zip(mean, log_variance, strict=True)]
@@ -241,45 +242,45 @@ def test_samples_follow_their_distribution_and_the_step():
     model.E1 = lambda images: (tf.fill((2000, 6), 3.0), tf.fill((2000, 6), np.log(4.0).astype(np.float32)))
     model.E2 = lambda images: (tf.zeros((2000, 6)), tf.zeros((2000, 6)))
     x = [tf.zeros((2000, *SIZE, 3))] * 2
-    (_, _, z), (_, _, other) = model.codes(x)
+    (_, _, z), (_, _, other) = model.latents(x)
     np.testing.assert_allclose([z.numpy().mean(), z.numpy().std()], [3.0, 2.0], atol=0.1)
     assert abs(np.corrcoef(z.numpy().ravel(), other.numpy().ravel())[0, 1]) < 0.05
-    np.testing.assert_array_equal(model.codes(x)[0][2], z)
+    np.testing.assert_array_equal(model.latents(x)[0].z, z)
     model.step.assign(1)
-    assert (model.codes(x)[0][2].numpy() != z.numpy()).any()
+    assert (model.latents(x)[0].z.numpy() != z.numpy()).any()
 
 
 @pytest.mark.parametrize("clip", ["whole", "dimension"])
 def test_alignment_equals_eq_7(clip):
     model = build("crossgan", clip=clip, threshold=1.5, alignment_weight=2.0)
-    codes = [(None, None, tf.constant(scale * RNG.normal(size=(5, 6)), tf.float32)) for scale in (1.0, 0.1)]
-    square = (codes[0][2].numpy() - model.align(codes[1][2]).numpy()) ** 2
+    latents = [Latents(None, None, tf.constant(scale * RNG.normal(size=(5, 6)), tf.float32)) for scale in (1.0, 0.1)]
+    square = (latents[0].z.numpy() - model.align(latents[1].z).numpy()) ** 2
     if clip == "whole":
         expected = np.mean([max(row.sum(), 1.5) for row in square])
     else:
         expected = np.mean([sum(min(d, 1.5) for d in row) for row in square])
-    np.testing.assert_allclose(model.alignment_losses(codes)["alignment"], 2 * expected, rtol=1e-5)
+    np.testing.assert_allclose(model.alignment_losses(latents)["alignment"], 2 * expected, rtol=1e-5)
 
 
 def test_latents_that_are_near_enough_are_left_alone():
     model = build("crossgan", threshold=1000.0)
-    codes = [(None, None, tf.Variable(RNG.normal(size=(5, 6)), dtype=tf.float32)) for _ in range(2)]
+    latents = [Latents(None, None, tf.Variable(RNG.normal(size=(5, 6)), dtype=tf.float32)) for _ in range(2)]
     with tf.GradientTape() as tape:
-        loss = model.alignment_losses(codes)["alignment"]
-    assert float(loss) == 1000.0 and not np.any(tape.gradient(loss, codes[0][2]))
+        loss = model.alignment_losses(latents)["alignment"]
+    assert float(loss) == 1000.0 and not np.any(tape.gradient(loss, latents[0].z))
 
 
 def test_adversarial_losses_equal_the_equations():
     model = build("crossgan", adversarial_weight=2.0, matching_weight=3.0)
     real, made = views(), views()
     found = model.adversarial_losses(real, made)
-    fools = matching = 0.0
+    adversarial = matching = 0.0
     for f, x, y in zip((model.f1, model.f2), real, made, strict=True):
         (of_real, _), (of_made, logit) = f(x), f(y)
-        fools += -np.log(1 / (1 + np.exp(-logit.numpy()))).mean()
+        adversarial += -np.log(1 / (1 + np.exp(-logit.numpy()))).mean()
         matching += ((of_real.numpy().mean(axis=0) - of_made.numpy().mean(axis=0)) ** 2).sum()
-    np.testing.assert_allclose(found["fools"], 2 * fools, rtol=1e-4)
-    np.testing.assert_allclose(found["matching"], 3 * matching, rtol=1e-3)
+    np.testing.assert_allclose(found["adversarial"], 2 * adversarial, rtol=1e-4)
+    np.testing.assert_allclose(found["feature_matching"], 3 * matching, rtol=1e-3)
 
 
 def test_discriminators_descend_the_negative_of_eq_10():
@@ -288,9 +289,9 @@ def test_discriminators_descend_the_negative_of_eq_10():
     real, made = views(), views()
     expected = 0.0
     for f, x, y in zip((model.f1, model.f2), real, made, strict=True):
-        told = [1 / (1 + np.exp(-f(images)[1].numpy())) for images in (x, y)]
-        expected -= np.log(told[0]).mean() + np.log(1 - told[1]).mean()
-    np.testing.assert_allclose(model._minimize_discriminators(real, made)["tells_apart"], expected, rtol=1e-4)
+        probability = [1 / (1 + np.exp(-f(images)[1].numpy())) for images in (x, y)]
+        expected -= np.log(probability[0]).mean() + np.log(1 - probability[1]).mean()
+    np.testing.assert_allclose(model._update_discriminators(real, made)["adversarial"], expected, rtol=1e-4)
 
 
 def test_players_of_the_adversary_pull_apart():
@@ -299,16 +300,16 @@ def test_players_of_the_adversary_pull_apart():
     real, made = views(), views()
 
     def gap():
-        told = zip((model.f1, model.f2), real, made, strict=True)
-        return sum(float(tf.reduce_mean(f(x)[1]) - tf.reduce_mean(f(y)[1])) for f, x, y in told)
+        judged = zip((model.f1, model.f2), real, made, strict=True)
+        return sum(float(tf.reduce_mean(f(x)[1]) - tf.reduce_mean(f(y)[1])) for f, x, y in judged)
 
     before = gap()
     for _ in range(10):
-        model._minimize_discriminators(real, made)
+        model._update_discriminators(real, made)
     assert gap() > before
     seen = [tf.Variable(images) for images in made]
     with tf.GradientTape() as tape:
-        loss = model.adversarial_losses(real, seen)["fools"]
+        loss = model.adversarial_losses(real, seen)["adversarial"]
     score = sum(float(tf.reduce_mean(f(x)[1])) for f, x in zip((model.f1, model.f2), seen, strict=True))
     for variable, gradient in zip(seen, tape.gradient(loss, seen), strict=True):
         variable.assign_sub(10.0 * gradient)
@@ -338,7 +339,7 @@ def test_ways_to_compare():
 
 
 def test_the_search_finds_the_latent_of_a_generated_image():
-    from tf_reid.methods.crossgan import Transform
+    from tf_reid.networks.crossgan import ViewTransform
 
     model = build("crossgan")
     for variable in model.g1.trainable_variables + model.g2.trainable_variables:
@@ -347,12 +348,12 @@ def test_the_search_finds_the_latent_of_a_generated_image():
     z = tf.constant(np.random.default_rng(0).normal(size=(3, 6)), tf.float32)
     made = model.g1(z)
     start = float(tf.reduce_mean((model.g1(model.E1(made)[0]) - made) ** 2))
-    search = Transform(model, 150, 0.05)
+    search = ViewTransform(model.E1, model.g1, model.g2, 150, 0.05)
     found = search.nearest(made)
     assert float(tf.reduce_mean((model.g1(found) - made) ** 2)) < 0.2 * start
     np.testing.assert_allclose(search(made), model.g2(found), atol=1e-5)
     pair = model.representations()["transformed"].encoders
-    two_steps = Transform(model, 2, model.search_rate)(made)
+    two_steps = ViewTransform(model.E1, model.g1, model.g2, 2, model.search_rate)(made)
     np.testing.assert_allclose(pair["probe"](made), tf.reshape(two_steps, (3, -1)), atol=1e-4)
     np.testing.assert_allclose(pair["gallery"](made), tf.reshape(made, (3, -1)), atol=1e-6)
 
@@ -362,26 +363,28 @@ def test_the_search_finds_the_latent_of_a_generated_image():
 
 def two_shown():
     batch = batch_for("crossgan", "vae", 4)["source"]
-    return Shown(batch[:, 0], ["person 1, camera 1", "person 2, camera 1"]), Shown(batch[:, 1], ["c", "d"])
+    return CaptionedImages(batch[:, 0], ["identity 1, camera 1", "identity 2, camera 1"]), CaptionedImages(
+        batch[:, 1], ["c", "d"]
+    )
 
 
 def test_the_page_across_views_has_images_again_and_in_the_other_view():
     model = build("crossgan")
     first, second = two_shown()
-    page = model.pages()["cross_view"](first, second)
+    page = model.presentation().pages()["cross_view"](first, second)
     columns = dict(zip(page.column_titles, tf.stack(page.rows, axis=1), strict=False))
     z, other = model.E1(first.images)[0], model.E2(second.images)[0]
     np.testing.assert_allclose(columns["in view 2"], model.g2(z), atol=1e-5)
     np.testing.assert_allclose(columns["in view 1"], model.g1(model.align(other)), atol=1e-5)
-    assert "in view 2, searched" in columns and page.row_titles[1] == "person 2, camera 1\nd"
+    assert "in view 2, searched" in columns and page.row_titles[1] == "identity 2, camera 1\nd"
 
 
 def test_the_page_of_interpolations_goes_from_one_latent_to_the_next_in_either_view():
     model = build("crossgan")
     first, second = two_shown()
-    page = model.pages()["interpolation"](first, second)
+    page = model.presentation().pages()["interpolation"](first, second)
     z = model.E1(first.images)[0]
-    assert page.row_titles[1] == "from person 1, camera 1\nin view 2"
+    assert page.row_titles[1] == "from identity 1, camera 1\nin view 2"
     np.testing.assert_allclose(page.rows[1][1], model.g2(z)[0], atol=1e-5)
     np.testing.assert_allclose(page.rows[1][-2], model.g2(z)[1], atol=1e-5)
     np.testing.assert_allclose(page.rows[2][0], first.images[1])
@@ -390,7 +393,7 @@ def test_the_page_of_interpolations_goes_from_one_latent_to_the_next_in_either_v
 
 def test_the_page_of_the_prior_shows_one_latent_in_either_view():
     model = build("crossgan")
-    page = model.pages()["prior"](*two_shown())
+    page = model.presentation().pages()["prior"](*two_shown())
     assert len(page.rows) == 2 and len(page.rows[0]) == len(page.column_titles) == 4
-    again = model.pages()["prior"](*two_shown())
+    again = model.presentation().pages()["prior"](*two_shown())
     np.testing.assert_array_equal(page.rows[0], again.rows[0])

@@ -6,12 +6,13 @@ import pytest
 import tensorflow as tf
 from conftest import IDENTITIES, SIZE, build, rows_of_four
 
-from tf_reid.methods.dgnet import fools, scores_and_penalty, tells_apart
+from tf_reid.methods.dgnet_swaps import Codes, SwapBatch
 from tf_reid.networks import dgnet as networks
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import maps_of, small
+from tf_reid.networks.dgnet import discriminator_adversarial_loss, generator_adversarial_loss, scores_and_penalty
 from tf_reid.networks.layers import ReflectPad, frozen
-from tf_reid.pictures.page import Shown
+from tf_reid.pictures.page import CaptionedImages
 
 RNG = np.random.default_rng(5)
 FED, UNFED = {"fed": True}, {"fed": False}
@@ -29,10 +30,13 @@ def codes_of(model, pair):
     return real, appearance, structure, model.G([appearance, other])
 
 
+FOUR_IDENTITIES = tf.constant([0, 1, 2, 3])  # x_a of 0 and 1, x_b of 2 and 3
+BATCH = SwapBatch(None, None, None, FOUR_IDENTITIES)
+
+
 def code_losses(model, real, appearance, structure, swapped):
-    """Of four images of four persons."""
-    seen = model.seen_in(swapped)[0]
-    return model.code_losses(real, appearance, structure, swapped, seen, tf.constant([0, 1, 2, 3]))
+    """Of four images of four identities."""
+    return model.code_losses(BATCH, real, Codes(appearance, None, structure), swapped, model.seen_in(swapped)[0])
 
 
 def one_eager_step(model, stage, batch, step=0):
@@ -198,7 +202,7 @@ NO_IDENTITIES = {"identity_weight": 0.0, "primary_weight": 0.0, "skipped": ("pre
         ("teacher", {}, {"teacher", "teacher_head"}),
         ("pretrain", {}, {"appearance", "heads"}),
         ("joint", {}, ALL),
-        # Detached, E_a learns from persons alone: without Eq. 3, 8 and 9 nothing reaches it.
+        # Detached, E_a learns from identities alone: without Eq. 3, 8 and 9 nothing reaches it.
         ("joint", NO_IDENTITIES, {"generator", "discriminator"}),
         ("joint", {**NO_IDENTITIES, "detach_appearance": False}, ALL - {"heads"}),
     ],
@@ -320,7 +324,7 @@ def test_every_loss_of_a_fed_step_is_of_the_right_images_and_identities():
     def cross_entropy(logits, identities):
         return float(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(identities, logits)))
 
-    def told(head, classifier, pooled):
+    def logits_of(head, classifier, pooled):
         return classifier(head(pooled, training=True), training=True)
 
     swaps = tf.concat([x_ba, x_ab], axis=0)
@@ -328,16 +332,16 @@ def test_every_loss_of_a_fed_step_is_of_the_right_images_and_identities():
     of_ba, of_ab = tf.split(codes_found, 2)
     _, real_pooled = twin.E_a(tf.concat([x_a, x_b, x_pa, x_pb], axis=0), training=True)
     wearers, shapes = tf.concat([y_a, y_b], axis=0), tf.concat([y_b, y_a], axis=0)
-    primary = told(twin.primary, twin.primary_classifier, pooled)
-    fine = told(twin.fine, twin.fine_classifier, pooled)
-    of_real = told(twin.primary, twin.primary_classifier, real_pooled)
-    fine_of_real = told(twin.fine, twin.fine_classifier, real_pooled[: 2 * len(x_a)])
+    primary = logits_of(twin.primary, twin.primary_classifier, pooled)
+    fine = logits_of(twin.fine, twin.fine_classifier, pooled)
+    of_real = logits_of(twin.primary, twin.primary_classifier, real_pooled)
+    fine_of_real = logits_of(twin.fine, twin.fine_classifier, real_pooled[: 2 * len(x_a)])
     real = tf.concat([real_a, real_b], axis=0)
     scores, made_scores = twin.D(real), twin.D(swaps)
     expected = {
-        "generator/image": 5 * (l1(twin.G([a_a, s_a]), real_a) + l1(twin.G([a_b, s_b]), real_b)),
-        "generator/image_by_positive": 5 * (l1(twin.G([a_pa, s_a]), real_a) + l1(twin.G([a_pb, s_b]), real_b)),
-        "generator/swapped_identity": 0.5 * 2 * cross_entropy(primary, wearers),
+        "generator/reconstruction": 5 * (l1(twin.G([a_a, s_a]), real_a) + l1(twin.G([a_b, s_b]), real_b)),
+        "generator/reconstruction_by_positive": 5 * (l1(twin.G([a_pa, s_a]), real_a) + l1(twin.G([a_pb, s_b]), real_b)),
+        "generator/generated_identity": 0.5 * 2 * cross_entropy(primary, wearers),
         "generator/appearance_code": l1(of_ba, a_a) + l1(of_ab, a_b),
         "generator/structure_code": l1(twin.E_s(x_ba), s_b) + l1(twin.E_s(x_ab), s_a),
         "generator/cycle": 2
@@ -346,13 +350,18 @@ def test_every_loss_of_a_fed_step_is_of_the_right_images_and_identities():
         "appearance/primary": 2 * 2 * cross_entropy(primary, wearers),  # one-hot labels have no entropy
         "appearance/fine": 2 * 0.2 * 2 * cross_entropy(fine, shapes),
         "appearance/fine_of_real": 2 * 0.2 * 2 * cross_entropy(fine_of_real, wearers),
-        "discriminator/tells_apart": tells_apart(scores, made_scores),
-        "discriminator/penalty": 0.01 * scores_and_penalty(twin.D, real)[1],
+        "discriminator/adversarial": discriminator_adversarial_loss(scores, made_scores),
+        "discriminator/gradient_penalty": 0.01 * scores_and_penalty(twin.D, real)[1],
     }
     for_heads = {name.replace("appearance/", "heads/"): v for name, v in expected.items() if name.startswith("app")}
-    twin._minimize_discriminator(real, tf.stop_gradient(swaps))
-    before, expected["generator/fools"] = float(fools(made_scores)), float(fools(twin.D(swaps)))
-    assert abs(before - expected["generator/fools"]) > 1e-2 * before  # else the order of the players would not show
+    twin._update_discriminator(real, tf.stop_gradient(swaps))
+    before, expected["generator/adversarial"] = (
+        float(generator_adversarial_loss(made_scores)),
+        float(generator_adversarial_loss(twin.D(swaps))),
+    )
+    assert (
+        abs(before - expected["generator/adversarial"]) > 1e-2 * before
+    )  # else the order of the players would not show
     found = one_eager_step(model, "joint", batch, step=5)
     assert set(found) == set(expected | for_heads)
     for name, value in (expected | for_heads).items():
@@ -363,7 +372,7 @@ def test_identities_are_learned_of_erased_images_and_codes_of_whole_ones():
     whole, erased = (
         one_eager_step(build("dgnet", erasing=share), "joint", rows_of_four(), step=5) for share in (0.0, 1.0)
     )
-    np.testing.assert_allclose(whole["generator/image"], erased["generator/image"], rtol=1e-5)
+    np.testing.assert_allclose(whole["generator/reconstruction"], erased["generator/reconstruction"], rtol=1e-5)
     assert abs(float(whole["appearance/identity"] - erased["appearance/identity"])) > 1e-4
 
 
@@ -385,10 +394,10 @@ def test_eq_6_teaches_the_generator_through_a_frozen_encoder():
     real, appearance, structure, swapped = codes_of(model, images())
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(swapped)
-        found = code_losses(model, real, appearance, structure, swapped)["swapped_identity"]
+        found = code_losses(model, real, appearance, structure, swapped)["generated_identity"]
     assert np.abs(tape.gradient(found, swapped).numpy()).max() > 0
     assert all(g is None for g in tape.gradient(found, model.variables_of("appearance")))
-    # The persons are those of the appearance: the loss is that of these labels and no others.
+    # The identities are those of the appearance: the loss is that of these labels and no others.
     found_by_hand = model.primary_classifier(
         model.primary(model.E_a(networks.from_imagenet(swapped), training=True)[1], training=True)
     )
@@ -442,8 +451,8 @@ def test_a_step_reports_the_images_losses_of_the_equations():
     codes = model.E_a(tf.concat([pair, positive], axis=0), training=True)[0]
     structure = model.E_s(real)
     expected = {
-        "generator/image": 7 * 2 * np.abs(model.G([codes[:4], structure]) - real).mean(),
-        "generator/image_by_positive": 7 * 2 * np.abs(model.G([codes[4:], structure]) - real).mean(),
+        "generator/reconstruction": 7 * 2 * np.abs(model.G([codes[:4], structure]) - real).mean(),
+        "generator/reconstruction_by_positive": 7 * 2 * np.abs(model.G([codes[4:], structure]) - real).mean(),
     }
     found = one_eager_step(model, "joint", batch)
     for name, value in expected.items():
@@ -453,8 +462,10 @@ def test_a_step_reports_the_images_losses_of_the_equations():
 def test_adversarial_losses_equal_least_squares_over_scales():
     real, fake = ([RNG.normal(size=(4, s, s, 1)).astype(np.float32) for s in (4, 2)] for _ in range(2))
     both_directions = sum(((r - 1) ** 2).mean() + (f**2).mean() for r, f in zip(real, fake, strict=True)) * 2
-    np.testing.assert_allclose(tells_apart(real, fake), both_directions, rtol=1e-5)
-    np.testing.assert_allclose(fools(fake), 2 * 2 * sum(((f - 1) ** 2).mean() for f in fake), rtol=1e-5)
+    np.testing.assert_allclose(discriminator_adversarial_loss(real, fake), both_directions, rtol=1e-5)
+    np.testing.assert_allclose(
+        generator_adversarial_loss(fake), 2 * 2 * sum(((f - 1) ** 2).mean() for f in fake), rtol=1e-5
+    )
 
 
 def test_the_gradient_penalty_is_that_of_each_scale_alone():
@@ -484,7 +495,7 @@ def test_a_step_of_the_discriminator_lowers_its_penalty():
     model.begin("joint")
     real = networks.to_imagenet(images())
     before = float(scores_and_penalty(model.D, real)[1])
-    model._minimize_discriminator(real, real)
+    model._update_discriminator(real, real)
     assert float(scores_and_penalty(model.D, real)[1]) < before
 
 
@@ -503,11 +514,11 @@ def test_players_of_the_adversary_pull_apart():
     model.begin("joint")
     before = gap()
     for _ in range(5):
-        model._minimize_discriminator(real, swapped)
+        model._update_discriminator(real, swapped)
     assert gap() > before
     seen = tf.Variable(swapped)
     with tf.GradientTape() as tape:
-        loss = fools(model.D(seen))
+        loss = generator_adversarial_loss(model.D(seen))
     before = sum(float(tf.reduce_mean(s)) for s in model.D(seen))
     gradient = tape.gradient(loss, seen)
     seen.assign_sub(0.1 * gradient / tf.reduce_max(tf.abs(gradient)))
@@ -517,16 +528,16 @@ def test_players_of_the_adversary_pull_apart():
 def test_fed_losses_equal_the_equations():
     model = build("dgnet", primary_weight=3.0, fine_ratio=0.5, ramp=100.0)
     model.step.assign(5)
-    swapped, identities = images(), tf.constant([0, 1, 2, 3])
+    swapped = images()
     pooled = model.E_a(images(8), training=True)[1]
     seen = model.E_a(swapped, training=True)[1]
-    found = model.fed_losses(swapped, seen, identities, pooled)
+    found = model.fed_losses(BATCH, swapped, seen, pooled)
 
     def log_softmax(head, classifier, rows):
         logits = classifier(head(rows, training=True)).numpy()
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
-    q = model.teachers_labels(swapped, identities).numpy()
+    q = labels_of(model, swapped)
     log_p = log_softmax(model.primary, model.primary_classifier, seen)
     divergence = (q * (np.log(np.maximum(q, 1e-30)) - log_p)).sum(axis=1).mean()
     np.testing.assert_allclose(found["primary"], 3 * 2 * divergence, rtol=1e-4)
@@ -536,16 +547,20 @@ def test_fed_losses_equal_the_equations():
     np.testing.assert_allclose(found["fine_of_real"], -3 * 0.5 * 2 * real[range(4), [0, 1, 2, 3]].mean(), rtol=1e-4)
 
 
-def test_teachers_labels():
-    swapped, identities = images(), tf.constant([0, 1, 2, 3])
-    soft = build("dgnet").teachers_labels(swapped, identities).numpy()
+def labels_of(model, swapped):
+    return model.teacher_labels(BATCH, swapped).numpy()
+
+
+def test_teacher_labels():
+    swapped = images()
+    soft = labels_of(build("dgnet"), swapped)
     model = build("dgnet")
     backbone, head = model.teacher.backbone, model.teacher.identity_head
     by_hand = sum(tf.nn.softmax(head(backbone(v, training=True))).numpy() for v in (swapped, swapped[:, :, ::-1])) / 2
     np.testing.assert_allclose(soft, by_hand, atol=1e-5)
     np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-5)
     styles = {style: build("dgnet", teacher_style=style) for style in ("hard", "appearance", "uniform", "both")}
-    found = {style: model.teachers_labels(swapped, identities).numpy() for style, model in styles.items()}
+    found = {style: labels_of(model, swapped) for style, model in styles.items()}
     one_hot = np.eye(IDENTITIES)
     np.testing.assert_array_equal(found["hard"], one_hot[soft.argmax(axis=1)])
     np.testing.assert_array_equal(found["appearance"], one_hot[[0, 1, 2, 3]])
@@ -604,7 +619,7 @@ def test_training_overfits_one_batch():
     first = model.train_function(batches)
     for _ in range(180):
         last = model.train_function(batches)
-    assert float(last["generator/image"]) < 0.7 * float(first["generator/image"])
+    assert float(last["generator/reconstruction"]) < 0.7 * float(first["generator/reconstruction"])
     assert float(last["appearance/identity"]) < 0.3 * float(first["appearance/identity"])
 
 
@@ -613,21 +628,23 @@ def test_training_overfits_one_batch():
 
 def test_the_page_of_swaps_has_a_row_an_appearance_and_a_column_a_structure():
     model = build("dgnet")
-    first, second = (Shown(images(2), [f"person {i}, camera 1" for i in who]) for who in ((1, 2), (3, 4)))
-    page = model.pages()["swaps"](first, second)
+    first, second = (CaptionedImages(images(2), [f"identity {i}, camera 1" for i in who]) for who in ((1, 2), (3, 4)))
+    page = model.presentation().pages()["swaps"](first, second)
     for row in range(2):
         np.testing.assert_allclose(page.rows[row + 1][0], first.images[row])
         for column in range(2):
             np.testing.assert_allclose(page.rows[0][column + 1], second.images[column])
-            one = model.composed(first.images[row : row + 1], second.images[column : column + 1])[0]
+            one = model.presentation().composed(first.images[row : row + 1], second.images[column : column + 1])[0]
             np.testing.assert_allclose(page.rows[row + 1][column + 1], one, atol=1e-4)
-    assert "person 2" in page.row_titles[2] and "person 3" in page.column_titles[1]
+    assert "identity 2" in page.row_titles[2] and "identity 3" in page.column_titles[1]
 
 
 def test_the_page_of_interpolations_goes_from_one_appearance_to_the_other():
     model = build("dgnet")
-    first, second = (Shown(images(2), ["", ""]) for _ in range(2))
-    page = model.pages()["interpolation"](first, second)
-    np.testing.assert_allclose(page.rows[0][1], model.composed(first.images, first.images)[0], atol=1e-4)
-    np.testing.assert_allclose(page.rows[0][-2], model.composed(second.images, first.images)[0], atol=1e-4)
+    first, second = (CaptionedImages(images(2), ["", ""]) for _ in range(2))
+    page = model.presentation().pages()["interpolation"](first, second)
+    np.testing.assert_allclose(page.rows[0][1], model.presentation().composed(first.images, first.images)[0], atol=1e-4)
+    np.testing.assert_allclose(
+        page.rows[0][-2], model.presentation().composed(second.images, first.images)[0], atol=1e-4
+    )
     assert len(page.column_titles) == len(page.rows[0])

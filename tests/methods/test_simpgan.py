@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from conftest import build, random_batch
 
-from tf_reid.methods.simpgan import build_discriminator, build_generator
-from tf_reid.pictures.page import Shown
+from tf_reid.networks.simpgan import build_discriminator, build_generator
+from tf_reid.pictures.page import CaptionedImages
 
 NETWORKS = ("classifier", "G", "F", "D_S", "D_T")
 
@@ -54,8 +54,8 @@ def generator_losses(model, batch, source, target):
 @pytest.mark.parametrize(
     ("loss", "reached"),
     [
-        ("G_fools_D_T", {"G", "D_T"}),
-        ("F_fools_D_S", {"F", "D_S"}),
+        ("adversarial_G", {"G", "D_T"}),
+        ("adversarial_F", {"F", "D_S"}),
         ("cycle", {"G", "F"}),
         ("similarity", {"G", "F", "classifier"}),
         ("identity", {"G", "F"}),
@@ -67,11 +67,11 @@ def test_each_generator_loss_reaches_its_networks_and_no_other(model, images, lo
 
 def test_the_discriminators_losses_reach_the_discriminators_alone(model, images):
     def discriminator_losses(model, _batch, source, target):
-        to_target, to_source = tf.stop_gradient(model.G(source)), tf.stop_gradient(model.F(target))
-        return model.discriminator_losses(source, target, to_target, to_source)
+        fake_target, fake_source = tf.stop_gradient(model.G(source)), tf.stop_gradient(model.F(target))
+        return model.discriminator_losses(source, target, fake_target, fake_source)
 
-    assert gradients_of(model, images, "D_T", discriminator_losses) == {"D_T"}
-    assert gradients_of(model, images, "D_S", discriminator_losses) == {"D_S"}
+    assert gradients_of(model, images, "adversarial_D_T", discriminator_losses) == {"D_T"}
+    assert gradients_of(model, images, "adversarial_D_S", discriminator_losses) == {"D_S"}
 
 
 def test_a_translation_step_moves_generators_and_discriminators_and_never_the_classifier(one_step):
@@ -112,20 +112,20 @@ def test_the_discriminators_rest_between_every_nth_step():
 
 def test_generator_losses_are_equations_6_8_10_11(model, images):
     batch, source, target = images
-    to_target, to_source = model.G(source).numpy(), model.F(target).numpy()
-    back_source, back_target = model.F(to_target).numpy(), model.G(to_source).numpy()
+    fake_target, fake_source = model.G(source).numpy(), model.F(target).numpy()
+    reconstructed_source, reconstructed_target = model.F(fake_target).numpy(), model.G(fake_source).numpy()
     losses = generator_losses(model, batch, source, target)
 
     def per_pair(values):  # the paper sums over the two images of a pair; a batch is a mean over pairs
         return np.mean([v.reshape(2, -1).mean(1).sum() for v in np.split(values, len(values) // 2)])
 
-    np.testing.assert_allclose(losses["G_fools_D_T"], per_pair((model.D_T(to_target).numpy() - 1) ** 2), rtol=1e-4)
-    np.testing.assert_allclose(losses["F_fools_D_S"], per_pair((model.D_S(to_source).numpy() - 1) ** 2), rtol=1e-4)
-    cycle = per_pair(np.abs(back_source - source)) + per_pair(np.abs(back_target - target))
+    np.testing.assert_allclose(losses["adversarial_G"], per_pair((model.D_T(fake_target).numpy() - 1) ** 2), rtol=1e-4)
+    np.testing.assert_allclose(losses["adversarial_F"], per_pair((model.D_S(fake_source).numpy() - 1) ** 2), rtol=1e-4)
+    cycle = per_pair(np.abs(reconstructed_source - source)) + per_pair(np.abs(reconstructed_target - target))
     np.testing.assert_allclose(losses["cycle"], 10 * cycle, rtol=1e-4)
     unchanged = per_pair(np.abs(model.F(source) - source)) + per_pair(np.abs(model.G(target) - target))
     np.testing.assert_allclose(losses["identity"], 5 * unchanged, rtol=1e-4)
-    v = model.classifier(back_source).numpy()
+    v = model.classifier(reconstructed_source).numpy()
     identities = batch["source_identity"].numpy()
     logit = model.classifier.same_identity_logit(v[0::2], v[1::2]).numpy()
     q_hat, q = 1 / (1 + np.exp(-logit)), identities[:, 0] == identities[:, 1]
@@ -136,18 +136,18 @@ def test_generator_losses_are_equations_6_8_10_11(model, images):
 
 def test_discriminator_losses_are_equations_7_and_9_with_their_own_domain_as_real(model, images):
     _, source, target = images
-    to_target, to_source = model.G(source).numpy(), model.F(target).numpy()
-    losses = model.discriminator_losses(source, target, to_target, to_source)
+    fake_target, fake_source = model.G(source).numpy(), model.F(target).numpy()
+    losses = model.discriminator_losses(source, target, fake_target, fake_source)
     d_t, d_s = (
         (lambda x: model.D_T(x, training=True).numpy()),
         (lambda x: model.D_S(x, training=True).numpy()),
     )
-    expected = 2 * (np.mean(d_t(to_target) ** 2) + np.mean((d_t(target) - 1) ** 2))
-    np.testing.assert_allclose(losses["D_T"], expected, rtol=1e-4)
-    expected = 2 * (np.mean(d_s(to_source) ** 2) + np.mean((d_s(source) - 1) ** 2))
-    np.testing.assert_allclose(losses["D_S"], expected, rtol=1e-4)
-    printed = 2 * (np.mean(d_t(to_target) ** 2) + np.mean((d_t(source) - 1) ** 2))
-    assert abs(losses["D_T"] - printed) > 1e-4  # what Eq. 7 prints is another loss
+    expected = 2 * (np.mean(d_t(fake_target) ** 2) + np.mean((d_t(target) - 1) ** 2))
+    np.testing.assert_allclose(losses["adversarial_D_T"], expected, rtol=1e-4)
+    expected = 2 * (np.mean(d_s(fake_source) ** 2) + np.mean((d_s(source) - 1) ** 2))
+    np.testing.assert_allclose(losses["adversarial_D_S"], expected, rtol=1e-4)
+    printed = 2 * (np.mean(d_t(fake_target) ** 2) + np.mean((d_t(source) - 1) ** 2))
+    assert abs(losses["adversarial_D_T"] - printed) > 1e-4  # what Eq. 7 prints is another loss
 
 
 def test_each_player_descends_its_own_losses(one_step):
@@ -177,9 +177,9 @@ def test_each_player_descends_its_own_losses(one_step):
 @pytest.mark.parametrize(
     ("weights_of", "names"),
     [
-        ({"cycle_weight": 0.0, "similarity_weight": 0.0}, {"G_fools_D_T", "F_fools_D_S"}),  # gan
-        ({"similarity_weight": 0.0}, {"G_fools_D_T", "F_fools_D_S", "cycle"}),  # cycle
-        ({}, {"G_fools_D_T", "F_fools_D_S", "cycle", "similarity"}),  # full
+        ({"cycle_weight": 0.0, "similarity_weight": 0.0}, {"adversarial_G", "adversarial_F"}),  # gan
+        ({"similarity_weight": 0.0}, {"adversarial_G", "adversarial_F", "cycle"}),  # cycle
+        ({}, {"adversarial_G", "adversarial_F", "cycle", "similarity"}),  # full
     ],
 )
 def test_variants_are_weights(one_step, weights_of, names):
@@ -225,7 +225,9 @@ def test_generators_keep_the_size_and_discriminators_score_patches():
         29,
         1,
     )
-    with pytest.raises(ValueError, match=r"critic=official judges patches of 32 pixels; data.image_size is \[64, 24\]"):
+    with pytest.raises(
+        ValueError, match=r"discriminator=official judges patches of 32 pixels; data.image_size is \[64, 24\]"
+    ):
         build_discriminator((64, 24), 4, 3, True, True, "official")
     assert build_discriminator((64, 32), 4, 3, True, True, "official")(tf.zeros((1, 64, 32, 3))).shape == (1, 5, 1, 1)
     with pytest.raises(ValueError, match="multiples of 4"):
@@ -245,8 +247,8 @@ def test_a_finished_classifier_is_loaded_from_its_run(tmp_path):
 
 def test_the_page_of_translations_has_both_directions_and_the_way_back():
     model, batch = build("simpgan"), random_batch(4)
-    first, second = (Shown(batch[domain][:, 0], ["a", "b"]) for domain in ("source", "target"))
-    page = model.pages()["translation"](first, second)
+    first, second = (CaptionedImages(batch[domain][:, 0], ["a", "b"]) for domain in ("source", "target"))
+    page = model.presentation().pages()["translation"](first, second)
     for column, expected in ((0, first.images), (1, model.G(first.images)), (5, model.G(model.F(second.images)))):
         np.testing.assert_allclose(tf.stack(page.rows, axis=1)[column], expected, atol=1e-5)
     assert page.row_titles == ["a\na", "b\nb"]

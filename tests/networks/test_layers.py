@@ -18,7 +18,7 @@ def test_instance_norm_equals_group_normalisation_with_one_channel_a_group():
 
 
 def test_norms_equal_those_of_tensorflow_addons():
-    addons = np.load(pathlib.Path(__file__).with_name("reference") / "tensorflow_addons.npz")
+    addons = np.load(pathlib.Path(__file__).parent.parent / "reference" / "tensorflow_addons.npz")
     norm = layers.InstanceNorm()
     norm.build(addons["images"].shape)
     norm.set_weights([addons["gamma"], addons["beta"]])
@@ -103,18 +103,18 @@ def small_network():
     return keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_frozen_network_passes_gradients_on_and_keeps_none(share):
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_a_frozen_network_passes_gradients_on_and_keeps_none(fraction):
     keras.utils.set_random_seed(0)
     network, x = small_network(), tf.constant(np.random.default_rng(0).normal(size=(4, 8, 4, 3)), tf.float32)
     statistics = [v.numpy() for v in network.non_trainable_variables]
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(x)
-        output = layers.frozen(network, x, training=True, share=tf.constant(share))
+        output = layers.frozen(network, x, training=True, fraction=tf.constant(fraction))
         loss = tf.reduce_sum(output**2)
     assert np.abs(tape.gradient(loss, x).numpy()).max() > 0
     gradients = [g.numpy() for g in tape.gradient(loss, network.trainable_variables)]
-    assert all((np.abs(g).max() > 0) == (share == 0.0) for g in gradients[:1] + gradients[2:])
+    assert all((np.abs(g).max() > 0) == (fraction == 0.0) for g in gradients[:1] + gradients[2:])
     assert all((a == b.numpy()).all() for a, b in zip(statistics, network.non_trainable_variables, strict=True))
     np.testing.assert_array_equal(output, network(x, training=True))  # with statistics of these images
     assert any((a != b.numpy()).any() for a, b in zip(statistics, network.non_trainable_variables, strict=True))

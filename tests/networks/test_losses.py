@@ -48,7 +48,7 @@ def test_a_pair_of_one_identity_pulls_the_logit_up_and_another_pushes_it_down():
 
 # --------------------------------------------------------------------- losses that compare a batch's images
 
-ADDONS = np.load(pathlib.Path(__file__).with_name("reference") / "tensorflow_addons.npz")
+ADDONS = np.load(pathlib.Path(__file__).parent.parent / "reference" / "tensorflow_addons.npz")
 
 
 def masks(identities):

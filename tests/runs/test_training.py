@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
-from conftest import SMALL, make_records
+from conftest import make_records, small_settings
 
 from tf_reid import config as configuration
 from tf_reid.methods import METHODS
+from tf_reid.methods.simpgan_pictures import SimPGANPictures
 from tf_reid.runs import reproducibility, run_folder, splits, training
 from tf_reid.runs.progress import Progress
 
@@ -34,7 +35,7 @@ def settings(tmp_path, *overrides, name="simpgan"):
             "augment": {"pad": 2},
             "source_split": "all",
         },
-        "method": {"name": name, **SMALL[name], "dropout": 0.5},
+        "method": {"name": name, **small_settings(name), "dropout": 0.5},
         "stages": {
             stage: {
                 "steps": 6,
@@ -72,7 +73,8 @@ def train(folder, config, model=None, evaluate=dict):
 def weights(model):
     """Everything that training changes: networks, optimizers, random states, pools."""
     raw = [model.source_pool.images, model.target_pool.images] if hasattr(model, "source_pool") else []
-    optimizers = [v for optimizer in model.player_optimizers.values() for v in optimizer.variables]
+    by_player = [optimizer for players in model.optimizers_of.values() for optimizer in players.values()]
+    optimizers = [v for optimizer in by_player for v in optimizer.variables]
     return [v.numpy() for v in [*model.variables, *optimizers, *raw]]
 
 
@@ -101,8 +103,13 @@ def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(tmp_path, monk
     config = settings(tmp_path, AVERAGED, "run.evaluate_every=6")
     model = built(config)
     scored, drawn = [], []
-    real = model.pictures
-    monkeypatch.setattr(model, "pictures", lambda batch: drawn.append(model.F.get_weights()) or real(batch))
+    real = SimPGANPictures.pictures
+
+    def pictures(self, batch):
+        drawn.append(model.F.get_weights())
+        return real(self, batch)
+
+    monkeypatch.setattr(SimPGANPictures, "pictures", pictures)
     train(tmp_path / "run", config, model, lambda: scored.append(model.F.get_weights()) or {})
     kept = model.F.get_weights()
     model.F.load_weights(tmp_path / "run" / "networks" / "F.weights.h5")

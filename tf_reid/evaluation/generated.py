@@ -1,6 +1,7 @@
-"""The images that a run generates, judged: distances to the real ones, likeness within an identity."""
+"""The quality of the images that a run generates: distances to real images, similarity within an identity."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,120 +12,140 @@ from tf_reid.data import pipeline, samplers
 from tf_reid.data.records import Records
 from tf_reid.evaluation import extraction
 from tf_reid.files import write_text
+from tf_reid.methods.base import ReIDModel
+from tf_reid.methods.presentation import Generated
 from tf_reid.metrics import image_quality
+from tf_reid.metrics.protocols import Trial
 from tf_reid.runs import run_folder
 
-MOST = 5000  # images of a kind that are judged
+MOST = 5000  # images of a title that are judged
 
 
-def judge(model, config: Config, seen: dict[str, Records], folder: Path, extractor="", subsets=100) -> dict:
-    """Write images.json in the run's folder and print it: title -> distances and likeness.
+def judge(
+    model: ReIDModel, config: Config, seen: dict[str, Records], folder: Path, extractor: str = "", subsets: int = 100
+) -> dict[str, dict[str, float]]:
+    """Write images.json in the run's folder and print it: title -> distances and similarity.
 
-    The real images are those that an epoch of the run's last stage draws of the training images, unaugmented, and the
-    generated ones are made of them, or of as many draws of the prior: as many of either, `MOST` at most.
+    The real images are those of an epoch of the run's last stage, without augmentation. The generated images are made
+    of them, or of as many samples of the prior: equally many of both, at most `MOST`.
 
     Args:
-        extractor: whose features: "" the run's own encoder, another run's folder, or InceptionV3 ("imagenet" or the
-            path of its weights).
+        seen: what the run was trained on.
+        extractor: whose features are compared: "" for the run's own encoder, another run's folder, or InceptionV3
+            ("imagenet" or the path of its weights).
+        subsets: of the kernel distance.
 
     Raises:
-        ConfigError: the method generates no images.
+        ConfigError: the method generates no images, or the extractor does not suit them.
     """
-    found = {}
+    results = {}
     name, features = _features(model, folder, extractor)
-    for title, (made, real, identities) in _made(model, config, seen).items():
-        of_real, of_made = (_all(features, images) for images in (real, made))
-        # Subsets of all images would be one and the same: where they are few, half of them, so that the spread is one.
-        half = max(2, min(1000, len(of_made) // 2, len(of_real) // 2))
-        mean, spread = image_quality.kernel_distance(of_real, of_made, subsets, half)
-        found[title] = {
-            f"FID ({name})": image_quality.frechet_distance(of_real, of_made),
+    for title, (images, real, identities) in _generate(model, config, seen).items():
+        of_real, of_generated = _in_batches(features, real), _in_batches(features, images)
+        # A subset of all images would always be the same; of few images it is half of them, so that the spread is one.
+        half = max(2, min(1000, len(of_generated) // 2, len(of_real) // 2))
+        mean, spread = image_quality.kernel_distance(of_real, of_generated, subsets, half)
+        results[title] = {
+            f"FID ({name})": image_quality.frechet_distance(of_real, of_generated),
             f"KID x 1000 ({name})": 1000.0 * mean,
             "KID spread x 1000": 1000.0 * spread,
         }
         if identities is not None:
-            found[title]["SSIM within an identity"] = image_quality.likeness_within(made, identities)
-        found[title]["images"] = len(made)
-    write_text(folder / "images.json", json.dumps(found, indent=2) + "\n")
-    for title, values in found.items():
+            results[title]["SSIM within an identity"] = image_quality.likeness_within(images, identities)
+        results[title]["images"] = len(images)
+    write_text(folder / "images.json", json.dumps(results, indent=2) + "\n")
+    for title, values in results.items():
         print(f"{title}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
-    return found
+    return results
 
 
-def across_views(model, config: Config, records: Records, trial, folder: Path) -> dict:
-    """Write across.json in the run's folder and print it: how near the truth queries come, put in the gallery's view.
+def across_views(
+    model: ReIDModel, config: Config, records: Records, trial: Trial, folder: Path
+) -> dict[str, dict[str, float]]:
+    """Write across.json in the run's folder and print it: how similar translated queries are to gallery images.
 
-    The truth is a gallery image of the query's person by another camera. Beside what the method makes of a query stand
-    the query as it is, the mean of those gallery images, and the gallery image of the next person. (Cross-GAN, Fig. 5,
-    of whose two descriptions this is the one that asks for "the corresponding image", and Fig. 6.)
+    A query is translated to the gallery's view and compared with a gallery image of its identity by another camera.
+    Three references stand beside it: the query itself, the mean of those gallery images, and the gallery image of the
+    next identity (Cross-GAN, Fig. 5, of whose two descriptions this follows "the corresponding image", and Fig. 6).
 
     Returns:
-        name -> distance (Euclidean, of pixels in [0, 1], mean over queries), and in per cent the pixels all of whose
+        name -> distance (Euclidean, of pixels in [0, 1], mean over queries), and the per cent of pixels all of whose
         colours agree: exactly, as printed, and within 8 of 255.
 
     Raises:
-        ConfigError: the method makes no such images.
+        ConfigError: the method translates no images between views.
     """
-    across = model.across()
-    if not across:
-        raise ConfigError(f"--across: {config.method['name']} puts no image in another view.")
-    size, identity, camera = config.data.image_size, records.identity, records.camera
-    of_query = {}
-    for image in trial.query:
-        theirs = trial.gallery[(identity[trial.gallery] == identity[image]) & (camera[trial.gallery] != camera[image])]
-        if len(theirs):
-            of_query[image] = theirs[0]
-    queries, gallery = np.array(list(of_query.items())).T
+    translators = model.presentation().across()
+    if not translators:
+        raise ConfigError(f"--across: {config.method['name']} translates no image to another view.")
+    size = config.data.image_size
+    queries, gallery = _true_matches(records, trial)
     query, truth = (pipeline.all_images(records.take(images), size) for images in (queries, gallery))
-    made = {
+    compared = {
         "the query itself": query,
         "mean of the gallery": np.broadcast_to(truth.mean(axis=0), truth.shape),
-        "another person of the gallery": np.roll(truth, 1, axis=0),
+        "another identity of the gallery": np.roll(truth, 1, axis=0),
     }
-    made |= {name: extraction.extract(network, records.take(queries), size) for name, network in across.items()}
-    found = {name: _nearness(images, truth) for name, images in made.items()}
-    write_text(folder / "across.json", json.dumps(found, indent=2) + "\n")
-    print(f"{len(queries)} queries in the gallery's view, beside a gallery image of their person:")
-    for name, values in found.items():
+    for name, network in translators.items():
+        compared[name] = extraction.extract(network, records.take(queries), size)
+    results = {name: _similarity(images, truth) for name, images in compared.items()}
+    write_text(folder / "across.json", json.dumps(results, indent=2) + "\n")
+    print(f"{len(queries)} queries in the gallery's view, compared with a gallery image of their identity:")
+    for name, values in results.items():
         print(f"{name:32}" + "   ".join(f"{key} {value:.2f}" for key, value in values.items()))
-    return found
+    return results
 
 
-def _nearness(images, truth):
-    apart = np.linalg.norm((images - truth).reshape(len(truth), -1) / 2.0, axis=1)
+def _true_matches(records, trial):
+    """Queries that have a gallery image of their identity by another camera, and the first such image of each."""
+    queries, matches = [], []
+    identity, camera = records.identity[trial.gallery], records.camera[trial.gallery]
+    for query in trial.query:
+        same = (identity == records.identity[query]) & (camera != records.camera[query])
+        if same.any():
+            queries.append(query)
+            matches.append(trial.gallery[same][0])
+    return np.array(queries), np.array(matches)
+
+
+def _similarity(images, truth):
+    distance = np.linalg.norm((images - truth).reshape(len(truth), -1) / 2.0, axis=1)
     levels = np.abs(pipeline.to_uint8(images).astype(int) - pipeline.to_uint8(truth)).max(axis=-1)
     return {
-        "distance": float(apart.mean()),
+        "distance": float(distance.mean()),
         "agree exactly, %": 100.0 * float((levels == 0).mean()),
         "agree within 8, %": 100.0 * float((levels <= 8).mean()),
     }
 
 
-def _features(model, folder, extractor):
-    """What the features are called, and a function from images in [-1, 1] to them."""
-    if not extractor or Path(extractor).is_dir():
-        if extractor:
-            own_size, model = (
-                model.image_size,
-                run_folder.restored(Path(extractor), run_folder.load_run(Path(extractor)))[0],
-            )
-            if model.image_size != own_size:
-                raise ConfigError(
-                    f"--images: {extractor} sees images of {model.image_size}, {folder} makes images of {own_size}; "
-                    "name a run at the same data.image_size."
-                )
-        encoders = model.representations()["raw"].encoders
-        if "image" not in encoders:
-            raise ConfigError(
-                f"--images: {extractor or folder} has an encoder a view or modality; name the folder of a run of "
-                "`identity`, or InceptionV3's weights."
-            )
-        return f"encoder of {Path(extractor or folder).name}", encoders["image"]
-    return "Keras InceptionV3", image_quality.inception(extractor)
+def _features(model, folder, extractor) -> tuple[str, Callable]:
+    """The name of the features, and a function from images in [-1, 1] to them."""
+    if extractor and not Path(extractor).is_dir():
+        return "Keras InceptionV3", image_quality.inception(extractor)
+    if extractor:
+        model = _other_model(model, folder, Path(extractor))
+    encoders = model.representations()["raw"].encoders
+    if "image" not in encoders:
+        raise ConfigError(
+            f"--images: {extractor or folder} has an encoder for each view or modality; name the folder of a run of "
+            "`identity`, or InceptionV3's weights."
+        )
+    return f"encoder of {Path(extractor or folder).name}", encoders["image"]
 
 
-def _made(model, config, seen):
-    """Title -> generated images and real ones, uint8 [N, H, W, 3], and whom the generated ones show, or None."""
+def _other_model(model, folder, other_folder):
+    """The model of another run, which must take images of this model's size."""
+    other, _ = run_folder.restored(other_folder, run_folder.load_run(other_folder))
+    if other.image_size != model.image_size:
+        raise ConfigError(
+            f"--images: {other_folder} takes images of {other.image_size}, {folder} makes images of "
+            f"{model.image_size}; name a run with the same data.image_size."
+        )
+    return other
+
+
+def _generate(model, config, seen) -> dict[str, Generated]:
+    """Title -> generated images, their real ones, as uint8 [N, H, W, 3], and identities [N] or None."""
     name = list(config.stages)[-1]
     kind, stage = model.STAGES[name], config.stages[name]
     sampler = samplers.of_stage(kind, stage, seen)
@@ -132,27 +153,31 @@ def _made(model, config, seen):
     place = {"seed": config.run.seed, "stage": len(config.stages), "image_size": config.data.image_size}
     batches = pipeline.training_batches(seen, sampler, start=0, steps=steps, flip=False, pad=0, grey=0.0, **place)
     model.stage = name
-    generated = tf.function(model.generated)
-    collected = {}
+    generate = tf.function(model.presentation().generated)
+    parts: dict[str, list[Generated]] = {}
+    images = 0
     for number, batch in enumerate(batches):
-        model.step.assign(number)  # of which draws of the prior are a function
-        for title, parts in generated(batch).items():
-            collected.setdefault(title, []).append(parts)
-        if not collected:
+        model.step.assign(number)  # samples of the prior depend on it
+        of_batch = generate(batch)
+        if not of_batch:
             raise ConfigError(f"--images: {config.method['name']} generates no images.")
-        first = next(iter(collected.values()))
-        if sum(len(made) for made, _, _ in first) >= MOST:
+        for title, generated in of_batch.items():
+            parts.setdefault(title, []).append(generated)
+        images += len(next(iter(of_batch.values())).images)
+        if images >= MOST:
             break
-    return {title: [_joined(parts) for parts in zip(*found, strict=True)] for title, found in collected.items()}
+    return {title: _joined(of_title) for title, of_title in parts.items()}
 
 
-def _joined(parts):
-    if parts[0] is None:
-        return None
-    whole = np.concatenate([np.asarray(part) for part in parts])
-    return pipeline.to_uint8(whole) if whole.ndim == 4 else whole
+def _joined(parts: list[Generated]) -> Generated:
+    identities = None
+    if parts[0].identities is not None:
+        identities = np.concatenate([part.identities for part in parts])
+    images = pipeline.to_uint8(np.concatenate([part.images for part in parts]))
+    return Generated(images, pipeline.to_uint8(np.concatenate([part.real for part in parts])), identities)
 
 
-def _all(features, images):
+def _in_batches(features, images):
+    """Features of uint8 images, float32 [N, D]."""
     batches = (images[start : start + 64] for start in range(0, len(images), 64))
     return np.concatenate([features(pipeline.as_seen(batch)) for batch in batches])

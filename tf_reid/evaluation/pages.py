@@ -1,134 +1,171 @@
-"""Pages about a trained model for people's eyes: whom it finds, where it looks, how its features lie, what it makes."""
+"""Pictures of a trained model for people to look at: rank lists, attention, maps of features, a method's own pages."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
-from tf_reid.evaluation.comparison import labels
+from tf_reid.evaluation.comparison import Comparison, labels
 from tf_reid.metrics import ranking
+from tf_reid.metrics.protocols import Trial
 from tf_reid.pictures import curves, grids
-from tf_reid.pictures.page import Page, Shown
+from tf_reid.pictures.page import CaptionedImages, Page
 
-POINTS = 2000  # of the projector and of maps of features, at most
-WIDEST = 1024  # of the projector's features
-IDENTITIES_COLOURED = 10
+POINTS = 2000  # images in the projector, at most
+WIDEST = 1024  # features in the projector, at most
+IDENTITIES_COLOURED = 10  # in a map of features
 
 
-def rank_list(comparison, records: Records, trial, image_size, seed, identities=(), queries=8, ranks=10):
-    """The first of a trial's gallery for some of its queries; see `grids.rank_list`.
+def rank_list(
+    comparison: Comparison,
+    records: Records,
+    trial: Trial,
+    image_size: Sequence[int],
+    seed: int,
+    identities: Sequence[int] = (),
+    queries: int = 8,
+    ranks: int = 10,
+) -> np.ndarray:
+    """The nearest gallery images of some queries of a trial, uint8 [H', W', 3]; see `grids.rank_list`.
 
     Args:
-        comparison: a `Comparison` whose features the records and the trial have.
-        persons: whose queries are shown; by default, random ones.
+        comparison: the features of the records, and how they are compared.
+        identities: a query of each of these is shown; by default, of random ones.
 
     Raises:
-        ValueError: a person is no query of the trial.
+        ValueError: an identity has no query in the trial.
     """
-    places = _queries(records, trial, identities, queries, seed)
-    chosen = trial.query[places]
-    found = comparison.distances(trial)
-    distances = np.concatenate([found(slice(place, place + 1)) for place in places.tolist()])
-    of_both = labels(records, chosen, trial.gallery)
-    matches, hidden, _ = ranking.matched(*of_both, trial.same_camera_ignored, trial.ignored_cameras)
-    for row, left_out in zip(distances, hidden, strict=True):
-        row[np.concatenate(left_out)] = np.inf
+    places = _query_places(records, trial, identities, queries, seed)
+    query, gallery = trial.query[places], trial.gallery
+    distances_of = comparison.distances(trial)
+    distances = np.concatenate([distances_of(slice(place, place + 1)) for place in places.tolist()])
+
+    # Images that the protocol leaves out are infinitely far.
+    of_both = labels(records, query, gallery)
+    labels_and_rule = [*of_both, trial.same_camera_ignored, trial.ignored_cameras]
+    matches, left_out, _ = ranking.matched(*labels_and_rule)
+    for row, images in zip(distances, left_out, strict=True):
+        row[np.concatenate(images)] = np.inf
     ranks = min(ranks, int(np.isfinite(distances).sum(axis=1).min()))
     order = np.argsort(distances, axis=1, kind="stable")[:, :ranks]
-    right = np.array([np.isin(found, own) for found, own in zip(order, matches, strict=True)])
-    shown = np.unique(order)
+
+    captions, correct = [], []
+    for row, nearest, own in zip(distances, order, matches, strict=True):
+        correct.append(np.isin(nearest, own))
+        captions.append([_caption(records, gallery[place], "\n") + f"\n{row[place]:.3f}" for place in nearest])
+    drawn = np.unique(order)
     return grids.rank_list(
-        _pixels(records, chosen, image_size),
-        _pixels(records, trial.gallery[shown], image_size),
-        np.searchsorted(shown, order),
-        right,
-        [_caption(records, i, "\n") for i in chosen],
-        [
-            [_caption(records, trial.gallery[g], "\n") + f"\n{row[g]:.3f}" for g in found]
-            for row, found in zip(distances, order, strict=True)
-        ],
+        _pixels(records, query, image_size),
+        _pixels(records, gallery[drawn], image_size),
+        np.searchsorted(drawn, order),
+        np.array(correct),
+        [_caption(records, image, "\n") for image in query],
+        captions,
     )
 
 
-def write_projector(folder, name, comparison, records: Records, trial, image_size, seed):
-    """The log of TensorBoard's Embedding Projector: queries and gallery images of a trial, in the run's folder.
+def write_projector(
+    folder: Path,
+    name: str,
+    comparison: Comparison,
+    records: Records,
+    trial: Trial,
+    image_size: Sequence[int],
+    seed: int,
+):
+    """Write a log for TensorBoard's Embedding Projector into a run's folder: queries and gallery images of a trial.
 
-    Features wider than `WIDEST`, such as images compared pixel by pixel, are shown by 100 principal components.
+    Features wider than `WIDEST`, such as those of images compared pixel by pixel, are replaced by their first 100
+    principal components.
     """
-    images, of_query = some_images(trial, seed)
-    embedded = features_of(comparison, images, of_query)
-    if embedded.shape[1] > WIDEST:
+    images, is_query = sample(trial, seed)
+    features = features_of(comparison, images, is_query)
+    if features.shape[1] > WIDEST:
         from sklearn.decomposition import PCA
 
-        embedded = PCA(min(100, *embedded.shape), svd_solver="randomized", random_state=seed).fit_transform(embedded)
+        features = PCA(min(100, *features.shape), svd_solver="randomized", random_state=seed).fit_transform(features)
     labels = {
         "identity": records.identity[images],
         "camera": records.camera[images],
-        "role": np.where(of_query, "query", "gallery"),
+        "role": np.where(is_query, "query", "gallery"),
         "file": records.file[images],
     }
-    where = folder / "tensorboard" / "embeddings" / name
-    grids.write_projector(where, embedded, labels, _pixels(records, images, image_size))
+    log_dir = folder / "tensorboard" / "embeddings" / name
+    grids.write_projector(log_dir, features, labels, _pixels(records, images, image_size))
 
 
-def shown(records: Records, trial, image_size, seed, identities=(), count=6, matches=False) -> tuple[Shown, Shown]:
-    """Queries of different persons, and as many gallery images: of the same persons, or of others.
+def queries_and_gallery_images(
+    records: Records,
+    trial: Trial,
+    image_size: Sequence[int],
+    seed: int,
+    identities: Sequence[int] = (),
+    count: int = 6,
+    same_identities: bool = False,
+) -> tuple[CaptionedImages, CaptionedImages]:
+    """Queries of different identities, and as many gallery images.
 
     Args:
-        matches: whether the gallery images are to show the queries' persons.
+        identities: of the queries; by default, random ones.
+        same_identities: the gallery images are of the queries' identities; else of others.
 
     Raises:
-        ValueError: a person is no query of the trial, or too few persons are in its gallery.
+        ValueError: an identity has no query in the trial, or too few identities are in its gallery.
     """
-    first = trial.query[_queries(records, trial, identities, count, seed)]
-    rng = np.random.default_rng(seed)
-    whom = records.identity[first]
-    gallery = rng.permutation(trial.gallery)
-    if matches:
-        theirs = [gallery[records.identity[gallery] == identity] for identity in whom]
-        if not all(map(len, theirs)):
-            raise ValueError("A person of the queries is not in the gallery; name others by --identities.")
-        second = np.array([found[0] for found in theirs])
+    queries = trial.query[_query_places(records, trial, identities, count, seed)]
+    of_queries = records.identity[queries]
+    gallery = np.random.default_rng(seed).permutation(trial.gallery)
+    if same_identities:
+        gallery = gallery[np.isin(records.identity[gallery], of_queries)]
+        first_of = dict(zip(records.identity[gallery][::-1].tolist(), gallery[::-1].tolist(), strict=True))
+        if missing := sorted(set(of_queries.tolist()) - set(first_of)):
+            raise ValueError(f"Identity {missing[0]} has no gallery image; choose others with --identities.")
+        chosen = np.array([first_of[identity] for identity in of_queries.tolist()])
     else:
-        gallery = gallery[~np.isin(records.identity[gallery], whom) & (records.identity[gallery] > 0)]
-        second = _one_of_each(records.identity, gallery)[: len(first)]
-        if len(second) < len(first):
-            raise ValueError(f"The gallery shows {len(second)} other persons; name fewer by --count.")
-    return _shown(records, first, image_size), _shown(records, second, image_size)
+        gallery = gallery[~np.isin(records.identity[gallery], of_queries) & (records.identity[gallery] > 0)]
+        chosen = _one_of_each(records.identity, gallery)[: len(queries)]
+        if len(chosen) < len(queries):
+            raise ValueError(f"The gallery has {len(chosen)} other identities; choose a smaller --count.")
+    return _captioned(records, queries, image_size), _captioned(records, chosen, image_size)
 
 
-def random_images(records: Records, image_size, seed, count) -> Shown:
-    """Images of training records, of different persons as far as there are."""
+def random_images(records: Records, image_size: Sequence[int], seed: int, count: int) -> CaptionedImages:
+    """Random images of different identities; identities repeat only where there are fewer than `count`."""
     order = np.random.default_rng(seed).permutation(len(records))
-    return _shown(records, np.resize(_one_of_each(records.identity, order), count), image_size)
+    return _captioned(records, np.resize(_one_of_each(records.identity, order), count), image_size)
 
 
-def drawn(page: Page) -> np.ndarray:
-    """A method's page as one picture, uint8 [H', W', 3]."""
+def draw_page(page: Page) -> np.ndarray:
+    """A method's page as a picture, uint8 [H', W', 3]."""
     return grids.grid([pipeline.to_uint8(row) for row in page.rows], page.column_titles, page.row_titles)
 
 
-def attention(maps: dict, first: Shown, second: Shown) -> np.ndarray:
-    """Where the encoders' last maps are strong: the root of their squares' sum over channels, over the images.
+def attention(maps: Mapping[str, keras.Model], queries: CaptionedImages, gallery: CaptionedImages) -> np.ndarray:
+    """Where the encoders' last maps are strong, drawn over the images: uint8 [H', W', 3].
 
-    (Zagoruyko and Komodakis, 2017, https://arxiv.org/abs/1612.03928.) Each image's colours go from its weakest place,
-    blue, to its strongest, red.
+    Strength is the root of the sum over channels of the squared maps (Zagoruyko and Komodakis, 2017,
+    https://arxiv.org/abs/1612.03928). In each image, colours go from blue (weakest) to red (strongest).
 
     Args:
-        maps: see `ReIDModel.maps`. first, second: queries and gallery images.
+        maps: see `Presentation.maps`.
     """
-    of_query, of_gallery = (maps.get(role) or next(iter(maps.values())) for role in ("probe", "gallery"))
+    any_maps = next(iter(maps.values()))
     rows = []
-    for network, images in ((of_query, first.images), (of_gallery, second.images)):
-        pixels = pipeline.to_uint8(images)
-        strength = tf.sqrt(tf.reduce_sum(tf.square(network(images)), axis=-1)).numpy()
-        rows += [pixels, np.stack([_heat(image, where) for image, where in zip(pixels, strength, strict=True)])]
-    titles = [f"{a}; {b}" for a, b in zip(first.captions, second.captions, strict=True)]
-    return grids.grid(rows, titles, ["query", "where it looks", "gallery", "where it looks"])
+    for network, images in ((maps.get("probe", any_maps), queries), (maps.get("gallery", any_maps), gallery)):
+        pixels = pipeline.to_uint8(images.images)
+        strength = tf.sqrt(tf.reduce_sum(tf.square(network(images.images)), axis=-1)).numpy()
+        rows += [pixels, np.stack([_heat(image, of_image) for image, of_image in zip(pixels, strength, strict=True)])]
+    titles = [f"{a}; {b}" for a, b in zip(queries.captions, gallery.captions, strict=True)]
+    return grids.grid(rows, titles, ["query", "attention", "gallery", "attention"])
 
 
 def _heat(image, strength):
+    """uint8 [H, W, 3] under the colours of float [h, w]."""
     height, width = image.shape[:2]
     strength = cv2.resize(strength, (width, height), interpolation=cv2.INTER_CUBIC)
     low, high = strength.min(), strength.max()
@@ -137,24 +174,30 @@ def _heat(image, strength):
     return cv2.addWeighted(image, 0.5, colours, 0.5, 0)
 
 
-def feature_map(panels: dict, groups, identities, method: str, seed) -> np.ndarray:
-    """Features in the plane, a column a panel: coloured by group above, some persons below.
+def feature_map(
+    panels: Mapping[str, np.ndarray], groups: np.ndarray, identities: np.ndarray, method: str, seed: int
+) -> np.ndarray:
+    """Features as points of a plane, a column for each panel: coloured by group above, by identity below.
 
     Args:
-        panels: title -> features float32 [N, D], of the same images.
-        groups: what a point is coloured by above, such as its camera: [N] strings.
-        persons: int [N]; of those above 0 that have several images, some are coloured below.
+        panels: title -> features float32 [N, D] of the same images.
+        groups: strings [N], such as the image's camera.
+        identities: int [N]; some identities (above 0, with several images) get a colour, the others are grey.
         method: "tsne" (of the first 50 principal components) or "pca".
+
+    Returns:
+        uint8 [2 H', panels W', 3].
     """
     known, counts = np.unique(identities[identities > 0], return_counts=True)
-    often = np.random.default_rng(seed).permutation(known[counts > 1])[:IDENTITIES_COLOURED]
-    whom = np.where(np.isin(identities, often), np.char.add("person ", identities.astype(str)), "others")
+    coloured = np.random.default_rng(seed).permutation(known[counts > 1])[:IDENTITIES_COLOURED]
+    names = np.where(np.isin(identities, coloured), np.char.add("identity ", identities.astype(str)), "others")
     axis = "t-SNE" if method == "tsne" else "component"
     planes = {title: _plane(features, method, seed) for title, features in panels.items()}
-    rows = [
-        [curves.scatter(plane, colours, title, axis) for title, plane in planes.items()] for colours in (groups, whom)
-    ]
-    return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+    rows = []
+    for colours in (groups, names):
+        row = [curves.scatter(points, colours, title, axis) for title, points in planes.items()]
+        rows.append(np.concatenate(row, axis=1))
+    return np.concatenate(rows)
 
 
 def _plane(features, method, seed):
@@ -171,46 +214,46 @@ def _plane(features, method, seed):
     return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(components)
 
 
-def some_images(trial, seed, count=POINTS):
-    """Queries and gallery images of a trial, half of each: their indices, and which are queries."""
+def sample(trial: Trial, seed: int, count: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Random images of a trial, half of them queries: indices int [N], and bool [N], whether each is a query."""
     rng = np.random.default_rng(seed)
-    query, gallery = (part[: count // 2] for part in (rng.permutation(trial.query), rng.permutation(trial.gallery)))
+    query, gallery = rng.permutation(trial.query)[: count // 2], rng.permutation(trial.gallery)[: count // 2]
     return np.concatenate([query, gallery]), np.repeat([True, False], [len(query), len(gallery)])
 
 
-def features_of(comparison, images, of_query):
-    """Features of images [N, D], some of which are queries and the others gallery images."""
-    return np.where(of_query[:, None], comparison.query[images], comparison.gallery[images])
+def features_of(comparison: Comparison, images: np.ndarray, is_query: np.ndarray) -> np.ndarray:
+    """Features [N, D] of images, as queries or as gallery images."""
+    return np.where(is_query[:, None], comparison.query[images], comparison.gallery[images])
 
 
-def pixels_in_rows(records: Records, image_size):
-    """float32 [N, H * W * 3]."""
+def pixels_in_rows(records: Records, image_size: Sequence[int]) -> np.ndarray:
+    """All images, each as one row: float32 [N, H * W * 3] in [-1, 1]."""
     return pipeline.all_images(records, image_size).reshape(len(records), -1)
 
 
-def _queries(records, trial, identities, count, seed):
-    """Places in `trial.query`: one query of each named person, else of random ones, as different as there are."""
+def _query_places(records, trial, identities, count, seed):
+    """Places in `trial.query`: one of each of these identities, else of random ones, different as far as possible."""
     rng = np.random.default_rng(seed)
-    asked = records.identity[trial.query]
+    of_queries = records.identity[trial.query]
     if identities:
-        if missing := set(identities) - set(asked.tolist()):
-            raise ValueError(f"--identities: {min(missing)} is no query of this protocol's first trial.")
-        return np.array([rng.choice(np.flatnonzero(asked == identity)) for identity in identities])
-    return np.sort(_one_of_each(asked, rng.permutation(len(asked)))[:count])
+        if missing := set(identities) - set(of_queries.tolist()):
+            raise ValueError(f"--identities: identity {min(missing)} has no query in the protocol's first trial.")
+        return np.array([rng.choice(np.flatnonzero(of_queries == identity)) for identity in identities])
+    return np.sort(_one_of_each(of_queries, rng.permutation(len(of_queries)))[:count])
 
 
 def _one_of_each(identity, order):
-    """The first of each person's places in `order`, in that order."""
+    """The first place of each identity in `order`, in that order."""
     return order[np.sort(np.unique(identity[order], return_index=True)[1])]
 
 
-def _shown(records, indices, image_size):
+def _captioned(records, indices, image_size):
     images = pipeline.all_images(records.take(indices), image_size)
-    return Shown(tf.constant(images), [_caption(records, i, ", ") for i in indices])
+    return CaptionedImages(tf.constant(images), [_caption(records, image, ", ") for image in indices])
 
 
 def _caption(records, index, between):
-    return f"person {records.identity[index]}{between}camera {records.camera[index]}"
+    return f"identity {records.identity[index]}{between}camera {records.camera[index]}"
 
 
 def _pixels(records, indices, image_size):

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from tf_reid.config import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.presentation import Presentation
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.networks.layers import StandardisedImages, feed_forward
 from tf_reid.networks.losses import identification, squared_distances, triplet
@@ -21,32 +22,34 @@ class CmGAN(ReIDModel):
     """A shared encoder with an identification head plays against a modality discriminator; Eq. 1-8 of the paper.
 
     ```
-    P persons: P RGB images ──┐             ┌── identification head ── K-way softmax            (Eq. 1)
-                              ├── encoder ──┼── triplets across the modalities, both ways       (Eq. 2-4)
-               P infrared  ───┘             └── discriminator: RGB or infrared?                 (Eq. 6)
+    P identities: P RGB images ──┐             ┌── identification head ── K-way softmax            (Eq. 1)
+                                 ├── encoder ──┼── triplets across the modalities, both ways       (Eq. 2-4)
+                  P infrared  ───┘             └── discriminator: RGB or infrared?                 (Eq. 6)
     ```
-    The generator (encoder and head) descends Eq. 5 less `adversarial_weight` times Eq. 6, the discriminator that part,
-    in turns (Eq. 7, 8). The printed algorithm does not say which variables a turn moves: here those of its player.
+    Generator and discriminator take turns. The generator (encoder and head) descends Eq. 5 minus `adversarial_weight`
+    times Eq. 6; the discriminator descends `adversarial_weight` times Eq. 6 (Eq. 7, 8). Algorithm 1 does not say which
+    variables a turn updates; here they are those of its player.
 
-    Stage `pretrain` is Eq. 1 alone: for an encoder from random weights, whose start the triplets would hold back. With
-    ImageNet weights, as in the paper, it has 0 steps.
+    Stage `pretrain` is Eq. 1 alone, for an encoder that starts from random weights, which triplets would slow down.
+    With ImageNet weights, as in the paper, it has 0 steps.
 
     Args:
-        backbone, weights: the encoder; images of one channel are repeated to three when they are read.
-        standardise: give every image zero mean and unit variance before the encoder, so that a dark infrared image is
-            as strong a signal as a colour one. Not the paper's; for encoders that are trained from scratch.
+        backbone, weights: of the encoder; images of one channel are read as three equal ones.
+        standardise: give every image zero mean and unit variance before the encoder, so that a dark infrared image
+            is as strong a signal as a colour image. Not in the paper; for encoders that are trained from scratch.
         head_width, discriminator_widths: hidden units of the two feed-forward networks.
         triplet_weight, identity_weight: alpha and beta of Eq. 5; 0 leaves the loss out.
-        adversarial_weight: gamma of Eq. 7; 0 trains without an adversary (the discriminator then only watches).
+        adversarial_weight: gamma of Eq. 7; 0 trains without an adversarial loss (the discriminator is trained, and
+            does not influence the generator).
         margin: of the triplets, between squared distances.
-        mining: which triplets count; the paper: all.
-        normalise: unit length for the triplets' features; false takes them as they are. The heads see the raw ones.
+        mining: which triplets count, see `losses.triplet`; in the paper, all.
+        normalise: give features unit length for the triplets; the heads always see them as they are.
         turns: K of Algorithm 1.
-        schedule: "iteration": every `turns`-th step is the discriminator's (K - 1 to 1); "after": one step of its own
-            after `turns` of the generator's (K to 1); "epoch": every `turns`-th pass is its own, a pass being as many
-            steps as hold all persons of the training images once.
-        raise_below, raise_by: once the batch's triplet loss is below the one (0: never), learning rates are multiplied
-            by the other, for good. The paper does so at 0.1 by a factor that it does not state.
+        schedule: who is updated at a step. "iteration": the discriminator at every K-th step, the generator at the
+            others (K - 1 to 1); "after": the discriminator once after K steps of the generator (K to 1); "epoch": the
+            discriminator in every K-th epoch, which is the number of steps that sees each identity once.
+        raise_below, raise_by: when the batch's triplet loss first falls below `raise_below` (0: never), learning rates
+            are multiplied by `raise_by` and stay there. The paper does so at 0.1, by a factor that it does not state.
     """
 
     STAGES: ClassVar = {
@@ -78,7 +81,7 @@ class CmGAN(ReIDModel):
     ):
         super().__init__(image_size, identities, seed)
         if not triplet_weight and not identity_weight:
-            raise ValueError("method.triplet_weight and method.identity_weight are both 0: no person is learned.")
+            raise ValueError("method.triplet_weight and method.identity_weight are both 0: no identity is learned.")
         self.encoder = BACKBONES[backbone](image_size, weights)
         self.last_maps = maps_of(self.encoder)
         if standardise:
@@ -119,15 +122,15 @@ class CmGAN(ReIDModel):
     def adversarial_step(self, batch):
         images, identities = rgb_then_infrared(batch)
 
-        # 1. The encoder keeps persons apart in both modalities, and the modalities alike (Eq. 5, 7).
+        # 1. The generator separates identities in both modalities and makes the modalities alike (Eq. 5, 7).
         with tf.GradientTape() as tape:
             features = self.encoder(images, training=True)
             generator_losses = self.generator_losses(features, identities)
-        # 2. The discriminator tells them apart (Eq. 8); the features are what it is given.
+        # 2. The discriminator recognises the modality of features, which get no gradient from it (Eq. 8).
         features = tf.stop_gradient(features)
         with tf.GradientTape() as discriminator_tape:
             logits = self.discriminator(features)
-            # Where it does not play it only watches, at full weight.
+            # With an adversarial weight of 0 it is still trained, at full weight: its accuracy is worth knowing.
             discriminator_losses = {"modality": (self.adversarial_weight or 1.0) * modality_loss(logits)}
 
         if self.phase["discriminator_moves"]:
@@ -137,15 +140,15 @@ class CmGAN(ReIDModel):
             if self.raise_below and self.triplet_weight:
                 converged = generator_losses["triplet"] / self.triplet_weight < self.raise_below
                 self.rate_factor.assign(tf.where(converged, self.raise_by, self.rate_factor.read_value()))
-        watched = {"accuracy": modality_accuracy(logits)}
-        return self.report(generator=generator_losses, discriminator=discriminator_losses | watched)
+        accuracy = {"accuracy": modality_accuracy(logits)}
+        return self.report(generator=generator_losses, discriminator=discriminator_losses | accuracy)
 
-    def generator_losses(self, features, identities) -> dict:
-        """Eq. 5 and the adversary's term of Eq. 7, weighted.
+    def generator_losses(self, features, identities) -> dict[str, tf.Tensor]:
+        """Eq. 5 and the adversarial term of Eq. 7, weighted.
 
         Args:
-            features: float32 [2P, D], those of the RGB images before those of the infrared ones.
-            persons: int [P], different ones, 0..K-1.
+            features: float32 [2P, D], of the RGB images, then of the infrared images.
+            identities: int [P], all different, 0..K-1.
         """
         losses = {}
         if self.triplet_weight:
@@ -153,7 +156,7 @@ class CmGAN(ReIDModel):
         if self.identity_weight:
             losses["identity"] = self.identity_weight * self.identity_loss(features, identities)
         if self.adversarial_weight:
-            losses["confuses"] = -self.adversarial_weight * modality_loss(self.discriminator(features))
+            losses["adversarial"] = -self.adversarial_weight * modality_loss(self.discriminator(features))
         return losses
 
     def identity_loss(self, features, identities):
@@ -161,7 +164,7 @@ class CmGAN(ReIDModel):
         return identification(self.identity_head(features), tf.concat([identities, identities], axis=0))
 
     def triplet_loss(self, features, identities):
-        """Eq. 2 + Eq. 3: anchors of one modality, positives and negatives of the other, over the whole batch."""
+        """Eq. 2 + Eq. 3: anchors of one modality, positives and negatives of the other, over the global batch."""
         if self.normalise:
             features = tf.math.l2_normalize(features, axis=1, epsilon=1e-12)
         rgb, infrared = (self.global_batch(part) for part in tf.split(features, 2))
@@ -174,12 +177,12 @@ class CmGAN(ReIDModel):
     def encoders(self):
         return {"rgb": self.encoder, "ir": self.encoder}
 
-    def maps(self):
-        return {"rgb": self.last_maps, "ir": self.last_maps}
+    def presentation(self):
+        return Presentation(self, maps={"rgb": self.last_maps, "ir": self.last_maps})
 
 
 def rgb_then_infrared(batch):
-    """-> images [2P, H, W, 3], the RGB ones first, and whom either half shows, int [P]."""
+    """Images [2P, H, W, 3], the RGB images first, and the identities of each half, int [P]."""
     return tf.concat([batch["source"][:, 0], batch["source"][:, 1]], axis=0), batch["source_identity"][:, 0]
 
 
@@ -187,15 +190,15 @@ def modality_loss(logits):
     """Eq. 6: two-way cross-entropy of each image with its own modality, mean over images.
 
     Args:
-        logits: float32 [2P, 2], those of the RGB images before those of the infrared ones.
+        logits: float32 [2P, 2], of the RGB images, then of the infrared images.
     """
     return identification(logits, _infrared(logits))
 
 
 def modality_accuracy(logits):
-    """The share of images whose modality is told; `logits` as in `modality_loss`."""
-    told = tf.argmax(logits, axis=1, output_type=tf.int32)
-    return tf.reduce_mean(tf.cast(told == _infrared(logits), tf.float32))
+    """Fraction of the images whose modality is recognised; `logits` as in `modality_loss`."""
+    predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
+    return tf.reduce_mean(tf.cast(predicted == _infrared(logits), tf.float32))
 
 
 def _infrared(rows):

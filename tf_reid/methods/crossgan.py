@@ -1,10 +1,10 @@
-"""Cross-GAN: two camera views meet in the latent space of two VAEs whose decoders are coupled GANs; no labels.
+"""Cross-GAN: unsupervised; two VAEs, one a view, with aligned latents and coupled GANs as decoders.
 
 "Cross-View Person Re-identification: Crossing Generative Adversarial Networks", 2018, https://arxiv.org/abs/1801.01760.
 """
 
 import warnings
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -13,54 +13,65 @@ from pydantic import Field
 
 from tf_reid.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.crossgan_pictures import CrossGANPictures
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import Backbone
 from tf_reid.networks.crossgan import (
     DISCRIMINATOR_UNITS,
     GENERATOR_UNITS,
+    ViewTransform,
     build_encoder,
     chained,
     coupled,
     discriminator_units,
     distinct,
+    encoder_input,
     generator_units,
-    what_is_seen,
 )
-from tf_reid.pictures.page import PARTS, Page
+
+
+class Latents(NamedTuple):
+    """q(z|x) of one view's images (Eq. 4): its mean, log variance and a sample z, float32 [P, latent_width] each."""
+
+    mean: tf.Tensor
+    log_variance: tf.Tensor
+    z: tf.Tensor
 
 
 class CrossGAN(ReIDModel):
-    """A VAE a view, an alignment of their latents, and two GANs that share weights; Eq. 1-12 of the paper.
+    """A VAE for each view, an alignment of their latents, and two GANs that share weights; Eq. 1-12 of the paper.
 
     ```
-    x ── E1 ── z ─────────────────┐          ┌── g1 ── x again ── f1: real?
+    x ── E1 ── z ─────────────────┐          ┌── g1 ── reconstructed x ── f1: real?
                                   │ (Eq. 7)  │  (first k of 5 units shared)  (last l of 5 units shared)
-    x̄ ── E2 ── z̄ ── Align ── as z ┘          └── g2 ── x̄ again ── f2: real?
+    x̄ ── E2 ── z̄ ── Align ── as z ┘          └── g2 ── reconstructed x̄ ── f2: real?
     ```
-    x and x̄ are images of two views, of whoever: no person is read. The images of more than two cameras are halved at
-    random instead, as section 5.1 has it, and queries then count as of the first view.
+    x and x̄ are images of two views, drawn independently: no identity is read. Images of more than two cameras are
+    split into random halves instead, as in section 5.1; queries are then embedded as images of the first view.
 
-    The paper prints the divergence of Eq. 5 and, for all players but f, the adversary of Eq. 12 with the wrong sign.
-    Its Table 1 cannot be built (a generator of stride 1 that ends in 20 channels). Here a generator is a dense unit,
-    three deconvolutions that halve the channels and one to the image; a discriminator is three convolutions with
+    The paper prints two wrong signs: of the divergence in Eq. 5, and of the adversarial loss in Eq. 12 for all players
+    but f. Its Table 1 cannot be built (a generator of stride 1 that ends in 20 channels). Here a generator is a dense
+    unit, three deconvolutions that halve the channels and one to the image; a discriminator is three convolutions with
     pooling and two dense units.
 
     Args:
         latent_width: of z.
-        encoder: what E1 and E2, perceptrons, are given: "pixels", or a backbone's features, whose weights stay.
-        encoder_weights: of that backbone. Were it trained on persons, the method would no longer be unsupervised.
+        encoder: the input of E1 and E2, which are perceptrons: "pixels", or the features of a backbone that is not
+            trained.
+        encoder_weights: of that backbone. If they were learned from identities, the method is not unsupervised.
         encoder_width: hidden units.
         width: channels of a generator's first maps.
         generator_shared: k, units that g1 and g2 share; discriminator_shared: l, those that f1 and f2 share.
-        reconstruction_weight: of the squared error of a VAE's image, in Eq. 5 beside the divergence.
-        alignment_weight: of Eq. 7; 0: without alignment, latents are compared as they are.
+        reconstruction_weight: of the squared error of a VAE's reconstruction, beside the divergence of Eq. 5.
+        alignment_weight: of Eq. 7; 0: latents are compared without alignment.
         threshold: tau of Eq. 7.
-        clip: "whole": the larger of the squared distance and tau, as printed; "dimension": a dimension's squared
-            distance is tau at most.
-        adversarial_weight: of Eq. 10; 0: without GANs.
-        matching_weight: of the distance of real and generated images' mean features (Salimans et al., 2016).
-        search_steps, search_rate: of the gradient search for z* in the paper's transform of a view.
+        clip: "whole": the larger of the squared distance and tau, as printed; "dimension": the squared distance in
+            each dimension is at most tau.
+        adversarial_weight: of Eq. 10; 0: no GANs.
+        matching_weight: of the distance between the mean features of real and of generated images (Salimans et al.,
+            2016).
+        search_steps, search_rate: of the gradient search for z* that transforms an image to the other view.
     """
 
     STAGES: ClassVar = {
@@ -98,12 +109,12 @@ class CrossGAN(ReIDModel):
             )
         if encoder != "pixels" and encoder_weights not in (None, "imagenet"):
             warnings.warn(
-                f"method.encoder_weights={encoder_weights}: if these were learned from persons, so was this run, and "
-                "it is no longer unsupervised.",
+                f"method.encoder_weights={encoder_weights}: if these weights were learned from identities, this run is "
+                "not unsupervised.",
                 stacklevel=2,
             )
-        see = what_is_seen(image_size, encoder, encoder_weights)
-        self.E1, self.E2 = (build_encoder(see, encoder_width, latent_width, name) for name in ("E1", "E2"))
+        features = encoder_input(image_size, encoder, encoder_weights)
+        self.E1, self.E2 = (build_encoder(features, encoder_width, latent_width, name) for name in ("E1", "E2"))
         g_units = coupled(generator_units(image_size, width, latent_width), range(generator_shared))
         last = range(DISCRIMINATOR_UNITS - discriminator_shared, DISCRIMINATOR_UNITS)
         f_units = coupled(discriminator_units(image_size), last)
@@ -112,7 +123,7 @@ class CrossGAN(ReIDModel):
         self.align = keras.Sequential(
             [keras.Input((latent_width,)), layers.Dense(latent_width, activation="tanh")], name="align"
         )
-        self.moved = {
+        self.networks_of_players = {
             "encoders": [self.E1, self.E2],
             "generators": distinct(g_units),
             "alignment": [self.align],
@@ -125,242 +136,151 @@ class CrossGAN(ReIDModel):
         self.search_steps, self.search_rate = search_steps, search_rate
 
     def players(self):
-        return self.moved
+        return self.networks_of_players
 
     def networks(self):
         coupled_networks = (self.g1, self.g2, self.f1, self.f2)
         return {network.name: network for network in (self.E1, self.E2, self.align, *coupled_networks)}
 
     def vae_step(self, batch):
-        views = _views(batch)
+        views = self.views(batch)
         with tf.GradientTape() as tape:
-            codes = self.codes(views)
-            elbo = self.vae_losses(views, codes, self.again(codes))
+            latents = self.latents(views)
+            elbo = self.vae_losses(views, latents, self.reconstructions(latents))
         self.minimize(tape, elbo, "encoders", "generators")
         return self.report(encoders=elbo, generators=elbo)
 
     def alignment_step(self, batch):
-        codes = self.codes(_views(batch))
+        latents = self.latents(self.views(batch))
         with tf.GradientTape() as tape:
-            aligned = self.alignment_losses(codes)
-        self.minimize(tape, aligned, "alignment")
-        return self.report(alignment=aligned)
+            alignment = self.alignment_losses(latents)
+        self.minimize(tape, alignment, "alignment")
+        return self.report(alignment=alignment)
 
     def joint_step(self, batch):
-        views = _views(batch)
+        views = self.views(batch)
         with tf.GradientTape() as tape:
-            codes = self.codes(views)
-            again = self.again(codes)
-            # 1. f1 and f2 tell a view's images from what its generator makes of their latents (Eq. 10, ascending).
+            latents = self.latents(views)
+            reconstructed = self.reconstructions(latents)
+            # 1. f1 and f2 learn to recognise what the generators of their views make (Eq. 10, ascending).
             with tape.stop_recording():
-                tells_apart = self._minimize_discriminators(views, [tf.stop_gradient(images) for images in again])
-            # 2. The VAEs make their images again, their latents meet, and f1 and f2, as they now stand, are fooled.
-            elbo = self.vae_losses(views, codes, again)
-            aligned = self.alignment_losses(codes)
-            adversarial = self.adversarial_losses(views, again)
-        # The alignment reaches no generator, and nothing else reaches Align: each descends its own losses' sum.
-        of_generators = elbo | adversarial
-        moved = ("encoders", "generators", "alignment") if aligned else ("encoders", "generators")
-        self.minimize(tape, of_generators | aligned, *moved)
+                fakes = [tf.stop_gradient(images) for images in reconstructed]
+                discriminator_losses = self._update_discriminators(views, fakes)
+            # 2. Losses of the VAEs, the alignment and the generators, against the updated f1 and f2.
+            elbo = self.vae_losses(views, latents, reconstructed)
+            alignment = self.alignment_losses(latents)
+            adversarial = self.adversarial_losses(views, reconstructed)
+        # The alignment loss has no gradient for the generators, and Align has none of any other loss.
+        generator_losses = elbo | adversarial
+        moved = ("encoders", "generators", "alignment") if alignment else ("encoders", "generators")
+        self.minimize(tape, generator_losses | alignment, *moved)
         return self.report(
-            encoders=of_generators | aligned, generators=of_generators, alignment=aligned, discriminators=tells_apart
+            encoders=generator_losses | alignment,
+            generators=generator_losses,
+            alignment=alignment,
+            discriminators=discriminator_losses,
         )
 
-    def codes(self, views):
-        """Of either view: mean, log variance and a sample z of q(z|x), float32 [P, latent_width] each (Eq. 4)."""
-        found = []
+    @staticmethod
+    def views(batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images of the first view and of the second, float32 [P, H, W, 3] each."""
+        return batch["source"][:, 0], batch["source"][:, 1]
+
+    def latents(self, views) -> list[Latents]:
+        """Of the first view by E1 and of the second by E2."""
+        latents = []
         for number, (encoder, images) in enumerate(zip((self.E1, self.E2), views, strict=True)):
             mean, log_variance = encoder(images)
             noise = self.drawn(tf.random.stateless_normal, images.shape[0], (self.latent_width,), number)
-            found.append((mean, log_variance, mean + tf.exp(0.5 * log_variance) * noise))
-        return found
+            latents.append(Latents(mean, log_variance, mean + tf.exp(0.5 * log_variance) * noise))
+        return latents
 
-    def again(self, codes):
+    def reconstructions(self, latents: list[Latents]) -> list[tf.Tensor]:
         """g1 of the first view's samples and g2 of the second's."""
-        return [g(z, training=True) for g, (_, _, z) in zip((self.g1, self.g2), codes, strict=True)]
+        return [g(of_view.z, training=True) for g, of_view in zip((self.g1, self.g2), latents, strict=True)]
 
-    def vae_losses(self, views, codes, again) -> dict:
-        """Eq. 5 and 6 with the divergence's sign put right: a sum over the views, mean over images."""
+    def vae_losses(self, views, latents: list[Latents], reconstructed) -> dict[str, tf.Tensor]:
+        """Eq. 5 and 6, with the sign of the divergence put right: sums over the views, means over images."""
+        divergences = [losses.normal_divergence(of_view.mean, of_view.log_variance) for of_view in latents]
+        errors = [0.5 * losses.squared_error(a, b) for a, b in zip(reconstructed, views, strict=True)]
         return {
-            "divergence": tf.add_n([losses.normal_divergence(mean, log_variance) for mean, log_variance, _ in codes]),
-            "reconstruction": self.reconstruction_weight
-            * tf.add_n([0.5 * losses.squared_error(a, b) for a, b in zip(again, views, strict=True)]),
+            "divergence": tf.add_n(divergences),
+            "reconstruction": self.reconstruction_weight * tf.add_n(errors),
         }
 
-    def alignment_losses(self, codes) -> dict:
+    def alignment_losses(self, latents: list[Latents]) -> dict[str, tf.Tensor]:
         """Eq. 7 and 11, weighted."""
         if not self.alignment_weight:
             return {}
-        square = tf.square(codes[0][2] - self.align(codes[1][2]))
+        first, second = latents
+        square = tf.square(first.z - self.align(second.z))
         if self.clip == "whole":
-            apart = tf.maximum(tf.reduce_sum(square, axis=1), self.threshold)
+            distance = tf.maximum(tf.reduce_sum(square, axis=1), self.threshold)
         else:
-            apart = tf.reduce_sum(tf.minimum(square, self.threshold), axis=1)
-        return {"alignment": self.alignment_weight * tf.reduce_mean(apart)}
+            distance = tf.reduce_sum(tf.minimum(square, self.threshold), axis=1)
+        return {"alignment": self.alignment_weight * tf.reduce_mean(distance)}
 
-    def adversarial_losses(self, views, again) -> dict:
-        """The generators' side of Eq. 10, not saturating, and feature matching; sums over the views."""
+    def adversarial_losses(self, views, fakes) -> dict[str, tf.Tensor]:
+        """The generators' side of Eq. 10, in its form that does not saturate, and feature matching; sums over views."""
+        if not self.adversarial_weight and not self.matching_weight:
+            return {}
+        judged = [(f(real), f(fake)) for f, real, fake in zip((self.f1, self.f2), views, fakes, strict=True)]
         terms = {}
-        if self.adversarial_weight or self.matching_weight:
-            judged = [(f(real), f(made)) for f, real, made in zip((self.f1, self.f2), views, again, strict=True)]
         if self.adversarial_weight:
-            fooled = [losses.verification(made[1][:, 0], tf.ones_like(made[1][:, 0])) for _, made in judged]
-            terms["fools"] = self.adversarial_weight * tf.add_n(fooled)
+            each = [_cross_entropy(fake_logits, real=True) for _, (_, fake_logits) in judged]
+            terms["adversarial"] = self.adversarial_weight * tf.add_n(each)
         if self.matching_weight:
-            means = [[tf.reduce_mean(self.global_batch(features), axis=0) for features, _ in pair] for pair in judged]
-            apart = [tf.reduce_sum(tf.square(tf.stop_gradient(real) - made)) for real, made in means]
-            terms["matching"] = self.matching_weight * tf.add_n(apart)
+            each = [self._feature_distance(real, fake) for (real, _), (fake, _) in judged]
+            terms["feature_matching"] = self.matching_weight * tf.add_n(each)
         return terms
 
-    def _minimize_discriminators(self, views, again):
-        """Eq. 10 for f1 and f2: the negative of its sum of logarithms."""
+    def _feature_distance(self, real, fake):
+        """Squared distance of the mean features of real and fake images, over the global batch."""
+        real_mean, fake_mean = (tf.reduce_mean(self.global_batch(features), axis=0) for features in (real, fake))
+        return tf.reduce_sum(tf.square(tf.stop_gradient(real_mean) - fake_mean))
+
+    def _update_discriminators(self, views, fakes):
+        """f1 and f2 on Eq. 10, of which they descend the negative."""
         if not self.adversarial_weight and not self.matching_weight:
             return {}
         with tf.GradientTape() as tape:
-            told = []
-            for f, real, made in zip((self.f1, self.f2), views, again, strict=True):
-                of_real, of_made = f(real)[1][:, 0], f(made)[1][:, 0]
-                told += [losses.verification(of_real, tf.ones_like(of_real))]
-                told += [losses.verification(of_made, tf.zeros_like(of_made))]
-            loss = {"tells_apart": tf.add_n(told)}
+            terms = []
+            for f, real, fake in zip((self.f1, self.f2), views, fakes, strict=True):
+                (_, real_logits), (_, fake_logits) = f(real), f(fake)
+                terms += [_cross_entropy(real_logits, real=True), _cross_entropy(fake_logits, real=False)]
+            loss = {"adversarial": tf.add_n(terms)}
         self.minimize(tape, loss, "discriminators")
         return loss
 
     def encoders(self):
-        """Where the latents' means lie, the second view's after the alignment."""
+        """The means of q(z|x), the second view's after the alignment."""
         second = self.E2.output[0]
         aligned = self.align(second) if self.alignment_weight else second
         return {"probe": keras.Model(self.E1.input, self.E1.output[0]), "gallery": keras.Model(self.E2.input, aligned)}
 
     def representations(self):
-        found = {"raw": Representation(self.encoders())}
+        representations = {"raw": Representation(self.encoders())}
         if self.adversarial_weight or self.matching_weight:
-            seen = [keras.Model(f.input, f.output[0]) for f in (self.f1, self.f2)]
-            found["discriminator"] = Representation(dict(zip(("probe", "gallery"), seen, strict=True)))
+            first, second = (keras.Model(f.input, f.output[0]) for f in (self.f1, self.f2))
+            representations["discriminator"] = Representation({"probe": first, "gallery": second})
         if self.search_steps:
             pixels = keras.Input((*self.image_size, 3))
-            searched = self.across()["searched"]
-            found["transformed"] = Representation(
-                {
-                    "probe": keras.Model(pixels, layers.Flatten()(searched(pixels))),
-                    "gallery": keras.Model(pixels, layers.Flatten()(pixels)),
-                }
-            )
-        return found
+            transformed = keras.Model(pixels, layers.Flatten()(self.transform()(pixels)))
+            flattened = keras.Model(pixels, layers.Flatten()(pixels))
+            representations["transformed"] = Representation({"probe": transformed, "gallery": flattened})
+        return representations
 
-    def across(self):
+    def transform(self) -> keras.Model:
+        """Images of the first view -> the same in the second view, by the gradient search of section 5.2."""
         pixels = keras.Input((*self.image_size, 3))
-        found = {"encoded": keras.Model(pixels, self.g2(self.E1(pixels)[0]))}
-        if self.search_steps:
-            found["searched"] = keras.Model(pixels, Transform(self, self.search_steps, self.search_rate)(pixels))
-        return found
+        search = ViewTransform(self.E1, self.g1, self.g2, self.search_steps, self.search_rate)
+        return keras.Model(pixels, search(pixels))
 
-    def image_maker(self):
-        return ("view_1",), self.across()["encoded"]
-
-    def generated(self, batch):
-        first, second = _views(batch)
-        free = self._of_prior(first)
-        return {
-            "g1(z)": (self.g1(free), first, None),
-            "g2(z)": (self.g2(free), second, None),
-            "view 1 in view 2": (self.g2(self.E1(first)[0]), second, None),
-        }
-
-    def pictures(self, batch):
-        first, second = _views(batch)
-        free = self._of_prior(first)
-        return {
-            "views": self.in_both_views(first, second),
-            "of the prior": (["g1(z)", "g2(z)"], [self.g1(free), self.g2(free)]),
-        }
-
-    def _of_prior(self, images):
-        """As many z of the prior as there are images."""
-        return self.drawn(tf.random.stateless_normal, images.shape[0], (self.latent_width,), 2)
-
-    def in_both_views(self, first, second):
-        """Images of either view as they are, made again, and made in the other view: titles, columns."""
-        z, other = self.E1(first)[0], self.E2(second)[0]
-        met = self.align(other) if self.alignment_weight else other
-        titles = ["view 1", "view 1 again", "in view 2", "view 2", "view 2 again", "in view 1"]
-        return titles, [first, self.g1(z), self.g2(z), second, self.g2(other), self.g1(met)]
-
-    def pages(self):
-        return {
-            "cross_view": self.cross_view_page,
-            "interpolation": self.interpolation_page,
-            "prior": self.prior_page,
-        }
-
-    def cross_view_page(self, first, second):
-        """Images of either view, made again, and made in the other view."""
-        titles, columns = self.in_both_views(first.images, second.images)
-        if self.search_steps:
-            titles.insert(3, "in view 2, searched")
-            columns.insert(3, self.across()["searched"](first.images))
-        rows = [f"{a}\n{b}" for a, b in zip(first.captions, second.captions, strict=True)]
-        return Page.of_columns(titles, columns, rows)
-
-    def interpolation_page(self, first, _second):
-        """From one image's latent to the next one's, in either view."""
-        z = self.E1(first.images)[0]
-        following = tf.roll(first.images, -1, axis=0)
-        latents = [(1.0 - part) * z + part * tf.roll(z, -1, axis=0) for part in PARTS]
-        made = {view: tf.stack([g(latent) for latent in latents]) for view, g in (("1", self.g1), ("2", self.g2))}
-        rows, titles = [], []
-        for number, caption in enumerate(first.captions):
-            for view, images in made.items():
-                rows.append(tf.concat([first.images[number, None], images[:, number], following[number, None]], axis=0))
-                titles.append(f"from {caption}\nin view {view}")
-        return Page(rows, ["from", *(f"{part:.0%}" for part in PARTS), "to"], titles)
-
-    def prior_page(self, first, _second):
-        """What no image was read for: the same z of the prior in either view."""
-        count = 2 * len(first.images)
-        z = tf.random.stateless_normal((count, self.latent_width), (self.seed, 0))
-        return Page([self.g1(z), self.g2(z)], [f"z {number + 1}" for number in range(count)], ["g1(z)", "g2(z)"])
+    def presentation(self):
+        return CrossGANPictures(self)
 
 
-class Transform(layers.Layer):
-    """An image of the first view in the second: g2(z*) with z* = argmin ||g1(z) - x||^2 (section 5.2).
-
-    float32 [B, H, W, 3] -> the same. The search is Adam's, from E1's mean.
-    """
-
-    def __init__(self, method, steps, rate):
-        super().__init__()
-        self.E1, self.g1, self.g2, self.steps, self.rate = method.E1, method.g1, method.g2, steps, rate
-
-    def call(self, images):
-        return self.g2(self.nearest(images))
-
-    def nearest(self, images):
-        """z*, float32 [B, latent_width]."""
-        z = self.E1(images)[0]
-
-        def step(number, z, mean, square):
-            with tf.GradientTape() as tape:
-                tape.watch(z)
-                apart = tf.reduce_sum(tf.square(self.g1(z) - images))
-            gradient = tape.gradient(apart, z)
-            mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient * gradient
-            done = tf.cast(number + 1, tf.float32)
-            moved = mean / (1.0 - 0.9**done) / (tf.sqrt(square / (1.0 - 0.999**done)) + 1e-8)
-            return number + 1, z - self.rate * moved, mean, square
-
-        start = (0, z, tf.zeros_like(z), tf.zeros_like(z))
-        return tf.while_loop(lambda number, *_: number < self.steps, step, start)[1]
-
-    def compute_output_shape(self, shape):
-        return shape
-
-    def get_config(self):
-        """All that its images depend on but weights: features of them are kept by this."""
-        networks = {network.name: network.get_config() for network in (self.E1, self.g1, self.g2)}
-        return super().get_config() | {"steps": self.steps, "rate": self.rate, "networks": networks}
-
-
-def _views(batch):
-    """-> images of the first view and of the second, [P, H, W, 3] each."""
-    return batch["source"][:, 0], batch["source"][:, 1]
+def _cross_entropy(logits, real: bool):
+    """Of "these images are real" or "these images are fake", mean over images; logits [B, 1]."""
+    logits = logits[:, 0]
+    return losses.verification(logits, tf.ones_like(logits) if real else tf.zeros_like(logits))

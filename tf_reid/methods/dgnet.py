@@ -1,4 +1,4 @@
-"""DG-Net: images made of one person's appearance and another's structure teach the re-ID features, as they are made.
+"""DG-Net: images with the appearance of one identity and the structure of another teach the re-ID features online.
 
 "Joint Discriminative and Generative Learning for Person Re-identification", CVPR 2019,
 https://arxiv.org/abs/1904.07223.
@@ -7,74 +7,64 @@ https://arxiv.org/abs/1904.07223.
 from contextlib import nullcontext
 from typing import ClassVar, Literal
 
-import keras
 import tensorflow as tf
 
 from tf_reid.config import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 from tf_reid.data.pipeline import erased
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.dgnet_pictures import DGNetPictures
+from tf_reid.methods.dgnet_swaps import Codes, GeneratedImages, SwapBatch, exchanged, generated_images, teacher_labels
 from tf_reid.methods.representation import Representation
+from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
-from tf_reid.networks.dgnet import (
-    appearance_encoder,
-    classifier_head,
-    decoder,
-    discriminator,
-    embedding_head,
-    from_imagenet,
-    structure_encoder,
-    to_imagenet,
-)
 from tf_reid.networks.layers import frozen, scale_gradient
 from tf_reid.networks.siamese import SiameseClassifier
-from tf_reid.pictures.page import PARTS, Page
 
 
 class DGNet(ReIDModel):
     """Appearance encoder with two heads, structure encoder, decoder and discriminator; Eq. 1-10 of the paper.
 
     ```
-                                       ┌── primary head ────── who wears this?     (Eq. 3, 6; 8: as a teacher says)
+                                       ┌── primary head ────── identity of the appearance  (Eq. 3, 6; 8: by a teacher)
     x_a ── E_a ── appearance a ────────┤
-                     │                 └── fine-grained head ─ whose shape is this?  (Eq. 9)
-                     G ── image ── D: real?                                        (Eq. 7)
+                     │                 └── fine-grained head ─ identity of the structure   (Eq. 9)
+                     G ── image ── D: real?                                                (Eq. 7)
                      │
     x_b ── E_s ── structure s, of the grey image
     ```
-    x_ba = G(a_a, s_b) and x_ab = G(a_b, s_a) are the swaps of two persons. Both directions are summed. Where the paper
-    and the authors' code differ, the code is followed, as it is what gave the figures, but for Eq. 4, whose gradient
-    the code loses; and the persons of a row always differ, as the paper asks.
+    The swaps x_ba = G(a_a, s_b) and x_ab = G(a_b, s_a) exchange the appearance of two identities; losses sum over both.
+    Where the paper and the authors' code differ, this follows the code, which gave the published results, with two
+    exceptions: Eq. 4 has the gradient that the code loses, and the two identities of a row always differ.
 
-    Stage `teacher` trains the network whose answers are Eq. 8's labels, by identification alone; give it 0 steps where
-    `teacher` names a finished run. Stage `pretrain` is Eq. 3 alone, for an encoder from random weights; with ImageNet
-    weights, as in the paper, that has 0 steps.
+    Stage `teacher` trains the network that labels the swaps in Eq. 8, by identification alone; give it 0 steps if
+    `teacher` names a finished run. Stage `pretrain` is Eq. 3 alone, for an encoder that starts from random weights;
+    with ImageNet weights, as in the paper, it has 0 steps.
 
     Args:
-        backbone, weights: of E_a, which has D features a position of its last maps.
-        last_stride: of the backbone's last block; 1, as in the authors' code, gives maps twice as large.
+        backbone, weights: of E_a, whose last maps have D channels.
+        last_stride: of the backbone's last block; 1, as in the authors' code, doubles the size of the last maps.
         dropout, fine_dropout: before the primary and before the fine-grained classifier.
         teacher: a finished run of `identity` on the same images, whose `networks/classifier.weights.h5` is the teacher.
         teacher_backbone, teacher_weights, teacher_dropout: of that network.
-        teacher_style: "soft": the teacher's answer to the image and its mirror image; "hard": the likeliest of it;
-            "appearance": whose appearance it has; "uniform": everyone alike; "both": the soft answer between those two
-            persons whose appearance and structure it has.
-        teacher_batch_statistics: the teacher's batch norm takes the statistics of the generated batch.
+        teacher_style: labels of a swap. "soft": the teacher's mean prediction for the image and its mirror image;
+            "hard": the most likely identity of it; "appearance": the identity of the appearance; "uniform": all
+            identities alike; "both": the soft labels, restricted to the identities of appearance and structure.
+        teacher_batch_statistics: the teacher's batch norm uses the statistics of the generated batch.
         width: channels of the discriminator's first layers; E_s and G scale with it.
-        scales: sizes at which the discriminator looks, each half of the one before.
-        stripes: the four blocks of G receive a stripe of the body each; the authors' code gives each a quarter of the
-            channels at all four heights.
-        detach_appearance: no gradient of an image's losses reaches E_a, which learns from persons alone. Without,
-            Eq. 1, 2 and 7 teach it too.
+        scales: sizes at which the discriminator judges, each half of the one before.
+        stripes: each of G's four blocks receives a stripe of the body; in the authors' code each receives a quarter of
+            the channels, at all four heights.
+        detach_appearance: E_a learns from identity losses alone; without, Eq. 1, 2 and 7 train it too.
         code_gradient: of Eq. 4; "paper": through a frozen E_a to the image; "released": none, as in the authors' code.
         image_weight: of Eq. 1 and 2. appearance_code_weight, structure_code_weight: of Eq. 4 and 5, once warmed up.
         identity_weight: of Eq. 3. generated_identity_weight: of Eq. 6. adversarial_weight: of Eq. 7.
-        cycle_weight: of swapping the swapped back, once warmed up (not in the paper).
+        cycle_weight: of swapping twice, which must give the first image, once warmed up (not in the paper).
         primary_weight: lambda_prim, of Eq. 8. fine_ratio: alpha, of Eq. 9 relative to it.
-        penalty_weight: of the squared gradient of D at real images.
-        warm_up: steps of stage `joint` before generated images are fed back.
-        ramp: how much the weights of Eq. 4, 5, 8, 9 and the cycle grow a step, up to their own.
-        erasing: part of the images that have a rectangle erased where persons are learned.
+        penalty_weight: of the squared gradient of D at real images (R1).
+        warm_up: steps of stage `joint` before the heads learn from generated images.
+        ramp: growth of the weights of Eq. 4, 5, 8, 9 and the cycle in a step, up to their own values.
+        erasing: fraction of the images of which a rectangle is erased for the identity losses.
         fine_at_test: beta, the weight of the fine-grained half of the representation.
     """
 
@@ -122,26 +112,22 @@ class DGNet(ReIDModel):
         fine_at_test: NonNegativeFloat = 0.5,
     ):
         super().__init__(image_size, identities, seed)
-        if image_size[0] % 4 or image_size[1] % 4:
-            raise ValueError(
-                f"data.image_size is {list(image_size)}, but structure is halved twice: use multiples of 4."
-            )
         self.teacher = SiameseClassifier(image_size, identities, teacher_backbone, teacher_weights, teacher_dropout)
         if teacher:
             self.teacher.load(teacher, "method.teacher")
         self.last_maps = maps_of(BACKBONES[backbone](image_size, weights, last_stride=last_stride))
-        self.E_a = appearance_encoder(self.last_maps, stripes)
+        self.E_a = nets.appearance_encoder(self.last_maps, stripes)
         code_width, pooled_width = (shape[-1] for shape in self.E_a.output_shape)
-        self.primary, self.fine = (embedding_head(pooled_width, name) for name in ("primary", "fine"))
-        self.primary_classifier = classifier_head(identities, dropout, "primary_classifier")
-        self.fine_classifier = classifier_head(identities, fine_dropout, "fine_classifier")
-        self.E_s = structure_encoder(image_size, width)
-        self.G = decoder(self.E_s.output_shape[1:], code_width)
-        self.D = discriminator(image_size, width, scales)
-        self.representation = {
-            "both": self._representation({"primary": 1.0, "fine": fine_at_test**0.5}),
-            "primary": self._representation({"primary": 1.0}),
-            "fine": self._representation({"fine": 1.0}),
+        self.primary, self.fine = (nets.embedding_head(pooled_width, name) for name in ("primary", "fine"))
+        self.primary_classifier = nets.classifier_head(identities, dropout, "primary_classifier")
+        self.fine_classifier = nets.classifier_head(identities, fine_dropout, "fine_classifier")
+        self.E_s = nets.structure_encoder(image_size, width)
+        self.G = nets.decoder(self.E_s.output_shape[1:], code_width)
+        self.D = nets.discriminator(image_size, width, scales)
+        self.features = {
+            "both": nets.weighted_features(self.E_a, [self.primary, self.fine], [1.0, fine_at_test**0.5]),
+            "primary": nets.weighted_features(self.E_a, [self.primary], [1.0]),
+            "fine": nets.weighted_features(self.E_a, [self.fine], [1.0]),
         }
         self.teacher_style, self.teacher_batch_statistics = teacher_style, teacher_batch_statistics
         self.detach_appearance, self.code_gradient = detach_appearance, code_gradient
@@ -166,9 +152,7 @@ class DGNet(ReIDModel):
         return {"teacher": self.teacher, "E_a": self.E_a, "E_s": self.E_s, "G": self.G, "D": self.D} | heads
 
     def phase_of(self, step):
-        if self.stage != "joint":
-            return None
-        return {"fed": step >= self.warm_up}
+        return {"fed": step >= self.warm_up} if self.stage == "joint" else None
 
     def teacher_step(self, batch):
         with tf.GradientTape() as tape:
@@ -177,60 +161,67 @@ class DGNet(ReIDModel):
         return self.report(teacher=identity, teacher_head=identity)
 
     def pretrain_step(self, batch):
-        images, identities = _columns(batch)
         with tf.GradientTape() as tape:
-            identity, _ = self.real_losses(images, identities)
+            identity, _ = self.identity_losses(SwapBatch.of(batch))
         self.minimize(tape, identity, "appearance", "heads")
         return self.report(appearance=identity, heads=identity)
 
     def joint_step(self, batch):
-        images, identities = _columns(batch)  # x_a and x_b, then their positives
-        pair, of_pair = images[: len(images) // 2], identities[: len(identities) // 2]
-        real = to_imagenet(pair)
+        batch = SwapBatch.of(batch)
+        real = nets.to_imagenet(batch.pair)
         with tf.GradientTape(persistent=True) as tape:
-            # 1. Codes, and what they make: each image again, again by its positive's appearance, and the swaps.
-            appearance = self.appearance_codes(images, tape)
-            of_positive = appearance[len(pair) :]
-            appearance = appearance[: len(pair)]
-            structure = self.E_s(real)
-            appearances = tf.concat([appearance, of_positive, appearance], axis=0)
-            structures = tf.concat([structure, structure, _other(structure)], axis=0)
-            again, by_positive, swapped = tf.split(self.G([appearances, structures]), 3)
-            # 2. D tells real images from swaps (Eq. 7).
+            # 1. Codes of the images, and the images that G makes of these codes.
+            codes = self.codes(batch, real, tape)
+            generated = generated_images(self.G, codes)
+            # 2. D learns to recognise swaps; it is updated before the generator's losses are computed.
             with tape.stop_recording():
-                discriminator_losses = self._minimize_discriminator(real, tf.stop_gradient(swapped))
-            # 3. E_s and G make images that are right, that D, as it now stands, takes for real, and whose person shows.
-            images_losses = {
-                "image": self.image_weight * 2.0 * losses.l1(again, real),  # Eq. 1, of x_a and of x_b
-                "image_by_positive": self.image_weight * 2.0 * losses.l1(by_positive, real),  # Eq. 2
-            }
-            if self.adversarial_weight:
-                images_losses["fools"] = self.adversarial_weight * fools(self.D(swapped))
-            seen, to_learn_of = self.seen_in(swapped)
-            generator_losses = images_losses | self.code_losses(real, appearance, structure, swapped, seen, of_pair)
-            # 4. E_a and its heads learn persons of real images, and of the swaps.
-            appearance_losses, pooled = self.real_losses(images, identities)
+                discriminator_losses = self._update_discriminator(real, tf.stop_gradient(generated.swapped))
+            # 3. Losses of E_s and G.
+            image_losses = self.image_losses(real, generated)
+            seen, pooled_swaps = self.seen_in(generated.swapped)
+            generator_losses = image_losses | self.code_losses(batch, real, codes, generated.swapped, seen)
+            # 4. Losses of E_a and its heads.
+            feature_losses, pooled = self.identity_losses(batch)
             if self.feeds:
-                fed = self.fed_losses(from_imagenet(tf.stop_gradient(swapped)), to_learn_of, of_pair, pooled)
-                appearance_losses = appearance_losses | fed
-
+                swaps = nets.from_imagenet(tf.stop_gradient(generated.swapped))
+                feature_losses = feature_losses | self.fed_losses(batch, swaps, pooled_swaps, pooled)
         self.minimize(tape, generator_losses, "generator")
-        taught = appearance_losses if self.detach_appearance else appearance_losses | images_losses
-        if appearance_losses:
-            self.minimize(tape, taught, "appearance", "heads")
-        elif taught:
-            self.minimize(tape, taught, "appearance")
-        return self.report(
-            generator=generator_losses,
-            appearance=taught,
-            heads=appearance_losses,
-            discriminator=discriminator_losses,
-        )
+        appearance_losses = self._update_appearance(tape, feature_losses, image_losses)
+        moved = {"generator": generator_losses, "appearance": appearance_losses, "heads": feature_losses}
+        return self.report(**moved, discriminator=discriminator_losses)
+
+    def _update_discriminator(self, real, swapped):
+        """D on Eq. 7 and the gradient penalty."""
+        with tf.GradientTape() as tape:
+            real_scores, penalty = (
+                nets.scores_and_penalty(self.D, real) if self.penalty_weight else (self.D(real), None)
+            )
+            adversarial = nets.discriminator_adversarial_loss(real_scores, self.D(swapped))
+            terms = {"adversarial": self.adversarial_weight * adversarial}
+            if self.penalty_weight:
+                terms["gradient_penalty"] = self.penalty_weight * penalty
+        self.minimize(tape, terms, "discriminator")
+        return terms
+
+    def _update_appearance(self, tape, feature_losses, image_losses):
+        """E_a and its heads on the identity losses; E_a on the losses of images too, where it is not detached."""
+        appearance_losses = feature_losses if self.detach_appearance else feature_losses | image_losses
+        if feature_losses:
+            self.minimize(tape, appearance_losses, "appearance", "heads")
+        elif appearance_losses:
+            self.minimize(tape, appearance_losses, "appearance")
+        return appearance_losses
+
+    def codes(self, batch: SwapBatch, real, tape) -> Codes:
+        """Appearance codes of all images and structure codes of `real`, the normalised x_a and x_b."""
+        appearance, pair = self.appearance_codes(batch.images, tape), batch.pair.shape[0]
+        return Codes(positive_appearance=appearance[pair:], appearance=appearance[:pair], structure=self.E_s(real))
 
     def appearance_codes(self, images, tape):
-        """a of each image, in training mode; detached, but where image losses are to teach E_a.
+        """a of each image, in training mode; without gradient, unless losses of images are to train E_a.
 
-        The heads see the images, too: their batch norm's statistics are to be not only of erased images and swaps.
+        The heads are called too, so that the statistics of their batch norm see whole images, not only erased and
+        generated ones.
         """
         with tape.stop_recording() if self.detach_appearance else nullcontext():
             appearance, pooled = self.E_a(images, training=True)
@@ -244,224 +235,116 @@ class DGNet(ReIDModel):
         return self.phase["fed"] and self.primary_weight
 
     def seen_in(self, swapped):
-        """What E_a sees in swaps: its outputs through which G learns, and what the heads learn from, or None.
+        """E_a's outputs for swaps, through which G learns, and the pooled features that the heads learn from, or None.
 
-        One look serves both where codes are detached: then no feature's loss finds a way through the swap into E_a.
+        One call serves both if codes are detached: then no loss of features can reach E_a through a swap.
         """
-        look = from_imagenet(swapped)
+        swaps = nets.from_imagenet(swapped)
         if self.feeds and self.detach_appearance:
-            seen = self.E_a(look, training=True)
+            seen = self.E_a(swaps, training=True)
             return seen, seen[1]
-        to_learn_of = self.E_a(tf.stop_gradient(look), training=True)[1] if self.feeds else None
-        return frozen(self.E_a, look, training=True), to_learn_of
+        pooled = self.E_a(tf.stop_gradient(swaps), training=True)[1] if self.feeds else None
+        return frozen(self.E_a, swaps, training=True), pooled
 
-    def code_losses(self, real, appearance, structure, swapped, seen, identities) -> dict:
-        """Eq. 6 and, once fed, Eq. 4, Eq. 5 and the cycle: swaps show the person and the codes they were made of.
+    # ----------------------------------------------------------------- losses
+
+    def image_losses(self, real, generated: GeneratedImages) -> dict[str, tf.Tensor]:
+        """Eq. 1, Eq. 2, and the generator's side of Eq. 7."""
+        terms = {
+            "reconstruction": self.image_weight * 2.0 * losses.l1(generated.reconstructed, real),
+            "reconstruction_by_positive": self.image_weight * 2.0 * losses.l1(generated.by_positive, real),
+        }
+        if self.adversarial_weight:
+            adversarial = nets.generator_adversarial_loss(self.D(generated.swapped))
+            terms["adversarial"] = self.adversarial_weight * adversarial
+        return terms
+
+    def code_losses(self, batch: SwapBatch, real, codes: Codes, swapped, seen) -> dict[str, tf.Tensor]:
+        """Eq. 6 and, after the warm-up, Eq. 4, Eq. 5 and the cycle: a swap keeps the codes that it was made of.
 
         Args:
-            real, swapped: [2P, H, W, 3], normalised. The first half of `swapped` is x_ba, the second x_ab.
-            appearance, structure: the codes of `real`. seen: E_a's outputs for `swapped`.
-            persons: int [2P], of `real`, so of the swaps' appearance.
+            real, swapped: normalised [2P, H, W, 3]: x_a and x_b, x_ba and x_ab. seen: E_a's outputs for `swapped`.
         """
-        found, pooled = seen
+        appearance, pooled = seen
         terms = {}
         if self.generated_identity_weight:
             logits = self.primary_classifier(frozen(self.primary, pooled, training=True), training=False)
-            terms["swapped_identity"] = self.generated_identity_weight * 2.0 * losses.identification(logits, identities)
+            identity = losses.identification(logits, batch.pair_identities)
+            terms["generated_identity"] = self.generated_identity_weight * 2.0 * identity
         if not self.phase["fed"]:
             return terms
         if self.appearance_code_weight:
-            shown = tf.stop_gradient(found) if self.code_gradient == "released" else found
-            apart = 2.0 * losses.l1(shown, tf.stop_gradient(appearance))
-            terms["appearance_code"] = self._ramped(self.appearance_code_weight) * apart
+            shown = tf.stop_gradient(appearance) if self.code_gradient == "released" else appearance
+            distance = 2.0 * losses.l1(shown, tf.stop_gradient(codes.appearance))
+            terms["appearance_code"] = self._ramped(self.appearance_code_weight) * distance
         if self.structure_code_weight or self.cycle_weight:
-            # A coin decides whether this step teaches G to keep a structure, or E_s to find it.
+            # A coin decides whether this step teaches G to keep a structure, or E_s to recognise it.
             coin = tf.round(tf.random.stateless_uniform([], self.seed_of_step(1)))
-            found_structure = frozen(self.E_s, scale_gradient(swapped, coin), share=coin)
+            structure = frozen(self.E_s, scale_gradient(swapped, coin), fraction=coin)
         if self.structure_code_weight:
-            apart = 2.0 * losses.l1(found_structure, tf.stop_gradient(_other(structure)))
-            terms["structure_code"] = self._ramped(self.structure_code_weight) * apart
+            distance = 2.0 * losses.l1(structure, tf.stop_gradient(exchanged(codes.structure)))
+            terms["structure_code"] = self._ramped(self.structure_code_weight) * distance
         if self.cycle_weight:
-            back = self.G([tf.stop_gradient(found), _other(found_structure)])
-            terms["cycle"] = self._ramped(self.cycle_weight) * 2.0 * losses.l1(back, real)
+            cycled = self.G([tf.stop_gradient(appearance), exchanged(structure)])
+            terms["cycle"] = self._ramped(self.cycle_weight) * 2.0 * losses.l1(cycled, real)
         return terms
 
-    def real_losses(self, images, identities):
-        """Eq. 3 of all four columns, parts of some images erased -> losses, and what the heads see [4P, C].
-
-        Args:
-            images: float32 [4P, H, W, 3] in [-1, 1]. persons: int [4P].
-        """
-        _, pooled = self.E_a(self._erased(images), training=True)
+    def identity_losses(self, batch: SwapBatch):
+        """Eq. 3 of all real images, some of them partly erased -> losses, and their pooled features [4P, C]."""
+        _, pooled = self.E_a(self._erased(batch.images), training=True)
         if not self.identity_weight:
             return {}, pooled
         logits = self.primary_classifier(self.primary(pooled, training=True), training=True)
-        return {"identity": self.identity_weight * 4.0 * losses.identification(logits, identities)}, pooled
+        return {"identity": self.identity_weight * 4.0 * losses.identification(logits, batch.identities)}, pooled
 
-    def fed_losses(self, swapped, seen, identities, pooled) -> dict:
-        """Eq. 8 and Eq. 9 of the swaps, and the fine-grained head's answer to real images.
+    def fed_losses(self, batch: SwapBatch, swaps, pooled_swaps, pooled) -> dict[str, tf.Tensor]:
+        """Eq. 8 and Eq. 9 of the swaps, and the fine-grained head's identification of real images.
 
         Args:
-            swapped: float32 [2P, H, W, 3], in pixels' scale, without gradient.
-            seen: what the heads see of them [2P, C].
-            persons: int [2P], of their appearance. pooled: what the heads see of the real images [4P, C].
+            swaps: float32 [2P, H, W, 3] in about [-1, 1], without gradient.
+            pooled_swaps: E_a's pooled features of them [2P, C]. pooled: those of the real images [4P, C].
         """
-        primary = self.primary_classifier(self.primary(seen, training=True), training=True)
-        fine = self.fine_classifier(self.fine(seen, training=True), training=True)
-        of_real = self.fine_classifier(self.fine(pooled[: len(swapped)], training=True), training=True)
+        primary = self.primary_classifier(self.primary(pooled_swaps, training=True), training=True)
+        fine = self.fine_classifier(self.fine(pooled_swaps, training=True), training=True)
+        fine_of_real = self.fine_classifier(self.fine(pooled[: len(swaps)], training=True), training=True)
         weight = self._ramped(self.primary_weight)
-        terms = {"primary": weight * 2.0 * losses.kullback_leibler(self.teachers_labels(swapped, identities), primary)}
+        terms = {"primary": weight * 2.0 * losses.kullback_leibler(self.teacher_labels(batch, swaps), primary)}
         if self.fine_ratio:
-            terms["fine"] = weight * self.fine_ratio * 2.0 * losses.identification(fine, _other(identities))
-            terms["fine_of_real"] = weight * self.fine_ratio * 2.0 * losses.identification(of_real, identities)
+            of_pair, of_structure = batch.pair_identities, exchanged(batch.pair_identities)
+            terms["fine"] = weight * self.fine_ratio * 2.0 * losses.identification(fine, of_structure)
+            terms["fine_of_real"] = weight * self.fine_ratio * 2.0 * losses.identification(fine_of_real, of_pair)
         return terms
 
-    def teachers_labels(self, swapped, identities):
-        """q of Eq. 8: float32 [2P, K], a distribution over persons for each swap."""
-        of_appearance = tf.one_hot(identities, self.identities)
-        if self.teacher_style == "appearance":
-            return of_appearance
-        if self.teacher_style == "uniform":
-            return tf.ones_like(of_appearance) / self.identities
-        both = [
-            frozen(self.teacher.backbone, view, training=self.teacher_batch_statistics)
-            for view in (swapped, swapped[:, :, ::-1])
-        ]
-        answer = tf.add_n([tf.nn.softmax(self.teacher.identity_head(features)) for features in both]) / 2.0
-        if self.teacher_style == "hard":
-            answer = tf.one_hot(tf.argmax(answer, axis=1), self.identities)
-        if self.teacher_style == "both":
-            answer *= of_appearance + _other(of_appearance)
-            answer = tf.math.divide_no_nan(answer, tf.reduce_sum(answer, axis=1, keepdims=True))
-        return tf.stop_gradient(answer)
-
-    def _minimize_discriminator(self, real, swapped):
-        with tf.GradientTape() as tape:
-            of_real, penalty = scores_and_penalty(self.D, real) if self.penalty_weight else (self.D(real), 0.0)
-            terms = {"tells_apart": self.adversarial_weight * tells_apart(of_real, self.D(swapped))}
-            if self.penalty_weight:
-                terms["penalty"] = self.penalty_weight * penalty
-        self.minimize(tape, terms, "discriminator")
-        return terms
+    def teacher_labels(self, batch: SwapBatch, swaps):
+        """q of Eq. 8, float32 [2P, K]; see `dgnet_swaps.teacher_labels`."""
+        style = self.teacher_style, self.teacher_batch_statistics
+        return teacher_labels(self.teacher, *style, batch, swaps, self.identities)
 
     def _ramped(self, weight):
         """From 0 at the end of the warm-up to `weight`."""
         return tf.minimum(self.ramp * tf.cast(self.step + 1 - self.warm_up, tf.float32), weight)
 
     def _erased(self, images):
-        own = tf.transpose(self.drawn(tf.random.stateless_uniform, images.shape[0] // 4, (4, 5)), (1, 0, 2))
-        return erased(images, tf.reshape(own, (-1, 5)), self.erasing, from_imagenet(tf.zeros(3)))
+        """Images [4P, H, W, 3], a rectangle of some filled with ImageNet's mean."""
+        of_row = self.drawn(tf.random.stateless_uniform, images.shape[0] // 4, (4, 5))
+        draws = tf.reshape(tf.transpose(of_row, (1, 0, 2)), (-1, 5))
+        return erased(images, draws, self.erasing, nets.from_imagenet(tf.zeros(3)))
 
-    def _representation(self, weights) -> keras.Model:
-        """Images -> each head's unit features of image and mirror image, summed, of unit length, weighted, in a row."""
-        images = keras.Input((*self.image_size, 3))
-        seen = [self.E_a(view)[1] for view in (images, images[:, :, ::-1])]
-        heads = {"primary": self.primary, "fine": self.fine}
-        parts = [weight * _unit(sum(_unit(heads[name](pooled)) for pooled in seen)) for name, weight in weights.items()]
-        features = keras.ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-        return keras.Model(images, features, name="_".join(weights))
+    # ----------------------------------------------------------------- what is evaluated and shown
 
     def encoders(self):
         never_fed = self.steps_of_stage["joint"] <= self.warm_up or not self.primary_weight
-        return {"image": self.representation["primary" if never_fed or not self.fine_ratio else "both"]}
+        return {"image": self.features["primary" if never_fed or not self.fine_ratio else "both"]}
 
     def representations(self):
-        own = self.encoders()
-        found = {"raw": Representation(own)}
-        if own["image"] is self.representation["both"]:
+        encoders = self.encoders()
+        representations = {"raw": Representation(encoders)}
+        if encoders["image"] is self.features["both"]:
             for head in ("primary", "fine"):
-                found[head] = Representation({"image": self.representation[head]})
+                representations[head] = Representation({"image": self.features[head]})
         if self.steps_of_stage["teacher"]:
-            found["teacher"] = Representation({"image": self.teacher.backbone})
-        return found
+            representations["teacher"] = Representation({"image": self.teacher.backbone})
+        return representations
 
-    def maps(self):
-        return {"image": self.last_maps}
-
-    def generated(self, batch):
-        images, identities = _columns(batch)
-        pair, of_pair = images[: len(images) // 2], identities[: len(identities) // 2]
-        return {"swaps": (self.composed(pair, _other(pair)), pair, of_pair)}
-
-    def composed(self, of_appearance, of_structure):
-        """Images in [-1, 1] -> those that have the appearance of the one and the structure of the other."""
-        return self.drawn_image(self.E_a(of_appearance)[0], self.E_s(to_imagenet(of_structure)))
-
-    def image_maker(self):
-        return ("appearance", "structure"), self.composed
-
-    def drawn_image(self, appearance, structure):
-        """Codes -> images in [-1, 1]."""
-        return tf.clip_by_value(from_imagenet(self.G([appearance, structure])), -1.0, 1.0)
-
-    def pictures(self, batch):
-        if self.stage != "joint":
-            return {}
-        pair = _columns(batch)[0]
-        pair = pair[: len(pair) // 2]
-        columns = pair, self.composed(pair, pair), self.composed(pair, _other(pair))
-        halves = [half for images in columns for half in tf.split(images, 2)]
-        titles = ["a", "b", "a again", "b again", "a's clothes, b's pose", "b's clothes, a's pose"]
-        return {"swaps": (titles, halves)}
-
-    def pages(self):
-        return {"swaps": self.swaps_page, "interpolation": self.interpolation_page}
-
-    def swaps_page(self, appearance, structure):
-        """Rows of one appearance, columns of one structure (the paper's Fig. 1)."""
-        nothing = tf.ones_like(structure.images[:1])
-        rows = [tf.concat([nothing, structure.images], axis=0)]
-        for image in appearance.images:
-            worn = tf.repeat(image[None], len(structure.images), axis=0)
-            rows.append(tf.concat([image[None], self.composed(worn, structure.images)], axis=0))
-        columns = ["", *(f"structure of {caption}" for caption in structure.captions)]
-        return Page(rows, columns, ["", *(f"appearance of\n{caption}" for caption in appearance.captions)])
-
-    def interpolation_page(self, first, second):
-        """From the appearance of the first to that of the second, in the first's structure (the paper's Fig. 5)."""
-        one, other = (self.E_a(shown.images)[0] for shown in (first, second))
-        structure = self.E_s(to_imagenet(first.images))
-        between = [self.drawn_image((1.0 - part) * one + part * other, structure) for part in PARTS]
-        columns = [first.images, *between, second.images]
-        rows = [f"from {a}\nto {b}" for a, b in zip(first.captions, second.captions, strict=True)]
-        titles = ["pose, and clothes", *(f"{part:.0%}" for part in PARTS), "clothes"]
-        return Page.of_columns(titles, columns, rows)
-
-
-def scores_and_penalty(discriminator, real):
-    """Scores of real images and their squared gradient, summed over pixels, scales, both sides; mean over images.
-
-    (Mescheder et al., 2018, https://arxiv.org/abs/1801.04406: R1.)
-    """
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(real)
-        scores = discriminator(real)
-    gradients = [tape.gradient(score, real) for score in scores]
-    return scores, 2.0 * tf.add_n([tf.reduce_mean(tf.reduce_sum(g * g, axis=(1, 2, 3))) for g in gradients])
-
-
-def tells_apart(real, swapped):
-    """Eq. 7 for the discriminator, with squares in place of logarithms, summed over scales and both directions."""
-    pairs = zip(real, swapped, strict=True)
-    return 2.0 * tf.add_n([losses.least_squares(r, 1.0) + losses.least_squares(s, 0.0) for r, s in pairs])
-
-
-def fools(swapped):
-    """Eq. 7 for the generator: twice the squares, as in the authors' code, summed over scales and both directions."""
-    return 4.0 * tf.add_n([losses.least_squares(scores, 1.0) for scores in swapped])
-
-
-def _columns(batch):
-    """Rows of four -> images [4P, H, W, 3], persons [4P]: all x_a, all x_b, then their positives in the same order."""
-    images = tf.concat(tf.unstack(batch["source"], axis=1), axis=0)
-    return images, tf.concat(tf.unstack(batch["source_identity"], axis=1), axis=0)
-
-
-def _other(rows):
-    """The halves of [2P, ...] in the other order: what belongs to x_b beside x_a, and to x_a beside x_b."""
-    first, second = tf.split(rows, 2)
-    return tf.concat([second, first], axis=0)
-
-
-def _unit(features):
-    return keras.ops.normalize(features, axis=-1)
+    def presentation(self):
+        return DGNetPictures(self)

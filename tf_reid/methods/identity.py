@@ -1,4 +1,4 @@
-"""The identification + verification baseline: what every transfer and every adversary has to beat."""
+"""The baseline of identification and verification, with which every other method is compared."""
 
 from typing import ClassVar
 
@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_reid.config import Fraction, Weights
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.presentation import Presentation
 from tf_reid.networks.backbones import Backbone, maps_of
 from tf_reid.networks.siamese import SiameseClassifier
 
@@ -49,5 +50,5 @@ class Identity(ReIDModel):
     def encoders(self):
         return {"image": self.classifier.backbone}
 
-    def maps(self):
-        return {"image": maps_of(self.classifier.backbone)}
+    def presentation(self):
+        return Presentation(self, maps={"image": maps_of(self.classifier.backbone)})

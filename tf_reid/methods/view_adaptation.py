@@ -1,4 +1,4 @@
-"""Adversarial view adaptation: a mapping a view, confused for a view discriminator, told apart by a similarity one.
+"""Adversarial view adaptation: a mapping for each view, trained against a view discriminator.
 
 "Cross-Entropy Adversarial View Adaptation for Person Re-identification", Wu, Hong, Wang and Wang, 2019.
 """
@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_reid.config import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.presentation import Presentation
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
@@ -16,30 +17,30 @@ from tf_reid.networks.layers import feed_forward
 
 
 class ViewAdaptation(ReIDModel):
-    """Two mappings that share nothing, a view discriminator and a similarity discriminator; Eq. 1-6 of the paper.
+    """Two mappings without shared weights, a view discriminator and a similarity discriminator; Eq. 1-6 of the paper.
 
     ```
-    probe image ─── M_s ──┬──────────────┬── concatenated ── D_s: the same person?     (Eq. 2, 5: first term)
-                          ├── distance ──┤                   near where they are       (Eq. 2, 5: second term)
+    probe image ─── M_s ──┬──────────────┬── concatenated ── D_s: the same identity?   (Eq. 2, 5: first term)
+                          ├── distance ──┤                   small for one identity    (Eq. 2, 5: second term)
     gallery image ─ M_t ──┴──────────────┴── each alone ──── D_d: which view?          (Eq. 1; Eq. 3 confuses it)
     ```
-    An iteration updates D_d on Eq. 1, then both mappings on Eq. 3, then mappings and D_s on Eq. 2 or 5, as Eq. 4 lists
-    them. Algorithm 1 as printed leaves the last one out of its loop, so that a constant mapping is its minimum.
+    A step updates D_d on Eq. 1, then both mappings on Eq. 3, then mappings and D_s on Eq. 2 or 5, as Eq. 4 lists them.
+    The loop of Algorithm 1 as printed lacks the last update; a constant mapping is then its minimum.
 
     Args:
-        probe_backbone, gallery_backbone: M_s and M_t, with features of one length.
+        probe_backbone, gallery_backbone: M_s and M_t, whose features have the same length.
         probe_weights, gallery_weights: "imagenet", a local weights file, or null for random weights.
         shared: one mapping for both views, M_t = M_s = the probe's.
         similarity_widths, view_widths: hidden units of D_s and D_d.
-        weighting: of the distances' term: "uniform" is Eq. 2, over as many negative as positive pairs; "outside",
-            "inside", "pooled" are readings of Eq. 5, see `losses.adaptive_contrastive`.
-        weights_carry_gradient: see there.
+        weighting: of the term of distances. "uniform" is Eq. 2, over equally many negative and positive pairs;
+            "outside", "inside" and "pooled" are readings of Eq. 5, see `losses.adaptive_contrastive`.
+        weights_carry_gradient: see `losses.adaptive_contrastive`.
         contrastive_weight: gamma.
         margin: m, between distances.
-        normalise: unit length for the features that distances are taken of; without it m means little.
-        adaptation: what the mappings' own update is: "confusion" is Eq. 3; "adda": the gallery mapping alone takes
-            D_d's labels the other way round; "mmd": mean discrepancy of the views in place of D_d (DAN); "none".
-        adaptation_weight: of that update's loss.
+        normalise: give features unit length before distances; without it the margin has no fixed scale.
+        adaptation: the loss of the mappings' own update. "confusion": Eq. 3; "adda": the gallery mapping alone learns
+            to be taken for the probe's by D_d; "mmd": maximum mean discrepancy of the views, without D_d (DAN); "none".
+        adaptation_weight: of that loss.
         literal_alg1: the loop of Algorithm 1 as printed, without Eq. 2 or 5.
     """
 
@@ -74,7 +75,7 @@ class ViewAdaptation(ReIDModel):
         super().__init__(image_size, identities, seed)
         if literal_alg1 and adaptation == "none":
             raise ValueError(
-                "method.literal_alg1 with method.adaptation=none moves no mapping: set one of them otherwise."
+                "method.literal_alg1 with method.adaptation=none moves no mapping: change one of the two settings."
             )
         self.M_s = BACKBONES[probe_backbone](image_size, probe_weights)
         self.M_t = self.M_s if shared else BACKBONES[gallery_backbone](image_size, gallery_weights)
@@ -82,7 +83,7 @@ class ViewAdaptation(ReIDModel):
         if self.M_t.output_shape[-1] != width:
             raise ValueError(
                 f"method.probe_backbone={probe_backbone} gives {width} features and method.gallery_backbone="
-                f"{gallery_backbone} gives {self.M_t.output_shape[-1]}: distances between views need as many of both."
+                f"{gallery_backbone} gives {self.M_t.output_shape[-1]}: choose two backbones with equally many."
             )
         self.heads = [feed_forward(width, [], identities, f"{view}_head") for view in ("probe", "gallery")]
         self.D_s = feed_forward(2 * width, similarity_widths, 1, "D_s")
@@ -112,15 +113,15 @@ class ViewAdaptation(ReIDModel):
     def similarity_step(self, batch):
         with tf.GradientTape(persistent=True) as tape:
             matching = self.matching_losses(*self.mapped(batch), batch["source_identity"][:, 0])
-        return self.report(**self._minimize_matching(tape, matching))
+        return self.report(**self._update_matching(tape, matching))
 
     def adversarial_step(self, batch):
         with tf.GradientTape() as tape:
             probe, gallery = self.mapped(batch)
-            # 1. D_d tells probe from gallery features, which are what it is given (Eq. 1).
+            # 1. D_d recognises the view of features, which get no gradient from it (Eq. 1).
             with tape.stop_recording():
-                view = self._minimize_view(tf.stop_gradient(probe), tf.stop_gradient(gallery))
-            # 2. The mappings make views alike, D_d as it now stands (Eq. 3).
+                view = self._update_view_discriminator(tf.stop_gradient(probe), tf.stop_gradient(gallery))
+            # 2. The mappings make the views alike to the updated D_d (Eq. 3).
             adapting = self.adaptation_losses(probe, gallery)
         if adapting:
             self.minimize(tape, adapting, "mappings")
@@ -128,34 +129,35 @@ class ViewAdaptation(ReIDModel):
         if self.literal_alg1:
             return self.report(view=view, mappings=adapting)
 
-        # 3. Mappings and D_s tell persons apart (Eq. 2 or 5).
+        # 3. Mappings and D_s learn identities (Eq. 2 or 5).
         with tf.GradientTape(persistent=True) as tape:
             matching = self.matching_losses(*self.mapped(batch), batch["source_identity"][:, 0])
-        moved = self._minimize_matching(tape, matching)
+        moved = self._update_matching(tape, matching)
         return self.report(view=view, mappings=adapting | moved["mappings"], similarity=moved["similarity"])
 
     def mapped(self, batch):
-        """-> features of the probe images and of the gallery images, float32 [P, D] each."""
+        """Features of the probe images and of the gallery images, float32 [P, D] each."""
         images = batch["source"]
         return self.M_s(images[:, 0], training=True), self.M_t(images[:, 1], training=True)
 
-    def _minimize_view(self, probe, gallery):
+    def _update_view_discriminator(self, probe, gallery):
+        """D_d on Eq. 1 -> its loss and accuracy."""
         with tf.GradientTape() as tape:
-            logits = self.D_d(probe), self.D_d(gallery)
-            loss = {"view": view_loss(*logits)}
+            probe_logits, gallery_logits = self.D_d(probe), self.D_d(gallery)
+            loss = {"view": view_loss(probe_logits, gallery_logits)}
         self.minimize(tape, loss, "view")
-        right = [tf.argmax(logits[0], axis=1) == 1, tf.argmax(logits[1], axis=1) == 0]
-        return loss | {"accuracy": tf.reduce_mean(tf.cast(tf.concat(right, axis=0), tf.float32))}
+        correct = [tf.argmax(probe_logits, axis=1) == 1, tf.argmax(gallery_logits, axis=1) == 0]
+        return loss | {"accuracy": tf.reduce_mean(tf.cast(tf.concat(correct, axis=0), tf.float32))}
 
-    def _minimize_matching(self, tape, matching):
-        """-> what was minimised, by player; the distances' term has no variable of D_s in it."""
+    def _update_matching(self, tape, matching):
+        """Mappings and D_s on Eq. 2 or 5 -> player -> its losses; D_s has no part in the term of distances."""
         of_similarity = {"match": matching["match"]}
         self.minimize(tape, matching, "mappings")
         self.minimize(tape, of_similarity, "similarity")
         return {"mappings": matching, "similarity": of_similarity}
 
-    def adaptation_losses(self, probe, gallery) -> dict:
-        """What makes the mapped views alike, weighted; D_d is not moved by it."""
+    def adaptation_losses(self, probe, gallery) -> dict[str, tf.Tensor]:
+        """The loss that makes the mapped views alike, weighted; D_d is not updated on it."""
         if self.adaptation == "confusion":  # Eq. 3: a sum over the two views
             loss = losses.uniform_cross_entropy(self.D_d(probe)) + losses.uniform_cross_entropy(self.D_d(gallery))
         elif self.adaptation == "adda":
@@ -167,23 +169,24 @@ class ViewAdaptation(ReIDModel):
             return {}
         return {self.adaptation: self.adaptation_weight * loss}
 
-    def matching_losses(self, probe, gallery, identities) -> dict:
+    def matching_losses(self, probe, gallery, identities) -> dict[str, tf.Tensor]:
         """Eq. 2 or Eq. 5, with the signs of their negative terms put right and the missing half of the cross-entropy.
 
-        D_s judges each probe image beside its pair's gallery image and beside one of the next person.
+        D_s compares each probe image with the gallery image of its pair and with one of the next identity.
 
         Args:
-            probe, gallery: float32 [P, D], a pair of one person a row; a person's pairs follow one another.
-            persons: int [P].
+            probe, gallery: float32 [P, D], a pair of one identity a row; the pairs of an identity are adjacent.
+            identities: int [P].
         """
         probe, gallery, identities = (self.global_batch(rows) for rows in (probe, gallery, identities))
         positive = identities[:, None] == identities
         count = tf.shape(identities)[0]
-        rows, of_identity = tf.range(count), tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
-        stranger = (rows + of_identity) % count  # each gallery image is one once, where all persons have as many pairs
-        both = [tf.concat([probe, probe], axis=0), tf.concat([gallery, tf.gather(gallery, stranger)], axis=0)]
+        rows, pairs_of_identity = tf.range(count), tf.reduce_sum(tf.cast(positive, tf.int32), axis=1)
+        # If all identities have equally many pairs, each gallery image is the negative of one probe image.
+        negative = (rows + pairs_of_identity) % count
+        both = [tf.concat([probe, probe], axis=0), tf.concat([gallery, tf.gather(gallery, negative)], axis=0)]
         same = tf.cast(tf.concat([tf.ones_like(rows), tf.zeros_like(rows)], axis=0), probe.dtype)
-        # Both terms are sums over an anchor's positive and negative side: twice the mean over as many of either.
+        # Both terms are sums over an anchor's positive and its negative: twice the mean over both.
         matching = {"match": 2.0 * losses.verification(self.D_s(tf.concat(both, axis=1))[:, 0], same)}
         if not self.contrastive_weight:
             return matching
@@ -191,7 +194,7 @@ class ViewAdaptation(ReIDModel):
             probe, gallery = (tf.math.l2_normalize(rows, axis=1, epsilon=1e-12) for rows in (probe, gallery))
         distance = losses.distances(probe, gallery)
         if self.weighting == "uniform":
-            pairs = tf.concat([tf.linalg.diag_part(distance), tf.gather(distance, stranger, batch_dims=1)], axis=0)
+            pairs = tf.concat([tf.linalg.diag_part(distance), tf.gather(distance, negative, batch_dims=1)], axis=0)
             apart = 2.0 * losses.contrastive(pairs, same, self.margin)
         else:
             options = (self.margin, self.weighting, self.weights_carry_gradient)
@@ -201,16 +204,16 @@ class ViewAdaptation(ReIDModel):
     def encoders(self):
         return {"probe": self.M_s, "gallery": self.M_t}
 
-    def maps(self):
-        return {role: maps_of(encoder) for role, encoder in self.encoders().items()}
+    def presentation(self):
+        return Presentation(self, maps={role: maps_of(encoder) for role, encoder in self.encoders().items()})
 
     def representations(self):
-        """Compared by their distance, and by D_s."""
+        """Features compared by their distance, and by D_s."""
         encoders = self.encoders()
         return {"raw": Representation(encoders), "learned": Representation(encoders, self.similarity)}
 
-    def similarity(self, probe, gallery):
-        """D_s's logit for each probe feature [B, D] beside each gallery feature [G, D]: float32 [B, G]."""
+    def similarity(self, probe: tf.Tensor, gallery: tf.Tensor) -> tf.Tensor:
+        """D_s's logit for each probe feature [B, D] and each gallery feature [G, D]: float32 [B, G]."""
 
         def of_one(row):
             return self.D_s(tf.concat([tf.repeat(row[None], tf.shape(gallery)[0], axis=0), gallery], axis=1))[:, 0]
@@ -219,6 +222,6 @@ class ViewAdaptation(ReIDModel):
 
 
 def view_loss(probe_logits, gallery_logits):
-    """Eq. 1: cross-entropy of "this is a probe", 1 for probe and 0 for gallery images, summed over the two views."""
+    """Eq. 1: cross-entropy of the class "probe", 1 for probe and 0 for gallery images, summed over the two views."""
     ones = tf.ones(tf.shape(probe_logits)[0], tf.int32)
     return losses.identification(probe_logits, ones) + losses.identification(gallery_logits, tf.zeros_like(ones))

@@ -1,7 +1,6 @@
 """Backbones: images float32 [B, H, W, 3] in [-1, 1] -> features float32 [B, D].
 
-Each owns its input preprocessing, inside the graph and differentiable, so that generated images and their gradients
-pass through it as real ones do.
+Each contains its input preprocessing, inside the graph and differentiable, so that gradients reach generated images.
 """
 
 from typing import Literal
@@ -132,8 +131,8 @@ def _averaged(images, x, weights=None):
 def _load_matconvnet(network, path):
     """Copy kernels (height, width, in, out, as Keras has them) and biases by the layers' names."""
     try:
-        found = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)["layers"]
-        weights = {layer.name: layer.weights for layer in found if layer.type == "conv"}
+        file_layers = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)["layers"]
+        weights = {layer.name: layer.weights for layer in file_layers if layer.type == "conv"}
         for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
             kernel, bias = weights[name]
             network.get_layer(name).set_weights([kernel, np.atleast_1d(bias)])

@@ -1,8 +1,10 @@
-"""Networks of Cross-GAN: encoders that are perceptrons; generators and discriminators of five units, some shared."""
+"""Cross-GAN's networks: perceptrons as encoders; generators and discriminators of five units, some of them shared."""
 
+from collections.abc import Callable
 from functools import partial
 
 import keras
+import tensorflow as tf
 from keras import layers
 
 from tf_reid.networks.backbones import BACKBONES
@@ -12,8 +14,8 @@ GENERATOR_UNITS = 5  # m of Eq. 8
 DISCRIMINATOR_UNITS = 5  # n of Eq. 9
 
 
-def what_is_seen(image_size, encoder, weights) -> keras.Model:
-    """What the perceptrons are given of an image: its pixels in a row, or a backbone's features, which stay."""
+def encoder_input(image_size: tuple[int, int], encoder: str, weights: str | None) -> keras.Model:
+    """Images -> what E1 and E2 are given: the flattened pixels, or the features of a backbone that is not trained."""
     if encoder == "pixels":
         return keras.Sequential([keras.Input((*image_size, 3)), layers.Flatten()])
     backbone = BACKBONES[encoder](image_size, weights)
@@ -21,15 +23,15 @@ def what_is_seen(image_size, encoder, weights) -> keras.Model:
     return backbone
 
 
-def build_encoder(see, hidden, latent_width, name) -> keras.Model:
+def build_encoder(features: keras.Model, hidden: int, latent_width: int, name: str) -> keras.Model:
     """Images [B, H, W, 3] -> mean and log variance of q(z|x), [B, latent_width] each."""
-    images = keras.Input(see.input_shape[1:])
-    x = layers.Dense(hidden, activation="relu")(see(images, training=False))
+    images = keras.Input(features.input_shape[1:])
+    x = layers.Dense(hidden, activation="relu")(features(images, training=False))
     return keras.Model(images, [layers.Dense(latent_width)(x), layers.Dense(latent_width)(x)], name=name)
 
 
-def generator_units(image_size, width, latent_width) -> list:
-    """Makers of the five units of Eq. 8, from z to an image in [-1, 1]."""
+def generator_units(image_size: tuple[int, int], width: int, latent_width: int) -> list[Callable[[], keras.Model]]:
+    """Functions that build the five units of Eq. 8, from z to an image in [-1, 1]."""
     height, columns = image_size[0] // 16, image_size[1] // 16
 
     def first():
@@ -47,8 +49,8 @@ def generator_units(image_size, width, latent_width) -> list:
     return [first, *(partial(doubling, level) for level in range(GENERATOR_UNITS - 1))]
 
 
-def discriminator_units(image_size) -> list:
-    """Makers of the five units of Eq. 9, from an image to what the last hidden layer sees and a logit."""
+def discriminator_units(image_size: tuple[int, int]) -> list[Callable[[], keras.Model]]:
+    """Functions that build the five units of Eq. 9, from an image to the last hidden layer's features and a logit."""
 
     def convolution(level):
         shape = (image_size[0] >> level, image_size[1] >> level, 3 if level == 0 else 20)
@@ -67,23 +69,64 @@ def discriminator_units(image_size) -> list:
     return [*(partial(convolution, level) for level in range(3)), dense, last]
 
 
-def coupled(makers, shared) -> tuple[list, list]:
-    """Units of two networks, of which those numbered in `shared` are the very same."""
-    first = [make() for make in makers]
-    return first, [unit if i in shared else make() for i, (unit, make) in enumerate(zip(first, makers, strict=True))]
+def coupled(builders: list[Callable[[], keras.Model]], shared: range) -> tuple[list[keras.Model], list[keras.Model]]:
+    """The units of two networks; those whose number is in `shared` are the same unit in both."""
+    first = [build() for build in builders]
+    second = [first[number] if number in shared else build() for number, build in enumerate(builders)]
+    return first, second
 
 
-def chained(units, name) -> keras.Model:
-    """One network of units in a row."""
+def chained(units: list[keras.Model], name: str) -> keras.Model:
+    """The network that calls these units one after the other."""
     inputs = x = keras.Input(units[0].input_shape[1:])
     for unit in units:
         x = unit(x)
     return keras.Model(inputs, x, name=name)
 
 
-def distinct(pair_of_units) -> list:
-    """The units of two networks, those that both have once."""
-    return list({id(unit): unit for units in pair_of_units for unit in units}.values())
+def distinct(units_of_networks: tuple[list[keras.Model], list[keras.Model]]) -> list[keras.Model]:
+    """The units of two networks, each shared one once."""
+    first, second = units_of_networks
+    return first + [unit for unit in second if not any(unit is other for other in first)]
+
+
+class ViewTransform(layers.Layer):
+    """An image of the first view in the second: g2(z*) with z* = argmin ||g1(z) - x||^2 (section 5.2).
+
+    float32 [B, H, W, 3] -> the same shape. Adam searches z*, starting at E1's mean.
+    """
+
+    def __init__(self, E1: keras.Model, g1: keras.Model, g2: keras.Model, steps: int, rate: float):
+        super().__init__()
+        self.E1, self.g1, self.g2, self.steps, self.rate = E1, g1, g2, steps, rate
+
+    def call(self, images):
+        return self.g2(self.nearest(images))
+
+    def nearest(self, images: tf.Tensor) -> tf.Tensor:
+        """z*, float32 [B, latent_width]."""
+        z = self.E1(images)[0]
+
+        def step(number, z, mean, square):
+            with tf.GradientTape() as tape:
+                tape.watch(z)
+                error = tf.reduce_sum(tf.square(self.g1(z) - images))
+            gradient = tape.gradient(error, z)
+            mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient * gradient
+            done = tf.cast(number + 1, tf.float32)
+            change = mean / (1.0 - 0.9**done) / (tf.sqrt(square / (1.0 - 0.999**done)) + 1e-8)
+            return number + 1, z - self.rate * change, mean, square
+
+        start = (0, z, tf.zeros_like(z), tf.zeros_like(z))
+        return tf.while_loop(lambda number, *_: number < self.steps, step, start)[1]
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        """All that its output depends on but weights; kept features are recognised by it."""
+        networks = {network.name: network.get_config() for network in (self.E1, self.g1, self.g2)}
+        return super().get_config() | {"steps": self.steps, "rate": self.rate, "networks": networks}
 
 
 def _deconvolution(channels, **settings):

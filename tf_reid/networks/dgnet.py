@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from tf_reid.networks import losses
 from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
 
 HEAD_WIDTH = 512  # of the primary feature and of the fine-grained one
@@ -17,25 +18,25 @@ plain_norm = partial(InstanceNorm, affine=False)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's images in [0, 1]
 
 
-def to_imagenet(images):
+def to_imagenet(images: tf.Tensor) -> tf.Tensor:
     """[-1, 1] -> zero mean and unit variance over ImageNet."""
     return ((images + 1.0) / 2.0 - tf.constant(MEAN)) / tf.constant(STD)
 
 
-def from_imagenet(images):
+def from_imagenet(images: tf.Tensor) -> tf.Tensor:
     """The inverse of `to_imagenet`; what was generated may lie outside of [-1, 1]."""
     return (images * tf.constant(STD) + tf.constant(MEAN)) * 2.0 - 1.0
 
 
-def appearance_encoder(maps, stripes) -> keras.Model:
-    """E_a: images [B, H, W, 3] in [-1, 1] -> appearance code [B, 4·C] and what the heads see [B, C].
+def appearance_encoder(maps: keras.Model, stripes: bool) -> keras.Model:
+    """E_a: images [B, H, W, 3] in [-1, 1] -> appearance code [B, 4·C] and pooled features [B, C].
 
-    The code is the maximum of each of four stripes of the last maps, the heads' input that of all of them.
+    The code holds the maxima of four stripes of the last maps; the pooled features, which the heads get, those of all.
 
     Args:
         maps: images -> a backbone's last maps [B, h, w, C].
-        stripes: lay the code out stripe by stripe; else channel by channel, as the authors' code does, so that a
-            quarter of it holds a quarter of the channels at all four heights.
+        stripes: order the code by stripes; else by channels, as the authors' code does: a quarter of it then holds a
+            quarter of the channels, at all four heights.
 
     Raises:
         ValueError: the last maps cannot be cut into four stripes of one height.
@@ -54,7 +55,7 @@ def appearance_encoder(maps, stripes) -> keras.Model:
     return keras.Model(maps.input, [code, keras.ops.max(maps.output, axis=(1, 2))], name="E_a")
 
 
-def embedding_head(width, name) -> keras.Model:
+def embedding_head(width: int, name: str) -> keras.Model:
     """[B, width] -> a feature [B, 512]: linear, then batch norm."""
     kaiming = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     norm = BatchNormalization()
@@ -63,18 +64,23 @@ def embedding_head(width, name) -> keras.Model:
     )
 
 
-def classifier_head(identities, dropout, name) -> keras.Model:
+def classifier_head(identities: int, dropout: float, name: str) -> keras.Model:
     """A feature [B, 512] -> logits [B, K]."""
     init = keras.initializers.RandomNormal(stddev=0.001)
     head = [layers.Dropout(dropout), layers.Dense(identities, kernel_initializer=init)]
     return keras.Sequential([keras.Input((HEAD_WIDTH,)), *head], name=name)
 
 
-def structure_encoder(image_size, width) -> keras.Model:
+def structure_encoder(image_size: tuple[int, int], width: int) -> keras.Model:
     """E_s: normalised images [B, H, W, 3], without their colour -> structure code [B, H/4, W/4, 4·width].
 
     Each of the code's channels has zero mean and unit variance over an image's places.
+
+    Raises:
+        ValueError: height or width is no multiple of 4.
     """
+    if image_size[0] % 4 or image_size[1] % 4:
+        raise ValueError(f"data.image_size is {list(image_size)}, but E_s halves it twice: use multiples of 4.")
     images = keras.Input((*image_size, 3))
     x = keras.ops.mean(images, axis=-1, keepdims=True)
     for channels, stride in ((width // 2, 2), (width, 1), (width, 1), (2 * width, 2)):
@@ -90,10 +96,10 @@ def structure_encoder(image_size, width) -> keras.Model:
     return keras.Model(images, linear(keras.ops.concatenate(fields, axis=-1), 4 * width, 1), name="E_s")
 
 
-def decoder(structure_shape, code_width) -> keras.Model:
+def decoder(structure_shape: tuple[int, int, int], code_width: int) -> keras.Model:
     """G: appearance code [B, code_width], structure code [B, h, w, S] -> normalised image [B, 4h, 4w, 3], not bounded.
 
-    Four residual blocks whose norms' scales and shifts are made of a quarter of the appearance code each.
+    Four residual blocks; a quarter of the appearance code gives the scales and shifts of a block's norms.
     """
     appearance, structure = keras.Input((code_width,)), keras.Input(structure_shape)
     channels, quarter = structure_shape[-1], code_width // 4
@@ -116,8 +122,8 @@ def decoder(structure_shape, code_width) -> keras.Model:
     return keras.Model([appearance, structure], _conv(x, 3, 1, activation=False), name="G")
 
 
-def discriminator(image_size, width, scales) -> keras.Model:
-    """D: normalised images [B, H, W, 3] -> scores of patches [B, h, w, 1] at full, half, quarter size; 1 says real.
+def discriminator(image_size: tuple[int, int], width: int, scales: int) -> keras.Model:
+    """D: normalised images [B, H, W, 3] -> scores of patches [B, h, w, 1] at full, half, quarter size; 1 means real.
 
     Raises:
         ValueError: the images are too small for so many scales.
@@ -141,8 +147,58 @@ def discriminator(image_size, width, scales) -> keras.Model:
     return keras.Model(images, scores, name="D")
 
 
+def discriminator_adversarial_loss(real: list[tf.Tensor], fake: list[tf.Tensor]) -> tf.Tensor:
+    """Eq. 7 for D, with squares instead of logarithms, summed over scales and both directions of a swap.
+
+    Args:
+        real, fake: D's scores for real and generated images, [B, h, w, 1] for each scale.
+    """
+    scales = zip(real, fake, strict=True)
+    return 2.0 * tf.add_n([losses.least_squares(r, 1.0) + losses.least_squares(f, 0.0) for r, f in scales])
+
+
+def generator_adversarial_loss(fake: list[tf.Tensor]) -> tf.Tensor:
+    """Eq. 7 for G: twice the squares, as in the authors' code, summed over scales and both directions of a swap."""
+    return 4.0 * tf.add_n([losses.least_squares(scores, 1.0) for scores in fake])
+
+
+def scores_and_penalty(discriminator, real: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """D's scores for real images, and R1: the squared gradient of each scale's scores at these images.
+
+    R1 is summed over pixels, scales, and the two images of a row; mean over rows
+    (Mescheder et al., 2018, https://arxiv.org/abs/1801.04406).
+    """
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(real)
+        scores = discriminator(real)
+    gradients = [tape.gradient(score, real) for score in scores]
+    return scores, 2.0 * tf.add_n([tf.reduce_mean(tf.reduce_sum(g * g, axis=(1, 2, 3))) for g in gradients])
+
+
+def weighted_features(encoder, heads: list[keras.Model], weights: list[float]) -> keras.Model:
+    """Images -> what is compared at test time: unit features of image and mirror image, summed and of unit length.
+
+    The features of several heads are concatenated, each multiplied by its weight.
+
+    Args:
+        encoder: images -> appearance code, pooled features. heads: pooled features [B, C] -> features [B, 512].
+    """
+    images = keras.Input(encoder.input_shape[1:])
+    pooled = [encoder(view)[1] for view in (images, images[:, :, ::-1])]
+    parts = [
+        weight * _unit(sum(_unit(head(of_view)) for of_view in pooled))
+        for head, weight in zip(heads, weights, strict=True)
+    ]
+    features = keras.ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+    return keras.Model(images, features, name="_".join(head.name for head in heads))
+
+
+def _unit(features):
+    return keras.ops.normalize(features, axis=-1)
+
+
 class HalfSize(layers.Layer):
-    """Mean over 3x3 pixels at every second one; at the border over those that there are."""
+    """Mean over 3x3 pixels, stride 2; at the border over the pixels inside the image."""
 
     def call(self, x):
         def pooled(maps):
@@ -156,10 +212,11 @@ class HalfSize(layers.Layer):
 
 
 class DoubledConv(layers.Conv2D):
-    """Every pixel repeated twice both ways, then a 5x5 convolution over mirrored borders; in half the time of these.
+    """Every pixel repeated twice both ways, then a 5x5 convolution over mirrored borders, in half the time.
 
-    5x5 repeated pixels are 3x3 different ones, so a 3x3 convolution with sums of the kernel's taps makes the four
-    pixels that stand where one did. At the borders, where the mirror parts the pairs, it is done as it is said.
+    A window of 5x5 repeated pixels has 3x3 different ones. A 3x3 convolution with sums of the kernel's taps therefore
+    gives the four output pixels of each input pixel. At the borders mirroring separates repeated pixels, so there the
+    pixels are repeated and convolved plainly.
     """
 
     SUMS = np.array(
@@ -171,21 +228,21 @@ class DoubledConv(layers.Conv2D):
         super().__init__(filters, **{**kwargs, "kernel_size": 5})
 
     def call(self, x):
-        def as_said(pixels, rows, columns):
+        def plainly(pixels, rows, columns):
             doubled = tf.repeat(tf.repeat(pixels, 2, axis=1), 2, axis=2)
             mirrored = tf.pad(doubled, [(0, 0), rows, columns, (0, 0)], mode="REFLECT")
             return tf.nn.conv2d(mirrored, kernel, 1, "VALID")
 
         kernel = tf.convert_to_tensor(self.kernel)
         if min(x.shape[1:3]) < 3:
-            return as_said(x, (2, 2), (2, 2)) + self.bias
+            return plainly(x, (2, 2), (2, 2)) + self.bias
         sums = tf.einsum("pia,qjb,abcd->ijcpqd", self.SUMS, self.SUMS, kernel)
         sums = tf.reshape(sums, (3, 3, kernel.shape[2], 4 * self.filters))
         inside = tf.nn.depth_to_space(tf.nn.conv2d(x, sums, 1, "VALID"), 2)
-        top = as_said(x[:, :2], (2, 0), (2, 2))
-        bottom = as_said(x[:, -2:], (0, 2), (2, 2))
-        left = as_said(x[:, :, :2], (0, 0), (2, 0))
-        right = as_said(x[:, :, -2:], (0, 0), (0, 2))
+        top = plainly(x[:, :2], (2, 0), (2, 2))
+        bottom = plainly(x[:, -2:], (0, 2), (2, 2))
+        left = plainly(x[:, :, :2], (0, 0), (2, 0))
+        right = plainly(x[:, :, -2:], (0, 0), (0, 2))
         return tf.concat([top, tf.concat([left, inside, right], axis=2), bottom], axis=1) + self.bias
 
     def compute_output_shape(self, shape):
@@ -194,7 +251,7 @@ class DoubledConv(layers.Conv2D):
 
 
 class ImageNorm(layers.Layer):
-    """Each image less its mean over its deviation, both of all its values; then channels scaled and shifted (MUNIT)."""
+    """Each image minus its mean, over its deviation, of all its values; then channels scaled and shifted (MUNIT)."""
 
     def build(self, shape):
         self.gamma = self.add_weight(

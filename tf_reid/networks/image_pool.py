@@ -1,15 +1,15 @@
-"""A memory of generated images, so that a critic does not only see the latest."""
+"""A memory of generated images, so that a discriminator sees more than the latest."""
 
 import tensorflow as tf
 
 
 class ImagePool(tf.Module):
-    """Half of the time an earlier fake is handed to the critic in place of the new one, which takes its place.
+    """For half of the new fakes, the discriminator sees an earlier one, and the new one takes its place in the pool.
 
-    Each replica has a pool of its own. The draws are a function of seed and step, so that a resumed run repeats them.
+    Each replica has its own pool. The draws depend on seed and step alone, so that a resumed run repeats them.
     """
 
-    def __init__(self, size, image_size, seed):
+    def __init__(self, size: int, image_size: tuple[int, int], seed: list[int]):
         super().__init__()
         self.size, self.seed = size, seed
         own = {
@@ -20,14 +20,18 @@ class ImagePool(tf.Module):
         self.images = tf.Variable(tf.zeros((size, *image_size, 3)), name="images", **own)
         self.filled = tf.Variable(0, dtype=tf.int32, name="filled", **own)
 
-    def exchange(self, fakes, step):
-        """float32 [B, H, W, 3] -> as many images. While the pool fills it returns what it is given."""
+    def exchange(self, fakes: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """New fakes float32 [B, H, W, 3] -> as many fakes for the discriminator; while the pool fills, the new ones.
+
+        Raises:
+            ValueError: the pool is smaller than the batch.
+        """
         count = fakes.shape[0]
         if not self.size:
             return fakes
         if self.size < count:
             raise ValueError(
-                f"method.pool_size is {self.size}, but a batch has {count} images: use 0, or as many or more."
+                f"method.pool_size is {self.size}, but a batch has {count} images: set it to 0, or to {count} or more."
             )
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.stack([self.seed[0] * 4 + self.seed[1], tf.cast(step, tf.int32) * 64 + tf.cast(replica, tf.int32)])

@@ -1,11 +1,11 @@
-"""Blocks that two networks or more are built of. Images are NHWC float32 in [-1, 1]."""
+"""Layers and blocks that several networks share. Images are NHWC float32 in [-1, 1]."""
 
 import keras
 import tensorflow as tf
 
 
-def gan_init():
-    """The initialisation of DCGAN and CycleGAN, N(0, 0.02). A fresh one a layer: an instance repeats its values."""
+def gan_init() -> keras.initializers.Initializer:
+    """The initialisation of DCGAN and CycleGAN, N(0, 0.02). Use one for each layer: an instance repeats its values."""
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
@@ -31,10 +31,10 @@ class InstanceNorm(keras.layers.Layer):
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's, with the statistics of the whole batch over all replicas, and faster.
+    """Keras's batch normalisation with the statistics of the global batch, over all replicas, and faster.
 
-    On one replica, images [B, H, W, C] go through TensorFlow's fused operation, by which a training step of ResNet-50
-    takes a fifth less time on CPUs. Elsewhere it is Keras's own call.
+    On one replica, maps [B, H, W, C] go through TensorFlow's fused operation: on CPUs, a training step of ResNet-50
+    takes a fifth less time. Everything else goes through Keras's own call.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
@@ -48,18 +48,18 @@ class BatchNormalization(keras.layers.BatchNormalization):
             inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta), epsilon=self.epsilon
         )
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
-        variance *= (count - 1.0) / count  # fused, it is that of a sample, of one pixel less; Keras keeps the plain one
+        variance *= (count - 1.0) / count  # the fused operation divides by n - 1, Keras by n
         for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             kept.assign(kept * self.momentum + new * (1.0 - self.momentum))
         return outputs
 
 
 class StandardisedImages(keras.layers.Layer):
-    """Each image less its mean, over its standard deviation; both of all its pixels and channels."""
+    """Each image minus its mean, over its standard deviation; both of all its pixels and channels."""
 
     def call(self, x):
         mean, variance = tf.nn.moments(x, axes=[1, 2, 3], keepdims=True)
-        return (x - mean) * tf.math.rsqrt(tf.maximum(variance, (2.0 / 255.0) ** 2))  # one grey level at least
+        return (x - mean) * tf.math.rsqrt(tf.maximum(variance, (2.0 / 255.0) ** 2))  # at least one grey level
 
 
 class ReflectPad(keras.layers.Layer):
@@ -78,30 +78,30 @@ class ReflectPad(keras.layers.Layer):
         return (batch, height + 2 * self.margin, width + 2 * self.margin, channels)
 
 
-def feed_forward(width, hidden, outputs, name) -> keras.Model:
-    """[B, width] -> [B, outputs] through hidden layers of so many units with ReLU."""
+def feed_forward(width: int, hidden: list[int], outputs: int, name: str) -> keras.Model:
+    """[B, width] -> [B, outputs], through hidden layers with these numbers of units and ReLU."""
     dense = [keras.layers.Dense(units, activation="relu") for units in hidden]
     return keras.Sequential([keras.Input((width,)), *dense, keras.layers.Dense(outputs)], name=name)
 
 
-def frozen(network, *inputs, training=False, share=1.0):
-    """Call a network as if it were a copy with fixed weights: gradients pass through it and reach none of its weights.
+def frozen(network: keras.Model, *inputs, training: bool = False, fraction: float | tf.Tensor = 1.0):
+    """Call a network as if its weights were constants: gradients flow to the inputs and to none of its weights.
 
-    With `training` its batch normalisation takes the statistics of these inputs, and its running ones stay as they are.
+    With `training`, its batch normalisation uses the statistics of these inputs; the running statistics do not change.
 
     Args:
-        share: how much of the weights' gradient is kept from them, a number or a scalar tensor.
+        fraction: of the weights' gradient that is withheld, a number or a scalar tensor.
     """
     held = [
-        (variable, scale_gradient(tf.convert_to_tensor(variable), 1.0 - share))
+        (variable, scale_gradient(tf.convert_to_tensor(variable), 1.0 - fraction))
         for variable in network.trainable_variables
     ]
-    with keras.StatelessScope(state_mapping=held):  # what a call would write is dropped with the scope
+    with keras.StatelessScope(state_mapping=held):  # what the call would write is dropped with the scope
         return network(*inputs, training=training)
 
 
-def scale_gradient(x, factor):
-    """x itself, with `factor` times its gradient; 0 and 1 leave its value exactly as it is."""
+def scale_gradient(x: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
+    """x, with `factor` times its gradient; with 0 and 1 its value is exactly that of x."""
     if isinstance(factor, float) and factor == 0.0:
         return tf.stop_gradient(x)
     return factor * x + (1.0 - factor) * tf.stop_gradient(x)

@@ -1,37 +1,38 @@
 """Losses: pure functions from tensors to a scalar mean over the batch they are given.
 
-None of them knows of replicas or weights: a method multiplies by its weights, `ReIDModel.minimize` divides by replicas.
+Weights and replicas are not their concern: a method multiplies by its weights, `ReIDModel.minimize` divides by the
+number of replicas.
 """
 
 import tensorflow as tf
 
 
-def least_squares(scores, target):
+def least_squares(scores: tf.Tensor, target: float) -> tf.Tensor:
     """Least-squares adversarial loss, mean of (score - target)² (SimPGAN Eq. 6-9).
 
     Args:
-        scores: float [B, ...], what a critic says of each image (or patch).
+        scores: float [B, ...], a discriminator's scores of images or patches.
         target: 1.0 for "real", 0.0 for "fake".
     """
     return tf.reduce_mean(tf.square(scores - target))
 
 
-def l1(a, b):
+def l1(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Mean absolute difference of two equally shaped float tensors (the cycle loss of SimPGAN, section 4.3)."""
     return tf.reduce_mean(tf.abs(a - b))
 
 
-def identification(logits, identity):
+def identification(logits: tf.Tensor, identity: tf.Tensor) -> tf.Tensor:
     """Softmax cross-entropy, mean over images (SimPGAN Eq. 4).
 
     Args:
         logits: float [B, K].
-        person: int [B], values 0..K-1.
+        identity: int [B], values 0..K-1.
     """
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=identity, logits=logits))
 
 
-def kullback_leibler(target, logits):
+def kullback_leibler(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Divergence of the predicted distribution from the target, sum of q log(q / p), mean over images (DG-Net Eq. 8).
 
     Args:
@@ -41,7 +42,7 @@ def kullback_leibler(target, logits):
     return tf.reduce_mean(each)
 
 
-def normal_divergence(mean, log_variance):
+def normal_divergence(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
     """Divergence of N(mean, variance) from N(0, 1), summed over dimensions, mean over rows (Cross-GAN Eq. 5).
 
     Its printed form lacks the minus before the half, which would drive the latents away from the prior.
@@ -53,43 +54,45 @@ def normal_divergence(mean, log_variance):
     return tf.reduce_mean(tf.reduce_sum(each, axis=1))
 
 
-def squared_error(a, b):
+def squared_error(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Squared differences summed over an image, mean over images, of two equally shaped float tensors [B, ...]."""
     return tf.reduce_mean(tf.reduce_sum(tf.square(a - b), axis=list(range(1, len(a.shape)))))
 
 
-def verification(logits, same_identity):
-    """Cross-entropy of "the two images show one person", mean over pairs (SimPGAN Eq. 2).
+def verification(logits: tf.Tensor, same_identity: tf.Tensor) -> tf.Tensor:
+    """Cross-entropy of "the two images show one identity", mean over pairs (SimPGAN Eq. 2).
 
     Args:
         logits: float [P], before the sigmoid of Eq. 1.
-        same_person: float [P], 1.0 where the pair shows one person, else 0.0.
+        same_identity: float [P], 1.0 where the pair shows one identity, else 0.0.
     """
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=same_identity, logits=logits))
 
 
-def squared_distances(a, b):
+def squared_distances(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Squared Euclidean distance of every row to every row: float [A, D], float [B, D] -> [A, B], never negative."""
     products = tf.matmul(a, b, transpose_b=True)
     squares = tf.reduce_sum(a * a, axis=1)[:, None] + tf.reduce_sum(b * b, axis=1) - 2.0 * products
     return tf.maximum(squares, 0.0)  # rounding can leave a small negative square
 
 
-def distances(a, b):
+def distances(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Euclidean distance of every row to every row, [A, B]; its gradient is 0 where two rows are equal."""
     squares = squared_distances(a, b)
     apart = squares > 1e-12
     return tf.where(apart, tf.sqrt(tf.where(apart, squares, 1.0)), 0.0)
 
 
-def triplet(distance, positive, negative, margin, mining="all"):
-    """Anchors shall be nearer to their positives than to their negatives: [d(a, p) - d(a, n) + margin]₊.
+def triplet(
+    distance: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor, margin: float, mining: str = "all"
+) -> tf.Tensor:
+    """Triplet loss [d(a, p) - d(a, n) + margin]₊: anchors must be nearer to positives than to negatives.
 
     cmGAN, Eq. 2 and 3 (https://www.ijcai.org/proceedings/2018/94), with squared distances; FaceNet's for "semi_hard".
 
     Args:
         distance: float [A, B] of anchors to the others, squared or not.
-        positive, negative: bool [A, B]: who is an anchor's positive, who is its negative.
+        positive, negative: bool [A, B], whether the other is the anchor's positive, or its negative.
         mining: "all": mean over every triplet; "hard": an anchor's farthest positive and nearest negative, mean over
             the anchors that have both; "semi_hard": for every anchor and positive the nearest negative that is farther
             than the positive, or the farthest negative where none is; mean over the pairs.
@@ -123,19 +126,26 @@ def _mean(values, mask):
     return tf.math.divide_no_nan(tf.reduce_sum(values * mask), tf.reduce_sum(mask))
 
 
-def contrastive(distance, same_identity, margin):
-    """Pull the same person's images together, push others a margin apart: y d² + (1 - y) [margin - d]₊², mean.
+def contrastive(distance: tf.Tensor, same_identity: tf.Tensor, margin: float) -> tf.Tensor:
+    """Pull images of one identity together, push others a margin apart: mean of y d² + (1 - y) [margin - d]₊².
 
-    View adaptation, the second term of Eq. 2, whose printed sign would push and pull the wrong way round.
+    View adaptation, the second term of Eq. 2. With the sign that is printed it would do the opposite.
 
     Args:
-        distance: float [P], Euclidean. same_person: float [P], 1.0 or 0.0.
+        distance: float [P], Euclidean. same_identity: float [P], 1.0 or 0.0.
     """
     apart = tf.square(tf.maximum(margin - distance, 0.0))
     return tf.reduce_mean(same_identity * tf.square(distance) + (1.0 - same_identity) * apart)
 
 
-def adaptive_contrastive(distance, positive, negative, margin, reading="outside", weights_carry_gradient=False):
+def adaptive_contrastive(
+    distance: tf.Tensor,
+    positive: tf.Tensor,
+    negative: tf.Tensor,
+    margin: float,
+    reading: str = "outside",
+    weights_carry_gradient: bool = False,
+) -> tf.Tensor:
     """The contrastive loss with weights that favour an anchor's far positives and near negatives, mean over anchors.
 
     View adaptation, Eq. 5 and 6, with the sign of the negative term and of w_n's normaliser put right:
@@ -173,7 +183,7 @@ def _softmax(logits, mask):
     return tf.math.divide_no_nan(raised, tf.reduce_sum(raised, axis=1, keepdims=True))
 
 
-def uniform_cross_entropy(logits):
+def uniform_cross_entropy(logits: tf.Tensor) -> tf.Tensor:
     """Cross-entropy against the uniform distribution over classes, mean over images; least where all are as likely.
 
     View adaptation, Eq. 3 (the view-confusion loss), there over two classes: -½ log p - ½ log(1 - p).
@@ -184,7 +194,7 @@ def uniform_cross_entropy(logits):
     return -tf.reduce_mean(tf.nn.log_softmax(logits))
 
 
-def maximum_mean_discrepancy(a, b):
+def maximum_mean_discrepancy(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Squared MMD of two samples, the biased estimate: 0 where they are the same, larger the more they differ.
 
     Mean over five Gaussian kernels whose bandwidths are ¼ to 4 times the mean squared distance of the pooled rows;

@@ -1,4 +1,4 @@
-"""The siamese re-ID classifier that two methods train and translate for."""
+"""The siamese classifier: a baseline of its own, SimPGAN's classifier and DG-Net's teacher."""
 
 import os
 
@@ -35,14 +35,15 @@ class SiameseClassifier(keras.Model):
         self.same_dropout.build((None, width))
         self.built = True
 
-    def load(self, run, key):
-        """Take the weights of a finished run, or of a file of them.
+    def load(self, run: str, key: str):
+        """Load the weights of a finished run, or of a weights file.
 
         Args:
-            key: the setting that named it, for the error.
+            run: the run's folder, or the file.
+            key: the setting that names it, for the error.
 
         Raises:
-            ValueError: they are those of another network.
+            ValueError: they are the weights of another network.
         """
         path = os.path.join(run, "networks", "classifier.weights.h5") if os.path.isdir(run) else run
         try:
@@ -50,22 +51,22 @@ class SiameseClassifier(keras.Model):
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{key}: {path} does not hold the weights of this classifier (same backbone, image size and source "
-                f"data set); name a finished run or leave it null to train one ({error})."
+                f"data set); name another finished run, or null to train a classifier ({error})."
             ) from error
 
     def call(self, images, training=False):
         return self.backbone(images, training=training)
 
-    def same_identity_logit(self, v1, v2, training=False):
+    def same_identity_logit(self, v1: tf.Tensor, v2: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Eq. 1 before its sigmoid: [P, D], [P, D] -> [P]."""
         return self.same_head(self.same_dropout(tf.square(v1 - v2), training=training))[:, 0]
 
-    def pair_losses(self, pairs, identities, training=True) -> dict:
+    def pair_losses(self, pairs: tf.Tensor, identities: tf.Tensor, training: bool = True) -> dict[str, tf.Tensor]:
         """Eq. 5: identification (Eq. 4, summed over the pair) and verification (Eq. 2).
 
         Args:
             pairs: float32 [P, 2, H, W, 3] in [-1, 1].
-            persons: int [P, 2], values 0..K-1.
+            identities: int [P, 2], values 0..K-1.
         """
         both = tf.concat([pairs[:, 0], pairs[:, 1]], axis=0)
         features = self(both, training=training)

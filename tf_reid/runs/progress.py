@@ -22,7 +22,7 @@ class Progress:
         self.model = model
         # Keras tracks neither a dictionary of optimizers nor the states of dropout's random generators.
         seeds = [v.value for v in model.variables if v.path.endswith("seed_generator_state")]
-        optimizers = dict(model.player_optimizers)
+        optimizers = {stage: dict(of_players) for stage, of_players in model.optimizers_of.items()}
         self.checkpoint = tf.train.Checkpoint(model=model, optimizers=optimizers, seeds=seeds, stage=self.stage)
         self.folder = str(folder / "checkpoints")
         own = str((write_to or folder) / "checkpoints")

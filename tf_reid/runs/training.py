@@ -86,7 +86,7 @@ def _callbacks(model, config, records, number, folder, evaluate, progress, write
     run, (name, stage) = config.run, list(config.stages.items())[number]
     losses = Losses(model, stage.steps, int(model.step.numpy()), run.log_every, writer)
     callbacks: list[keras.callbacks.Callback] = [losses, Checkpoints(progress, losses, run.checkpoint_every)]
-    if run.pictures_every and type(model).pictures is not ReIDModel.pictures:
+    if run.pictures_every and model.presentation().has_pictures:
         kind = model.STAGES[name]
         few = stage.model_copy(update={"batch_size": PICTURED * samplers.ROW[kind.sampler]})
         sampler = samplers.of_stage(kind, few, records)
@@ -241,7 +241,7 @@ class Pictures(_EverySteps):
 
     def act(self, step: int) -> None:
         with self.method.averaged():
-            pictures = self.method.pictures(self.batch)
+            pictures = self.method.presentation().pictures(self.batch)
         for title, (columns, images) in pictures.items():
             rows = np.stack([pipeline.to_uint8(column) for column in images], axis=1)
             grid = grids.grid(rows, column_titles=columns)

@@ -1,0 +1,72 @@
+"""What must agree before a method trains: its `STAGES`, its step methods, its players, and the settings of a run."""
+
+from tf_reid.config import ConfigError, StageSettings
+from tf_reid.data.samplers import SAMPLERS
+from tf_reid.methods.staged_model import StagedModel
+
+
+def check_method(method):
+    """Every stage of a method has its step method, a known sampler and players that exist.
+
+    Args:
+        method: a `ReIDModel`.
+
+    Raises:
+        ValueError: one is missing; the message names the stage and what it lacks.
+    """
+    name, players = type(method).__name__, method.players()
+    for stage, about in method.STAGES.items():
+        if hasattr(StagedModel, f"{stage}_step"):
+            raise ValueError(f"{name}: a stage cannot be called {stage!r}: {stage}_step is a method of Keras.")
+        if not callable(getattr(method, f"{stage}_step", None)):
+            raise ValueError(f"{name} has a stage {stage!r} and no method {stage}_step(batch); write it.")
+        if about.sampler not in SAMPLERS:
+            raise ValueError(
+                f"{name}: stage {stage!r} names the sampler {about.sampler!r}; the samplers are: {', '.join(SAMPLERS)}."
+            )
+        if missing := [player for player in about.players if player not in players]:
+            raise ValueError(
+                f"{name}: stage {stage!r} moves the player {missing[0]!r}, which players() does not return; it "
+                f"returns: {', '.join(players)}."
+            )
+
+
+def check_settings(method, settings: dict[str, StageSettings]):
+    """The settings have every stage of the method, an optimizer for each of its players, and a loss to minimise.
+
+    Args:
+        method: a `ReIDModel`. settings: stage -> its settings.
+
+    Raises:
+        ConfigError: they differ; the message names the setting.
+    """
+    name, stages = type(method).__name__, ", ".join(method.STAGES)
+    for stage in settings:
+        if stage not in method.STAGES:
+            raise ConfigError(f"stages.{stage}: {name} has no such stage; its stages are: {stages}.")
+    for stage, about in method.STAGES.items():
+        if stage not in settings:
+            raise ConfigError(f"stages.{stage} is missing; the stages of {name} are: {stages}.")
+        optimizers = settings[stage].optimizers
+        for player in about.players:
+            if player not in optimizers:
+                raise ConfigError(f"stages.{stage}.optimizers.{player} is missing: stage {stage} trains {player}.")
+        for player in optimizers:
+            if player not in about.players:
+                raise ConfigError(
+                    f"stages.{stage}.optimizers.{player}: stage {stage} does not train {player}; it trains: "
+                    f"{', '.join(about.players)}."
+                )
+            if optimizers[player].ema_momentum and _keeps_batch_statistics(method, player):
+                raise ConfigError(
+                    f"stages.{stage}.optimizers.{player}.ema_momentum: the batch normalisation of {player} keeps "
+                    "statistics that do not fit averaged weights; set it to 0."
+                )
+        if settings[stage].steps and about.weight and not getattr(method, about.weight):
+            raise ConfigError(
+                f"method.{about.weight} is 0, which leaves stage {stage} nothing to learn; set stages.{stage}.steps=0."
+            )
+
+
+def _keeps_batch_statistics(method, player):
+    return any("moving_mean" in variable.path for network in method.players()[player] for variable in network.weights)

@@ -1,0 +1,96 @@
+"""What a step of DG-Net works with: a batch for swaps, its codes, the images made of them, and the teacher's labels."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tf_reid.networks.layers import frozen
+from tf_reid.networks.siamese import SiameseClassifier
+
+
+class SwapBatch(NamedTuple):
+    """Two identities a row, a and b, and a positive of each: another image of the same identity.
+
+    Attributes:
+        images: x_a, x_b, the positives of x_a, the positives of x_b: float32 [4P, H, W, 3] in [-1, 1].
+        identities: of `images`, int [4P].
+        pair: x_a and x_b, [2P, H, W, 3]. pair_identities: y_a and y_b, [2P].
+    """
+
+    images: tf.Tensor
+    identities: tf.Tensor
+    pair: tf.Tensor
+    pair_identities: tf.Tensor
+
+    @classmethod
+    def of(cls, batch) -> "SwapBatch":
+        """From the pipeline's rows of four images, as the sampler `swaps` draws them."""
+        images = tf.concat(tf.unstack(batch["source"], axis=1), axis=0)
+        identities = tf.concat(tf.unstack(batch["source_identity"], axis=1), axis=0)
+        half = images.shape[0] // 2
+        return cls(images, identities, images[:half], identities[:half])
+
+
+class Codes(NamedTuple):
+    """Codes of a batch's images.
+
+    Attributes:
+        appearance: a_a and a_b, [2P, A]. positive_appearance: of their positives.
+        structure: s_a and s_b, [2P, h, w, S].
+    """
+
+    appearance: tf.Tensor
+    positive_appearance: tf.Tensor
+    structure: tf.Tensor
+
+
+class GeneratedImages(NamedTuple):
+    """What G makes of codes: normalised images [2P, H, W, 3].
+
+    Attributes:
+        reconstructed: G(a_a, s_a), then G(a_b, s_b).
+        by_positive: the same, with the appearance of the positives.
+        swapped: x_ba = G(a_a, s_b), then x_ab = G(a_b, s_a).
+    """
+
+    reconstructed: tf.Tensor
+    by_positive: tf.Tensor
+    swapped: tf.Tensor
+
+
+def exchanged(rows: tf.Tensor) -> tf.Tensor:
+    """What belongs to x_a and then x_b [2P, ...] -> the same of x_b and then x_a."""
+    of_a, of_b = tf.split(rows, 2)
+    return tf.concat([of_b, of_a], axis=0)
+
+
+def generated_images(decoder, codes: Codes) -> GeneratedImages:
+    """Reconstructions, reconstructions by the positives' appearance, and swaps, all from one call of G."""
+    appearance = tf.concat([codes.appearance, codes.positive_appearance, codes.appearance], axis=0)
+    structure = tf.concat([codes.structure, codes.structure, exchanged(codes.structure)], axis=0)
+    return GeneratedImages(*tf.split(decoder([appearance, structure]), 3))
+
+
+def teacher_labels(
+    teacher: SiameseClassifier, style: str, batch_statistics: bool, batch: SwapBatch, swaps: tf.Tensor, identities: int
+) -> tf.Tensor:
+    """q of Eq. 8: a distribution over identities for each swap, float32 [2P, K], without gradient.
+
+    Args:
+        style, batch_statistics: see `DGNet`, `teacher_style` and `teacher_batch_statistics`.
+        swaps: x_ba and x_ab, float32 [2P, H, W, 3] in about [-1, 1].
+        identities: K.
+    """
+    of_appearance = tf.one_hot(batch.pair_identities, identities)
+    if style == "appearance":
+        return of_appearance
+    if style == "uniform":
+        return tf.ones_like(of_appearance) / identities
+    features = [frozen(teacher.backbone, view, training=batch_statistics) for view in (swaps, swaps[:, :, ::-1])]
+    labels = tf.add_n([tf.nn.softmax(teacher.identity_head(of_view)) for of_view in features]) / 2.0
+    if style == "hard":
+        labels = tf.one_hot(tf.argmax(labels, axis=1), identities)
+    if style == "both":
+        labels *= of_appearance + exchanged(of_appearance)
+        labels = tf.math.divide_no_nan(labels, tf.reduce_sum(labels, axis=1, keepdims=True))
+    return tf.stop_gradient(labels)
