@@ -1,11 +1,8 @@
 """Look at a trained run: python -m tf_reid.visualize --run RUN [WHAT ...] [--count N] [--identities ID ...]"""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import pathlib
 import sys
 
 from tfds_builders import DATASETS, KINDS, DatasetError, builder, builder_class, prepare
@@ -11,7 +11,6 @@ from tfds_builders import DATASETS, KINDS, DatasetError, builder, builder_class,
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; returns 0, 1 for a data set that cannot be built or is not sound, or 130 for Ctrl-C."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up lines would bury ours
     options = parse(arguments)
     try:
         if options.command == "build":
@@ -30,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tfds_builders", description="List, build or examine data sets.")
+    script = pathlib.Path(sys.argv[0]).name
+    program = script if script.startswith("tf-reid-") else "python -m tfds_builders"
+    parser = argparse.ArgumentParser(prog=program, description="List, build or examine data sets.")
     parser.add_argument("--data-dir", help="where prepared data sets live (default: TFDS's own)")
     commands = parser.add_subparsers(dest="command")
     building = commands.add_parser("build", help="build a data set")
@@ -101,4 +102,6 @@ def print_table(data_dir: str | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from tf_reid.command_line import data  # a command may use the commands' frame; the data sets do not
+
+    data()
