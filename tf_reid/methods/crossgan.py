@@ -201,12 +201,9 @@ class CrossGAN(ReIDModel):
 
     def vae_losses(self, views, latents: list[Latents], reconstructed) -> dict[str, tf.Tensor]:
         """Eq. 5 and 6, with the sign of the divergence put right: sums over the views, means over images."""
-        divergences = [losses.normal_divergence(of_view.mean, of_view.log_variance) for of_view in latents]
+        divergence = tf.add_n([losses.normal_divergence(of_view.mean, of_view.log_variance) for of_view in latents])
         errors = [0.5 * losses.squared_error(a, b) for a, b in zip(reconstructed, views, strict=True)]
-        return {
-            "divergence": tf.add_n(divergences),
-            "reconstruction": self.reconstruction_weight * tf.add_n(errors),
-        }
+        return {"divergence": divergence, "reconstruction": self.reconstruction_weight * tf.add_n(errors)}
 
     def alignment_losses(self, latents: list[Latents]) -> dict[str, tf.Tensor]:
         """Eq. 7 and 11, weighted."""
@@ -227,17 +224,17 @@ class CrossGAN(ReIDModel):
         judged = [(f(real), f(fake)) for f, real, fake in zip((self.f1, self.f2), views, fakes, strict=True)]
         terms = {}
         if self.adversarial_weight:
-            each = [_cross_entropy(fake_logits, real=True) for _, (_, fake_logits) in judged]
+            each = [losses.verification(logits[:, 0], tf.ones_like(logits[:, 0])) for _, (_, logits) in judged]
             terms["adversarial"] = self.adversarial_weight * tf.add_n(each)
         if self.matching_weight:
-            each = [self._feature_distance(real, fake) for (real, _), (fake, _) in judged]
+            means = [(self._mean(real), self._mean(fake)) for (real, _), (fake, _) in judged]
+            each = [tf.reduce_sum(tf.square(tf.stop_gradient(real) - fake)) for real, fake in means]
             terms["feature_matching"] = self.matching_weight * tf.add_n(each)
         return terms
 
-    def _feature_distance(self, real, fake):
-        """Squared distance of the mean features of real and fake images, over the global batch."""
-        real_mean, fake_mean = (tf.reduce_mean(self.global_batch(features), axis=0) for features in (real, fake))
-        return tf.reduce_sum(tf.square(tf.stop_gradient(real_mean) - fake_mean))
+    def _mean(self, features):
+        """Over the global batch, [D]."""
+        return tf.reduce_mean(self.global_batch(features), axis=0)
 
     def _update_discriminators(self, views, fakes):
         """f1 and f2 on Eq. 10, of which they descend the negative."""
@@ -246,8 +243,9 @@ class CrossGAN(ReIDModel):
         with tf.GradientTape() as tape:
             terms = []
             for f, real, fake in zip((self.f1, self.f2), views, fakes, strict=True):
-                (_, real_logits), (_, fake_logits) = f(real), f(fake)
-                terms += [_cross_entropy(real_logits, real=True), _cross_entropy(fake_logits, real=False)]
+                real_logits, fake_logits = f(real)[1][:, 0], f(fake)[1][:, 0]
+                terms += [losses.verification(real_logits, tf.ones_like(real_logits))]
+                terms += [losses.verification(fake_logits, tf.zeros_like(fake_logits))]
             loss = {"adversarial": tf.add_n(terms)}
         self.minimize(tape, loss, "discriminators")
         return loss
@@ -278,9 +276,3 @@ class CrossGAN(ReIDModel):
 
     def presentation(self):
         return CrossGANPictures(self)
-
-
-def _cross_entropy(logits, real: bool):
-    """Of "these images are real" or "these images are fake", mean over images; logits [B, 1]."""
-    logits = logits[:, 0]
-    return losses.verification(logits, tf.ones_like(logits) if real else tf.zeros_like(logits))
