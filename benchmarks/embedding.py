@@ -25,7 +25,7 @@ def main():
 
 
 def measure(run: Path, model: Path | None, images: int, rounds: int) -> None:
-    import cv2
+    import tensorflow as tf
 
     import tf_reid
     from tf_reid.encoders.encoder import unit_length
@@ -39,7 +39,7 @@ def measure(run: Path, model: Path | None, images: int, rounds: int) -> None:
     encoder = tf_reid.load(run)
     records = splits.load_data(config)[splits.scored_domain(config)].take(slice(-images, None))
     encoded = records.images.tolist()
-    arrays = [cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for image in encoded]
+    arrays = [tf.io.decode_image(image, channels=3).numpy() for image in encoded]
     size, settings = config.data.image_size, config.evaluate
     options = {"batch_size": settings.batch_size, "flip": settings.flip}
     timed = {

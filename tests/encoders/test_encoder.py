@@ -110,7 +110,7 @@ def test_no_image_gives_no_row(one_sided):
     assert one_sided.distances([], IMAGES).shape == (0, 7) and one_sided.distances(IMAGES, []).shape == (7, 0)
 
 
-def test_a_generator_is_read_batch_by_batch(one_sided, monkeypatch):
+def test_of_a_generator_two_batches_are_held_at_once(one_sided, monkeypatch):
     drawn, ahead = [], []
     own = one_sided.by_role["image"]
     monkeypatch.setitem(one_sided.by_role, "image", lambda pixels: ahead.append(len(drawn)) or own(pixels))
@@ -120,7 +120,7 @@ def test_a_generator_is_read_batch_by_batch(one_sided, monkeypatch):
             drawn.append(image)
             yield image
 
-    assert len(one_sided.embed(generated(), batch_size=3)) == 7 and ahead == [3, 6, 7]
+    assert len(one_sided.embed(generated(), batch_size=2)) == 7 and ahead == [4, 6, 7, 7]
 
 
 CUT = cv2.imencode(".jpg", np.random.default_rng(0).integers(256, size=(90, 90, 3), dtype=np.uint8))[1].tobytes()[

@@ -15,7 +15,7 @@ Which numbers are equal to which, on the same machine and with as many images in
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, overload
 
@@ -39,6 +39,9 @@ class Encoder:
 
     An image is a path, the bytes of a JPEG, PNG, BMP or WebP file, or an array uint8 [H, W, 3] in RGB; of any size. It
     is resized as evaluation does it. An orientation that a camera wrote beside the pixels (EXIF) is not applied.
+
+    An array gives the embedding of a lossless file of it. A JPEG file does not always: OpenCV, Pillow and TensorFlow,
+    which reads files here, decode it to slightly different pixels. So embed both sides of a comparison the same way.
 
     Attributes:
         roles: whose images it embeds: ("image",); of two-sided methods ("probe", "gallery") or ("rgb", "ir").
@@ -107,7 +110,7 @@ class Encoder:
     def embed(
         self, images: Images, role: str | None = None, batch_size: int = 64, errors: OnError = "raise"
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Embed images, a batch at a time: a generator of many images is never held in memory as a whole.
+        """Embed images, a batch at a time. A generator is never held in memory as a whole, but two batches of it.
 
         Args:
             images: any number of images, of which some may be paths, some bytes and some arrays.
@@ -196,10 +199,9 @@ class Encoder:
         embed_pixels = self.by_role[self._checked_role(role)]
         _check_arguments(images, batch_size, errors)
         features, readable = [np.zeros((0, self.width), np.float32)], []
-        numbered = enumerate(images)
-        while batch := list(itertools.islice(numbered, batch_size)):
+        for batch in self._read_ahead(images, batch_size):
             pixels = []
-            for image in self._reader.read(batch):
+            for image in batch:
                 readable.append(not isinstance(image, ImageError))
                 if not isinstance(image, ImageError):
                     pixels.append(image)
@@ -210,6 +212,17 @@ class Encoder:
             if pixels:
                 features.append(embed_pixels(np.stack(pixels)))
         return np.concatenate(features), np.array(readable, bool)
+
+    def _read_ahead(self, images: Images, batch_size: int) -> Iterator[Iterator[np.ndarray | ImageError]]:
+        """Batches of pixels or errors; while one goes through the network, threads read the next."""
+        numbered, reading = enumerate(images), None
+        while batch := list(itertools.islice(numbered, batch_size)):
+            next_reading = self._reader.read(batch)
+            if reading is not None:
+                yield reading
+            reading = next_reading
+        if reading is not None:
+            yield reading
 
     def _compared(self, images: Images | np.ndarray, role: str, batch_size: int) -> np.ndarray:
         """What is compared: features of images, or embeddings as they are."""

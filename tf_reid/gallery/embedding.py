@@ -20,7 +20,7 @@ def about(encoder: Encoder) -> dict[str, Any]:
 
 
 def embed(encoder: Encoder, images: Iterable[bytes], role: str) -> tuple[np.ndarray, dict[int, str]]:
-    """Embeddings float32 [N, D] of the images that can be read, and what is wrong with each other one, by its number."""
+    """Embeddings float32 [N, D] of the images that can be read; and what is wrong with each other one, by its index."""
     errors: list[ImageError] = []
     embeddings, _ = encoder.embed(images, role, errors=errors.append)
     return embeddings, {error.index: error.reason for error in errors}
