@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import tfds_builders
+from tf_reid.encoders.servable import ImageServable, Servable
 from tf_reid.evaluation import report
+from tf_reid.evaluation.scoring import Trained
 from tf_reid.runs.splits import scored_domain
 
 
-def text(run, run_folder: Path, name: str, servable, representation: str, digest: str) -> str:
-    """Markdown."""
+def text(run: Trained, run_folder: Path, name: str, servable: Servable, representation: str, digest: str) -> str:
+    """The card of a model that embeds. Markdown."""
     config, scored = run.config, run.domains[scored_domain(run.config)].name
     metrics_file = run_folder / "metrics.json"
     metrics = json.loads(metrics_file.read_text()) if metrics_file.exists() else {}
@@ -23,7 +25,7 @@ def text(run, run_folder: Path, name: str, servable, representation: str, digest
         scores = "```\n" + report.table({representation: metrics[representation]}, scored) + "\n```"
     return f"""# {name}
 
-Embeds images of persons, so that images of one person lie near each other: {config.method["name"]}, representation
+Embeds images of people, so that images of one person lie near each other: {config.method["name"]}, representation
 `{representation}`, {servable.width} numbers, compared by {distance}.
 
 - Endpoints: `serving_default` (`image_bytes`: JPEG, PNG, BMP or WebP of any size, resized to {height}x{width}) and
@@ -35,34 +37,34 @@ Embeds images of persons, so that images of one person lie near each other: {con
 
 {_trained_on(run)}
 
-Whoever uses the model is bound by those terms too, as far as they reach models.
+Those terms also bind whoever uses the model, as far as they cover models.
 
 ## Scores
 
 {scores}
 
-They hold for that data set and protocol alone. Other cameras, light, seasons and people will give others, mostly
-worse: measure on your own.
+These scores hold for that data set and protocol alone. Other cameras, light, seasons and people give others, mostly
+worse ones: measure on your own images.
 
 ## Use
 
-For research, and for finding a person again among images that one may lawfully process. Not for identifying anybody
-by name, not as the only ground of a decision about a person, not where those seen have not been informed as the law
-demands. A match is a likelihood of similar looks, mostly clothes. Errors are not evenly spread over groups of people;
-nobody has measured them here.
+For research, and for finding a person again among images that you may lawfully process. Do not use it to identify a
+person by name, as the only ground of a decision about a person, or where the people in view have not been informed as
+the law demands. A match means similar looks, mostly similar clothes. Errors are not spread evenly over groups of
+people; how they are spread was not measured here.
 
-Code: Apache-2.0. `config.yaml`, `pipeline.json` and `environment.json` beside this file say exactly how it was made.
+Code: Apache-2.0. `config.yaml`, `data.json` and `environment.json` beside this file say exactly how it was made.
 """
 
 
-def of_images(run, name: str, servable) -> str:
+def of_images(run: Trained, name: str, servable: ImageServable) -> str:
     """The card of a model that makes images. Markdown."""
     height, width = servable.image_size
     inputs = " and ".join(f"`{part}_bytes`" for part in servable.names)
     return f"""# {name}
 
-Makes an image of {" and ".join(servable.names)}, as {run.config.method["name"]} does. It shows nobody who exists: say
-so wherever it is shown, and never offer it as a picture of a person.
+Makes an image of {" and ".join(servable.names)}, as {run.config.method["name"]} does. The person in it does not
+exist: say so wherever it is shown, and never offer it as a picture of a real person.
 
 - Endpoints: `serving_default` ({inputs}: JPEG, PNG, BMP or WebP) answers `image_bytes`, a PNG; `tensor` takes
   and answers uint8, {height}x{width}, RGB.
@@ -71,7 +73,7 @@ so wherever it is shown, and never offer it as a picture of a person.
 
 {_trained_on(run)}
 
-Code: Apache-2.0. `config.yaml`, `pipeline.json` and `environment.json` beside this file say exactly how it was made.
+Code: Apache-2.0. `config.yaml`, `data.json` and `environment.json` beside this file say exactly how it was made.
 """
 
 

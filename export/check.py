@@ -7,63 +7,98 @@ with the run's metrics.json.
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+COMPARED = ("rank1", "rank5", "rank10", "mAP")
+MOST_APART = 0.05  # points of per cent: rounding may swap two images that are equally far
 
-def arguments(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m export.check", description="Score a run's images by a server.")
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.check", description="Score a run's images by a server and compare with metrics.json."
+    )
     parser.add_argument("server", help="host:port of gRPC, or http://host:port of REST")
-    parser.add_argument("model", help="its name; with several encoders, without _ROLE")
-    parser.add_argument("--run", required=True, type=Path)
-    parser.add_argument("--label", default="stable", help="of the version (default: stable)")
-    parser.add_argument("--representation", help="that was exported (default: the method's own encoders)")
+    parser.add_argument("model", help="the served model's name; with several encoders, without _ROLE")
+    parser.add_argument("--run", required=True, type=Path, help="the folder of the run that was exported")
+    parser.add_argument("--label", default="stable", help="the label of the version that is checked (default: stable)")
+    parser.add_argument("--representation", help="the one that was exported (default: the method's own encoders)")
     return parser.parse_args(argv)
 
 
-def main(argv=None) -> dict:
-    """Returns metric -> (by the server, in metrics.json).
+def main(argv: Sequence[str] | None = None) -> dict[str, tuple[float, float]]:
+    """As `check`, with the figures printed."""
+    args = arguments(argv)
+    return check(args.server, args.model, args.run, label=args.label, representation=args.representation)
+
+
+def check(
+    server: str, model: str, run: str | Path, *, label: str | None = "stable", representation: str | None = None
+) -> dict[str, tuple[float, float]]:
+    """Compare the scores of a served model's embeddings with those of the run that was exported; print both.
+
+    Args:
+        server: "host:port" of gRPC, or "http://host:port" of REST.
+        model: its name; where a run has several encoders, without _ROLE.
+        run: the run's folder.
+        label: of the version that is checked.
+        representation: the one that was exported; by default the method's own encoders.
+
+    Returns:
+        metric -> (by the server, in metrics.json), per cent.
 
     Raises:
-        ConfigError: they differ by more than rounding.
+        ConfigError: they differ by more than rounding, or the run was not evaluated.
+        ServerError: the server does not answer.
     """
-    args = arguments(argv)
-    import numpy as np
-    from tqdm import tqdm
-
     from export import saving
-    from export.client import Client
     from tf_reid.config import ConfigError
     from tf_reid.evaluation import comparison, extraction, scoring
     from tf_reid.runs import splits
 
-    run = scoring.open_trained(args.run)
-    saving.check_finished(run, args.run)
-    chosen = saving.chosen(run, args.representation)
-    records = run.domains[splits.scored_domain(run.config)]
-    trials = splits.fair_trials(run.config, records, run.seen)
-    names = saving.names_of(chosen, args.model)
+    folder = Path(run)
+    trained = scoring.open_trained(folder)
+    saving.check_finished(trained, folder)
+    chosen = saving.chosen(trained, representation, folder)
+    path = folder / "metrics.json"
+    expected = json.loads(path.read_text()) if path.exists() else {}
+    if chosen.representation not in expected:
+        raise ConfigError(f"{path} has no scores of {chosen.representation}; evaluate the run: --run {folder}.")
 
-    def embedded(name, indices):
-        images = tqdm(records.images[indices], unit="image", desc=name)
-        return indices, np.stack(list(Client(args.server, name, label=args.label).embed_bytes(images)))
+    # Every image of the protocol goes to the server, to the model of its role.
+    records = trained.domains[splits.scored_domain(trained.config)]
+    trials = splits.fair_trials(trained.config, records, trained.seen)
+    features = {}
+    for role, parts in extraction.roles(saving.names_of(chosen, model), records, trials).items():
+        embedded = [(indices, _embedded(server, name, label, records.images[indices])) for name, indices in parts]
+        features[role] = extraction.filled([part for part in embedded if len(part[0])], len(records))
 
-    found = {}
-    for role, parts in extraction.roles(names, records, trials).items():
-        found[role] = extraction.filled([embedded(*part) for part in parts if len(part[1])], len(records))
-    sides = extraction.query_and_gallery(found)
-    compared = comparison.Comparison(*sides, run.config.evaluate.distance, run.config.evaluate.rerank)
+    # Scored as evaluation does it.
+    settings = trained.config.evaluate
+    query, gallery = extraction.query_and_gallery(features)
+    compared = comparison.Comparison(query, gallery, settings.distance, settings.rerank)
     served = comparison.score(compared, records, trials)
-    expected = json.loads((args.run / "metrics.json").read_text())[chosen.representation]
-    both = {key: (float(served[key]), expected[key]) for key in ("rank1", "rank5", "rank10", "mAP")}
-    for key, (ours, theirs) in both.items():
-        print(f"{key:7} {ours:8.4f} by the server, {theirs:8.4f} in metrics.json")
-    if any(abs(ours - theirs) > 0.05 for ours, theirs in both.values()):
+    both = {key: (float(served[key]), float(expected[chosen.representation][key])) for key in COMPARED}
+    for key, (by_server, in_file) in both.items():
+        print(f"{key:7} {by_server:8.4f} by the server, {in_file:8.4f} in metrics.json")
+    if any(abs(by_server - in_file) > MOST_APART for by_server, in_file in both.values()):
         raise ConfigError(
-            f"{args.server} does not embed as {args.run} does; is {args.model} another model, or version?"
+            f"{server} does not embed as {folder} does; is {model} another model, or another version of it?"
         )
     return both
+
+
+def _embedded(server, name, label, images):
+    """Embeddings float32 [N, D] that the server answers."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from export.client import Client
+
+    embeddings = list(Client(server, name, label=label).embed_bytes(tqdm(images, unit="image", desc=name)))
+    return np.stack(embeddings) if embeddings else np.zeros((0, 0), np.float32)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 python -m export.client localhost:8500 simpgan crops/ --to embeddings.npz
 
-As a library: `Client("localhost:8500", "simpgan").embed(files)`, or `.embed_frames(arrays)`.
+As a library: `Client("localhost:8500", "simpgan").embed(files)`, or `.embed_frames(arrays)`. Importing this module
+loads no TensorFlow.
 """
 
 import argparse
@@ -10,8 +11,9 @@ import base64
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,7 +21,10 @@ from tqdm import tqdm
 
 from tf_reid.files import images_in, write_bytes
 
-RETRIED = {
+Value = TypeVar("Value")
+Ask = Callable[[list[bytes]], np.ndarray]  # encoded images -> embeddings float32 [B, D]
+
+RETRIES = {
     "methodConfig": [
         {
             "name": [{}],
@@ -37,38 +42,53 @@ MESSAGE_BYTES = 2**28
 
 
 class ServerError(RuntimeError):
-    """The server gave no embedding; the message is what it said. `refused`: because of what it was sent."""
+    """The server gave no embedding; the message is the server's.
 
-    def __init__(self, message, refused=False):
+    Attributes:
+        refused: whether it refused what it was sent, such as bytes that are no image.
+    """
+
+    def __init__(self, message: str, refused: bool = False):
         super().__init__(message)
         self.refused = refused
 
 
 class Client:
-    """Asks one model of one server. A server that is busy or restarting is asked again, five times in all.
+    """Embeds images by one model of one server. It sends a request up to five times to a server that is busy.
 
     Args:
         server: "host:port" of gRPC, or "http://host:port" of REST.
-        model: its name. version, label: which of its versions; by default the one labelled stable; with neither
-            (label=None), the newest.
-        batch: images a request. timeout: seconds a request.
+        model: its name.
+        version: the number of the model's version.
+        label: the label of the version, where no number is given; None: the newest version.
+        batch_size: images in one request.
+        timeout: seconds that a request may take.
     """
 
-    def __init__(self, server: str, model: str, *, version=None, label="stable", batch=32, timeout=60.0):
-        self.model, self.version, self.batch, self.timeout = model, version, batch, timeout
+    def __init__(
+        self,
+        server: str,
+        model: str,
+        *,
+        version: int | None = None,
+        label: str | None = "stable",
+        batch_size: int = 32,
+        timeout: float = 60.0,
+    ):
+        self.model, self.version, self.batch_size, self.timeout = model, version, batch_size, timeout
         self.label = label if version is None else None
         self._ask = self._by_rest(server) if server.startswith(("http://", "https://")) else self._by_grpc(server)
 
     def embed_bytes(self, images: Iterable[bytes]) -> Iterator[np.ndarray]:
-        """Encoded images -> the embedding of each, float32 [D], in order.
+        """The embedding of each encoded image (JPEG, PNG, BMP or WebP), float32 [D], in order.
 
         Raises:
             ServerError: the server refused a request, or cannot be reached.
         """
-        for together in _batched(images, self.batch):
-            yield from self._ask(list(together))
+        for batch in _batched(images, self.batch_size):
+            yield from self._ask(batch)
 
-    def embed(self, files: Iterable[Path]) -> Iterator[np.ndarray]:
+    def embed(self, files: Iterable[str | Path]) -> Iterator[np.ndarray]:
         """As `embed_bytes`, of files."""
         return self.embed_bytes(Path(file).read_bytes() for file in files)
 
@@ -76,13 +96,13 @@ class Client:
         """As `embed_bytes`, of images uint8 [H, W, 3] in RGB, such as crops of a video's frames; sent without loss."""
         return self.embed_bytes(cv2.imencode(".png", frame[..., ::-1])[1].tobytes() for frame in frames)
 
-    def _by_grpc(self, server):
+    def _by_grpc(self, server: str) -> Ask:
         import grpc
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
         options = [
-            ("grpc.service_config", json.dumps(RETRIED)),
+            ("grpc.service_config", json.dumps(RETRIES)),
             # More than this is not kept to be sent again; gRPC's own 256 KiB are a few crops.
             ("grpc.per_rpc_retry_buffer_size", MESSAGE_BYTES),
             ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -102,24 +122,27 @@ class Client:
                 return tf.make_ndarray(stub.Predict(request, timeout=self.timeout).outputs["embedding"])
             except grpc.RpcError as error:
                 refused = error.code() is grpc.StatusCode.INVALID_ARGUMENT
-                said = f"{server}: {error.code().name}: {error.details()}"
+                message = f"{server}: {error.code().name}: {error.details()}"
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
-                    said += " (Is the server up, and is this its gRPC port? REST is asked as http://host:port.)"
-                raise ServerError(said, refused) from None
+                    message += " (Is the server up, and is this its gRPC port? REST is asked as http://host:port.)"
+                raise ServerError(message, refused) from None
 
         return ask
 
-    def _by_rest(self, server):
+    def _by_rest(self, server: str) -> Ask:
         import requests
+        from requests.adapters import HTTPAdapter
         from urllib3.util import Retry
 
-        retried = Retry(4, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
+        retries = Retry(4, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
         session = requests.Session()
-        session.mount(server, requests.adapters.HTTPAdapter(max_retries=retried))
-        place = (
-            f"/versions/{self.version}" if self.version is not None else f"/labels/{self.label}" if self.label else ""
-        )
-        url = f"{server.rstrip('/')}/v1/models/{self.model}{place}:predict"
+        session.mount(server, HTTPAdapter(max_retries=retries))
+        chosen = ""  # the newest version
+        if self.version is not None:
+            chosen = f"/versions/{self.version}"
+        elif self.label is not None:
+            chosen = f"/labels/{self.label}"
+        url = f"{server.rstrip('/')}/v1/models/{self.model}{chosen}:predict"
 
         def ask(images):
             rows = [{"b64": base64.b64encode(image).decode()} for image in images]
@@ -134,45 +157,45 @@ class Client:
         return ask
 
 
-def _batched(values, size):  # itertools has it from Python 3.12 on
+def _batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:  # itertools has it from Python 3.12 on
     values = iter(values)
-    while together := list(itertools.islice(values, size)):
-        yield together
+    while batch := list(itertools.islice(values, size)):
+        yield batch
 
 
-def arguments(argv=None):
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m export.client", description="Embed images by a server.")
     parser.add_argument("server", help="host:port of gRPC, or http://host:port of REST")
-    parser.add_argument("model")
+    parser.add_argument("model", help="the served model's name")
     parser.add_argument("paths", nargs="+", type=Path, help="images, and folders of images")
-    parser.add_argument("--to", type=Path, required=True, help="an .npz file: embedding [N, D], path [N]")
-    parser.add_argument("--version", type=int)
-    parser.add_argument("--label", default="stable", help="(default: stable, as models.config has it)")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--to", type=Path, required=True, help="the .npz file to write: embedding [N, D], path [N]")
+    parser.add_argument("--version", type=int, help="the number of the model's version (default: by --label)")
+    parser.add_argument("--label", default="stable", help="the label of the model's version (default: stable)")
+    parser.add_argument("--batch", type=int, default=32, help="images in one request (default: 32)")
     return parser.parse_args(argv)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     files = images_in(args.paths)
-    client = Client(args.server, args.model, version=args.version, label=args.label, batch=args.batch)
-    paths, found = [], []
+    client = Client(args.server, args.model, version=args.version, label=args.label, batch_size=args.batch)
+    paths, embeddings = [], []
     with tqdm(total=len(files), unit="image") as bar:
-        for part in _batched(files, args.batch):
-            for path, embedding in embed_or_leave_out(client, part):
+        for batch in _batched(files, args.batch):
+            for path, embedding in embed_or_leave_out(client, batch):
                 paths.append(str(path))
-                found.append(embedding)
-            bar.update(len(part))
-    if not found:
+                embeddings.append(embedding)
+            bar.update(len(batch))
+    if not embeddings:
         raise ServerError(f"{args.server} embedded none of {len(files)} images.")
-    made = io.BytesIO()
-    np.savez(made, embedding=np.stack(found), path=np.array(paths))
-    write_bytes(args.to, made.getvalue())
-    print(f"{len(found)} embeddings of {len(found[0])} numbers: {args.to}")
+    content = io.BytesIO()
+    np.savez(content, embedding=np.stack(embeddings), path=np.array(paths))
+    write_bytes(args.to, content.getvalue())
+    print(f"{len(embeddings)} embeddings of {len(embeddings[0])} numbers: {args.to}")
 
 
-def embed_or_leave_out(client: Client, files) -> list[tuple[Path, np.ndarray]]:
-    """The files that the server takes, with their embeddings; each other one is told."""
+def embed_or_leave_out(client: Client, files: list[Path]) -> list[tuple[Path, np.ndarray]]:
+    """The files that the server embeds, with their embeddings. Each file that it refuses is named on the screen."""
     try:
         return list(zip(files, client.embed(files), strict=True))
     except ServerError as error:
@@ -181,7 +204,7 @@ def embed_or_leave_out(client: Client, files) -> list[tuple[Path, np.ndarray]]:
         if len(files) == 1:
             print(f"Left out: {files[0]}: {error}")
             return []
-        return [found for file in files for found in embed_or_leave_out(client, [file])]
+        return [pair for file in files for pair in embed_or_leave_out(client, [file])]
 
 
 if __name__ == "__main__":

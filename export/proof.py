@@ -4,7 +4,9 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,7 +15,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from export import loading, saving
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
-from tf_reid.evaluation import extraction
+from tf_reid.data.records import Records
+from tf_reid.encoders.servable import ImageServable, Servable
+from tf_reid.evaluation.scoring import Trained
 from tf_reid.runs.splits import scored_domain
 
 CROPS = 64  # real images that are compared
@@ -25,17 +29,14 @@ BAD_IMAGE = b"\xff\xd8\xff\xe0 no image"
 FORBIDDEN = ("File", "Save", "Restore", "Checkpoint", "PyFunc", "Xla", "Print", "RemoteCall", "Dataset", "VarHandle")
 
 
-def prove(folder: Path, role: str, chosen, run):
-    """Print what holds of a saved encoder, compared with the Keras model on images that the run is scored on.
+def prove(folder: Path, role: str, chosen: saving.Chosen, run: Trained) -> None:
+    """Compare a saved encoder with the Keras model, on images that the run is scored on, and print what was proved.
 
     Raises:
         ConfigError: something does not hold.
     """
-    servable, encoder = chosen.servables[role], chosen.encoders[role]
     records = run.domains[scored_domain(run.config)].take(slice(CROPS))
-    expected = extraction.extract(encoder, records, servable.image_size, flip=run.config.evaluate.flip)
-    if run.config.evaluate.distance == "cosine":
-        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    expected = chosen.encoder.embed(records.images, role)
 
     def compare(answer, truth):
         lengths = np.linalg.norm(answer, axis=1) * np.linalg.norm(truth, axis=1)
@@ -46,11 +47,11 @@ def prove(folder: Path, role: str, chosen, run):
         if not apart <= MOST_APART:
             return f"its embeddings differ from Keras's by {apart:.1e} of the largest number in them"
 
-    _prove(folder, servable, records, expected, compare)
+    _prove(folder, chosen.servables[role], records, expected, compare)
 
 
-def prove_images(folder: Path, servable, run):
-    """As `prove`, of what makes images: by one level of 255 at most they differ from Keras's."""
+def prove_images(folder: Path, servable: ImageServable, run: Trained) -> None:
+    """As `prove`, of a model that makes images: they may differ from Keras's by one level of 255."""
     records = run.domains[scored_domain(run.config)].take(slice(CROPS))
     images = pipeline.all_images(records, servable.image_size)
     expected = pipeline.to_uint8(servable.make(*([tf.constant(images)] * len(servable.names))))
@@ -62,8 +63,20 @@ def prove_images(folder: Path, servable, run):
     _prove(folder, servable, records, expected, compare)
 
 
-def _prove(folder, servable, records, expected, compare):
-    """Every input is given the same images. An endpoint whose answers are bytes is run and not compared."""
+def _prove(
+    folder: Path,
+    servable: Servable | ImageServable,
+    records: Records,
+    expected: np.ndarray,
+    compare: Callable[[np.ndarray, np.ndarray], str | None],
+) -> None:
+    """Load the model in fresh processes and compare its answers.
+
+    Every input is given the same images. An endpoint whose answers are bytes is run and not compared.
+
+    Args:
+        compare: (an answer, what is expected of it) -> what is wrong, or None.
+    """
     endpoints, operations = read(folder)
     if bad := sorted(name for name in operations if any(part in name for part in FORBIDDEN)):
         raise _refused(folder, f"its graph has the operations {', '.join(bad)}")
@@ -97,23 +110,28 @@ def _prove(folder, servable, records, expected, compare):
         )
 
 
-def read(folder: Path):
-    """-> endpoint -> names of its input and output tensor; names of all operations in the graph and its functions.
+def read(folder: Path) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """Read a SavedModel's graph.
 
-    Those that every SavedModel has to restore its variables, of which there are none here, are left out.
+    Returns:
+        endpoint -> its inputs' tensors by name, its output's tensor, and whether that holds numbers to compare; and the
+        names of all operations that the endpoints use, inside functions too. The operations by which every SavedModel
+        restores its variables, of which there are none here, do not belong to them.
     """
     model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     (graph,) = model.meta_graphs
     endpoints = {}
     for name, signature in graph.signature_def.items():
         if not name.startswith("__"):
-            numbers = [made for made in signature.outputs.values() if made.dtype != tf.string.as_datatype_enum]
-            made = (numbers or list(signature.outputs.values()))[0]
-            given = {key: tensor.name for key, tensor in signature.inputs.items()}
-            endpoints[name] = {"inputs": given, "output": made.name, "compared": bool(numbers)}
+            numbers = [one for one in signature.outputs.values() if one.dtype != tf.string.as_datatype_enum]
+            output = (numbers or list(signature.outputs.values()))[0]
+            inputs = {key: tensor.name for key, tensor in signature.inputs.items()}
+            endpoints[name] = {"inputs": inputs, "output": output.name, "compared": bool(numbers)}
     functions = {function.signature.name: function.node_def for function in graph.graph_def.library.function}
     nodes = {node.name: node for node in graph.graph_def.node}
-    waiting = [end["output"].split(":")[0] for end in endpoints.values()]
+
+    # From the outputs back: the nodes that they need.
+    waiting = [endpoint["output"].split(":")[0] for endpoint in endpoints.values()]
     seen, operations, called = set(), set(), []
     while waiting:
         name = waiting.pop()
@@ -122,6 +140,8 @@ def read(folder: Path):
         seen.add(name)
         waiting += [given.lstrip("^").split(":")[0] for given in nodes[name].input]
         called.append(nodes[name])
+
+    # Into the functions that these nodes call.
     looked_into = set()
     while called:
         node = called.pop()
@@ -135,7 +155,8 @@ def read(folder: Path):
     return endpoints, operations
 
 
-def _answers(loader, folder, cases):
+def _answers(loader: str, folder: Path, cases: Sequence[dict]) -> list[np.ndarray]:
+    """What a fresh process answers to each case."""
     with tempfile.TemporaryDirectory() as beside:
         given, made = Path(beside) / "cases.npz", Path(beside) / "answers.npz"
         loading.write_cases(given, cases)

@@ -10,8 +10,9 @@ FOLDER/NAME/<version>/saved_model.pb       endpoints serving_default (bytes), te
 import json
 import shutil
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,8 +20,10 @@ import tensorflow as tf
 
 from export import card
 from tf_reid.config import ConfigError
-from tf_reid.encoders.encoder import SEARCHING
-from tf_reid.encoders.servable import ImageServable, digest, servables
+from tf_reid.encoders.encoder import Encoder
+from tf_reid.encoders.loading import of_networks
+from tf_reid.encoders.servable import ImageServable, Servable, digest, servables
+from tf_reid.evaluation.scoring import Trained
 from tf_reid.files import write_text
 
 OF_THE_RUN = ("config.yaml", "metrics.json", "data.json", "environment.json")
@@ -32,39 +35,42 @@ class Chosen(NamedTuple):
     """A set of encoders of a run.
 
     Attributes:
-        representation: its name in metrics.json. encoders: role -> Keras model. servables: role -> `Servable`.
-        digest: see `servable.digest`.
+        representation: its name in metrics.json.
+        encoder: embeds by the Keras models, as evaluation does; it has the digest.
+        servables: role -> what is served.
     """
 
     representation: str
-    encoders: dict
-    servables: dict
-    digest: str
+    encoder: Encoder
+    servables: dict[str, Servable]
 
 
-def chosen(run, representation: str | None) -> Chosen:
+def chosen(run: Trained, representation: str | None, folder: Path) -> Chosen:
     """The encoders of a representation, by default the method's own.
+
+    Args:
+        folder: the run's.
 
     Raises:
         ConfigError: the run has no such representation, or one that is compared by more than a distance.
     """
     known = run.model.representations()
     if representation is None:
-        own = run.model.encoders()
-        representation = next(
-            name for name, found in known.items() if found.similarity is None and found.encoders == own
-        )
+        own = digest(run.model.encoders(), run.config)  # a method may make its encoders anew each time
+        by_distance = {name: one.encoders for name, one in known.items() if one.similarity is None}
+        representation = next(name for name, networks in by_distance.items() if digest(networks, run.config) == own)
     elif representation not in known:
         raise ConfigError(f"--representation {representation}: this run has {', '.join(known)}.")
-    encoders = known[representation].encoders
     if known[representation].similarity is not None:
         raise ConfigError(
             f"--representation {representation} is compared by a learned network, not by a distance; choose another."
         )
-    return Chosen(representation, encoders, servables(encoders, run.config), digest(encoders, run.config))
+    networks = known[representation].encoders
+    encoder = of_networks(networks, run.config, folder)
+    return Chosen(representation, encoder, servables(networks, run.config))
 
 
-def add_search(chosen: Chosen, place: Path, top: int):
+def add_search(chosen: Chosen, place: Path, top: int) -> None:
     """Let the encoder of queries search a gallery inside its graph.
 
     Raises:
@@ -75,18 +81,17 @@ def add_search(chosen: Chosen, place: Path, top: int):
     from tf_reid.gallery.records import check_same_model
 
     gallery = FaissGallery(place)
-    check_same_model(gallery.about, {"digest": chosen.digest, "source": "this run"}, place)
-    role = next(role for role in SEARCHING if role in chosen.servables)
-    chosen.servables[role].search_in(*gallery.paths_and_embeddings(), top)
+    check_same_model(gallery.about, {"digest": chosen.encoder.digest, "source": "this run"}, place)
+    chosen.servables[chosen.encoder.query_role].search_in(*gallery.paths_and_embeddings(), top)
 
 
-def check_finished(run, folder: Path):
-    """Raise a ConfigError of a run whose training has not come to its end."""
+def check_finished(run: Trained, folder: Path) -> None:
+    """Raise a ConfigError if a run's training has not come to its end."""
     if not run.finished:
         raise ConfigError(f"{folder} is not finished; train it to its end with --run {folder}.")
 
 
-def remove_abandoned(to: Path, names):
+def remove_abandoned(to: Path, names: Iterable[str]) -> None:
     """Remove what exports that were killed left, a day ago or more."""
     for name in names:
         for path in (to / name).glob(".*"):
@@ -94,34 +99,35 @@ def remove_abandoned(to: Path, names):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def maker_of_images(run):
+def maker_of_images(run: Trained) -> ImageServable:
     """What makes images as the run's method does.
 
     Raises:
         ConfigError: it makes none.
     """
-    made = run.model.presentation().image_maker()
-    if made is None:
+    maker = run.model.presentation().image_maker()
+    if maker is None:
         raise ConfigError(f"--images: {run.config.method['name']}, as it was trained, makes no image.")
-    return ImageServable(*made, run.config.data.image_size)
+    names, make = maker
+    return ImageServable(names, make, run.config.data.image_size)
 
 
 def names_of(chosen: Chosen, name: str) -> dict[str, str]:
-    """Role -> name of the served model."""
+    """Role -> name of the served model: NAME, or NAME_ROLE where there are several."""
     return {role: name if len(chosen.servables) == 1 else f"{name}_{role}" for role in chosen.servables}
 
 
-def next_version(to: Path, names) -> int:
+def next_version(to: Path, names: Iterable[str]) -> int:
     """The least number above every version that any of these models has."""
     versions = [int(path.name) for name in names for path in (to / name).glob("*") if path.name.isdigit()]
     return max(versions, default=0) + 1
 
 
-def write(folder: Path, role: str, chosen: Chosen, run, run_folder: Path):
+def write(folder: Path, role: str, chosen: Chosen, run: Trained, run_folder: Path) -> None:
     """Save the encoder of a role into a folder that is not there yet, whose parent has the model's name."""
     servable = chosen.servables[role]
     about = {
-        "digest": chosen.digest,
+        "digest": chosen.encoder.digest,
         "role": role,
         "method": run.config.method["name"],
         "representation": chosen.representation,
@@ -129,12 +135,12 @@ def write(folder: Path, role: str, chosen: Chosen, run, run_folder: Path):
         "image_size": list(servable.image_size),
         "width": servable.width,
     }
-    described = card.text(run, run_folder, folder.parent.name, servable, chosen.representation, chosen.digest)
-    _write(folder, servable, about, described, run_folder)
+    description = card.text(run, run_folder, folder.parent.name, servable, chosen.representation, chosen.encoder.digest)
+    _write(folder, servable, about, description, run_folder)
 
 
-def write_images(folder: Path, servable, run, run_folder: Path):
-    """The same, of what makes images."""
+def write_images(folder: Path, servable: ImageServable, run: Trained, run_folder: Path) -> None:
+    """As `write`, of a model that makes images."""
     about = {
         "makes": "images",
         "of": list(servable.names),
@@ -144,7 +150,7 @@ def write_images(folder: Path, servable, run, run_folder: Path):
     _write(folder, servable, about, card.of_images(run, folder.parent.name, servable), run_folder)
 
 
-def _write(folder, servable, about, described, run_folder):
+def _write(folder, servable, about, description, run_folder):
     extra = folder / "assets.extra"
     tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
     extra.mkdir()
@@ -153,13 +159,13 @@ def _write(folder, servable, about, described, run_folder):
         if (run_folder / file).exists():
             shutil.copy(run_folder / file, extra / file)
     write_text(extra / "model.json", json.dumps(about, indent=2) + "\n")
-    write_text(extra / "README.md", described)
+    write_text(extra / "README.md", description)
 
 
-def write_warm_up(path, name, servable):
-    """Requests that a server answers before it says that it is ready: each endpoint, an image and several.
+def write_warm_up(path: Path, name: str, servable: Servable | ImageServable) -> None:
+    """Requests that a server answers before it says that it is ready: each endpoint, one image and several.
 
-    The images are drawn, for nobody's picture belongs into a model.
+    The images are drawn, since no person's picture belongs in a model.
     """
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
@@ -173,7 +179,7 @@ def write_warm_up(path, name, servable):
             records.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
 
 
-def warm_up_requests(servable):
+def warm_up_requests(servable: Servable | ImageServable) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (endpoint, name of an input -> values: uint8 [B, H, W, 3] or a list of bytes)."""
     height, width = servable.image_size
     drawn = [np.full((height, width, 3), 16 + 24 * shade, np.uint8) for shade in range(max(WARM_UP_BATCHES))]

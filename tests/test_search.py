@@ -11,7 +11,8 @@ from conftest import SIZE
 
 from tf_reid import search
 from tf_reid.config import ConfigError
-from tf_reid.encoders import encoder
+from tf_reid.encoders import loading
+from tf_reid.encoders.encoder import Encoder
 from tf_reid.encoders.servable import Servable
 
 
@@ -76,10 +77,13 @@ def test_what_is_there_is_not_embedded_again(built, folder, model, monkeypatch, 
     cv2.imwrite(str(folder / "11_c0_2026-11-20T10.png"), np.zeros((*SIZE, 3), np.uint8))
     (folder / "12_c0_2026-11-20T10.png").write_text("no image")
     seen = []
-    own = encoder.Embedder.embed
-    monkeypatch.setattr(
-        encoder.Embedder, "embed", lambda self, images, roles: seen.extend(images) or own(self, images, roles)
-    )
+    own = Encoder.embed
+
+    def embed(self, images, *args, **kwargs):
+        seen.extend(images)
+        return own(self, images, *args, **kwargs)
+
+    monkeypatch.setattr(Encoder, "embed", embed)
     search.main(["add", *built, str(folder), "--pattern", PATTERN])
     printed = capsys.readouterr().out
     assert len(seen) == 2 and "Left out: " in printed and "12_c0_2026-11-20T10.png is not a JPEG" in printed
@@ -130,17 +134,21 @@ def test_build_needs_a_model_and_others_a_gallery(tmp_path, folder):
 def test_a_model_for_one_role_does_not_embed_for_another(model):
     path = model / "2" / "assets.extra" / "model.json"
     path.write_text(path.read_text().replace('"image"', '"probe"'))
-    one = encoder.of_model(model)
+    one = loading.of_model(model)
     with pytest.raises(ConfigError, match="embeds probe images, not gallery or image or rgb images"):
-        one.embed([b""], encoder.SEARCHED)
-    assert one.embed([b"x"], encoder.SEARCHING)[1] == {0: "is not a JPEG, PNG, BMP, WEBP image"}
+        one.embed([b""], one.gallery_role)
+    errors = []
+    one.embed([b"x"], one.query_role, errors=errors.append)
+    assert [error.reason for error in errors] == ["is not a JPEG, PNG, BMP, WEBP image"]
 
 
 def test_an_image_whose_header_alone_is_right_is_left_out(model):
     noise = np.random.default_rng(0).integers(256, size=(90, 90, 3), dtype=np.uint8)
     good = cv2.imencode(".jpg", noise)[1].tobytes()
-    found, refused = encoder.of_model(model).embed([good, good[:-3000], good], encoder.SEARCHING)
-    assert refused == {1: "cannot be decoded"} and len(found) == 2
+    errors = []
+    found, readable = loading.of_model(model).embed([good, good[:-3000], good], errors=errors.append)
+    assert [(error.index, error.reason) for error in errors] == [(1, "cannot be decoded")]
+    assert readable.tolist() == [True, False, True] and len(found) == 2
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
 
 

@@ -91,11 +91,12 @@ def arguments(argv=None) -> argparse.Namespace:
 
 def build(args) -> dict[str, Any]:
     """Make a gallery and add images. After an interruption the same command continues."""
+    from tf_reid.encoders.loading import load
     from tf_reid.gallery import embedding
 
     if not (args.run or args.model):
         raise ConfigError("build needs --run or --model: the encoder that embeds the images.")
-    encoder = embedding.load(args.run or args.model)
+    encoder = load(args.run or args.model)
     crops = _named_crops(args, args.run)
     # The gallery is made only now: a mistake in the images' names leaves no empty one behind.
     with open_gallery(args.index, embedding.about(encoder)) as gallery:
@@ -130,7 +131,7 @@ def _embed_and_add(gallery, encoder, crops, args):
     with tqdm(total=len(new), unit="image", disable=not new) as progress:
         for start in range(0, len(new), args.batch):
             batch = new[start : start + args.batch]
-            embeddings, errors = embedding.embed(encoder, [crop.read() for crop in batch], embedding.GALLERY_ROLES)
+            embeddings, errors = embedding.embed(encoder, [crop.read() for crop in batch], encoder.gallery_role)
             gallery.add([crop.record for number, crop in enumerate(batch) if number not in errors], embeddings)
             unreadable |= {batch[number].record.path: error for number, error in errors.items()}
             progress.update(len(batch))
@@ -184,7 +185,7 @@ def query(args) -> "list[list[Match]]":
 
         # Embed the queries that can be read.
         contents = {crop.record.path: crop.read() for crop in crops.crops_in(args.images, None, run)}
-        embeddings, errors = embedding.embed(encoder, list(contents.values()), embedding.QUERY_ROLES)
+        embeddings, errors = embedding.embed(encoder, list(contents.values()), encoder.query_role)
         readable = []
         for number, path in enumerate(contents):
             if number in errors:
@@ -254,10 +255,11 @@ def open_gallery(place: str, about: dict[str, Any] | None = None) -> "Gallery":
 
 def _encoder_of(gallery, args):
     """The encoder that the command names, or else the one that built the gallery; it must be the same model."""
+    from tf_reid.encoders.loading import load
     from tf_reid.gallery import embedding
     from tf_reid.gallery.records import check_same_model
 
-    encoder = embedding.load(args.run or args.model or Path(gallery.about["source"]))
+    encoder = load(args.run or args.model or Path(gallery.about["source"]))
     check_same_model(gallery.about, embedding.about(encoder), args.index)
     return encoder
 

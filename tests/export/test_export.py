@@ -84,8 +84,13 @@ def test_a_representation_that_is_not_there_or_not_a_distance_is_refused(opened,
 
 def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_path):
     line = [*opened("identity"), "--gallery", str(tmp_path / "gallery"), "--top", "2"]
-    chosen = saving.chosen(scoring.open_trained(None), None)
-    about = {"digest": chosen.digest, "distance": "cosine", "width": chosen.servables["image"].width, "source": "here"}
+    chosen = saving.chosen(scoring.open_trained(None), None, Path("runs/here"))
+    about = {
+        "digest": chosen.encoder.digest,
+        "distance": "cosine",
+        "width": chosen.servables["image"].width,
+        "source": "here",
+    }
     gallery = FaissGallery(tmp_path / "gallery", about)
     embedded = chosen.servables["image"].from_bytes(tf.constant(RECORDS.images.tolist()))["embedding"].numpy()
     gallery.add(

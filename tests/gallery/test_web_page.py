@@ -27,13 +27,17 @@ ABOUT = {"digest": "d", "distance": "euclidean", "width": 3, "source": "none"}
 class Colours:
     """Embeds an image by its mean colour."""
 
-    def embed(self, images, _roles):
+    query_role = "image"
+
+    def embed(self, images, role, errors):
+        assert role == "image"
         try:
-            for image in images:
-                image_checks.check(image)
+            image_checks.check(images[0])
         except ValueError as error:
-            return np.zeros((0, 3), np.float32), {0: str(error)}
-        return np.stack([decoded(image).mean(axis=(0, 1)) for image in images]).astype(np.float32), {}
+            errors(image_checks.ImageError(0, None, str(error)))
+            return np.zeros((0, 3), np.float32), np.array([False])
+        means = [decoded(image).mean(axis=(0, 1)) for image in images]
+        return np.stack(means).astype(np.float32), np.ones(len(images), bool)
 
 
 def decoded(image):
@@ -49,7 +53,7 @@ def gallery(tmp_path):
     found = FaissGallery(tmp_path, ABOUT)
     shades = list(range(0, 250, 10))
     records = [Record(f"{s}.png", f"p{s // 20}", f"c{s // 10 % 2}", 1.7e9 + 3600 * s) for s in shades]
-    found.add(records, Colours().embed([crop((s, s, s)) for s in shades], ())[0])
+    found.add(records, Colours().embed([crop((s, s, s)) for s in shades], "image", None)[0])
     calibrate(found, 0.1)
     return found
 

@@ -134,22 +134,27 @@ def _decoded(encoded, image_size) -> tf.data.Dataset:
 
 def decoder(image_size):
     """A function of the graph: bytes of a JPEG, PNG, BMP, WebP or GIF image -> uint8 [H, W, 3]."""
-    height, width = image_size
 
     def decode(encoded):
         is_bmp = tf.equal(tf.strings.substr(encoded, 0, 2), "BM")
         encoded = tf.cond(is_bmp, lambda: _without_padding(encoded), lambda: encoded)
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
         image.set_shape((None, None, 3))
-
-        def resized():
-            smaller = tf.image.resize(image, (height, width), antialias=True)
-            return tf.cast(tf.clip_by_value(tf.round(smaller), 0, 255), tf.uint8)
-
-        same = tf.reduce_all(tf.shape(image)[:2] == (height, width))
-        return tf.ensure_shape(tf.cond(same, lambda: image, resized), (height, width, 3))
+        return resized(image, image_size)
 
     return decode
+
+
+def resized(image, image_size):
+    """uint8 [h, w, 3] of any size -> uint8 [H, W, 3]. An image that has this size already stays as it is."""
+    height, width = image_size
+
+    def smaller_or_larger():
+        pixels = tf.image.resize(image, (height, width), antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+
+    same = tf.reduce_all(tf.shape(image)[:2] == (height, width))
+    return tf.ensure_shape(tf.cond(same, lambda: image, smaller_or_larger), (height, width, 3))
 
 
 def _without_padding(bmp):

@@ -1,12 +1,14 @@
 """A trained encoder as it is served: from an image's bytes, or pixels, to its embedding, in one graph.
 
-The graph reads no file and holds no variable: batch normalisation is folded, weights are constants. So oneDNN can lay
-them out once, and any TensorFlow that reads a SavedModel can load it.
+The graph reads no file and holds no variable: batch normalisation is folded and the weights are constants. So oneDNN
+can lay them out once, and any TensorFlow that reads a SavedModel can load it.
 """
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +24,7 @@ GALLERY_BYTES = 2**30  # a graph may not be larger than 2 GiB
 
 
 class Servable(tf.Module):
-    """Images -> embeddings, as evaluation makes them.
+    """Images -> embeddings, as evaluation makes them but for rounding.
 
     Args:
         encoder: a Keras model from float32 [B, H, W, 3] in [-1, 1] to features [B, D].
@@ -31,20 +33,21 @@ class Servable(tf.Module):
         unit: embeddings are of unit length, so that their inner product is the cosine.
 
     Attributes:
-        width: D. folded, left: batch normalisations that are gone, and that are left.
+        width: D.
+        folded, left: how many batch normalisations were folded, and how many are left.
     """
 
-    def __init__(self, encoder: keras.Model, image_size, flip: bool, unit: bool):
+    def __init__(self, encoder: keras.Model, image_size: Sequence[int], flip: bool, unit: bool):
         super().__init__(name="servable")
-        fast, self.folded, self.left = folded(encoder)
+        network, self.folded, self.left = folded(encoder)
         self.image_size, self.unit = tuple(image_size), unit
 
         def embedded(images):
-            seen = pipeline.as_seen(images)
-            found = tf.cast(fast(seen, training=False), tf.float32)
+            scaled = pipeline.as_seen(images)
+            features = tf.cast(network(scaled, training=False), tf.float32)
             if flip:
-                found = 0.5 * (found + tf.cast(fast(seen[:, :, ::-1], training=False), tf.float32))
-            return tf.math.l2_normalize(found, axis=-1) if unit else found
+                features = 0.5 * (features + tf.cast(network(scaled[:, :, ::-1], training=False), tf.float32))
+            return tf.math.l2_normalize(features, axis=-1) if unit else features
 
         pixels = tf.TensorSpec((None, *self.image_size, 3), tf.uint8, name="images")
         self.embedded = _frozen(embedded, [pixels])
@@ -54,20 +57,21 @@ class Servable(tf.Module):
         self.from_bytes = tf.function(self._from_bytes, input_signature=[encoded])
 
     def _from_pixels(self, images):
-        found = tf.ensure_shape(self.embedded(images)[0], (None, self.width))
-        return {"embedding": found}
+        return {"embedding": tf.ensure_shape(self.embedded(images)[0], (None, self.width))}
 
     def _from_bytes(self, image_bytes):
         image = tf.TensorSpec((*self.image_size, 3), tf.uint8)
         return self._from_pixels(tf.map_fn(pipeline.decoder(self.image_size), image_bytes, fn_output_signature=image))
 
-    def search_in(self, ids: list[str], embeddings, top: int):
+    def search_in(self, ids: list[str], embeddings: np.ndarray, top: int) -> None:
         """Add the endpoint `search`: an image's bytes -> `ids` and `scores` [B, top] of a gallery, most alike first.
 
         A score is the cosine, or the negative Euclidean distance. Every image of the gallery is compared.
 
         Args:
+            ids: of the gallery's images, N.
             embeddings: float32 [N, D].
+            top: how many matches are answered; all N where there are fewer.
 
         Raises:
             ValueError: the gallery is empty, or too large for a graph.
@@ -85,27 +89,29 @@ class Servable(tf.Module):
             gallery, names = tf.constant(embeddings), tf.constant(ids)
             scores = tf.matmul(query, gallery, transpose_b=True)
             if not self.unit:
-                apart = tf.reduce_sum(query * query, axis=1, keepdims=True) - 2.0 * scores + squares
-                scores = -tf.sqrt(tf.maximum(apart, 0.0))
-            found = tf.math.top_k(scores, top)
-            return {"ids": tf.gather(names, found.indices), "scores": found.values}
+                squared_distances = tf.reduce_sum(query * query, axis=1, keepdims=True) - 2.0 * scores + squares
+                scores = -tf.sqrt(tf.maximum(squared_distances, 0.0))
+            best = tf.math.top_k(scores, top)
+            return {"ids": tf.gather(names, best.indices), "scores": best.values}
 
         self.search = tf.function(search, input_signature=self.from_bytes.input_signature)
 
-    def signatures(self) -> dict:
+    def signatures(self) -> dict[str, Callable]:
         """Endpoint -> function, of a SavedModel."""
-        found = {"serving_default": self.from_bytes, "tensor": self.from_pixels}
-        return found | ({"search": self.search} if hasattr(self, "search") else {})
+        endpoints = {"serving_default": self.from_bytes, "tensor": self.from_pixels}
+        return endpoints | ({"search": self.search} if hasattr(self, "search") else {})
 
 
 class ImageServable(tf.Module):
     """Images -> an image made of them, as a method makes it.
 
     Args:
-        names: of the images that one is made of. make: a function of so many float32 [B, H, W, 3] in [-1, 1].
+        names: of the images that one is made of.
+        make: a function of so many float32 [B, H, W, 3] in [-1, 1], which returns such images.
+        image_size: (H, W).
     """
 
-    def __init__(self, names: tuple[str, ...], make, image_size):
+    def __init__(self, names: tuple[str, ...], make: Callable[..., tf.Tensor], image_size: Sequence[int]):
         super().__init__(name="image_servable")
         self.names, self.make, self.image_size = names, make, tuple(image_size)
 
@@ -125,10 +131,12 @@ class ImageServable(tf.Module):
     def _from_bytes(self, *encoded):
         image = tf.TensorSpec((*self.image_size, 3), tf.uint8)
         decode = pipeline.decoder(self.image_size)
-        made = self._from_pixels(*(tf.map_fn(decode, part, fn_output_signature=image) for part in encoded))["images"]
-        return {"image_bytes": tf.map_fn(tf.io.encode_png, made, fn_output_signature=tf.string)}
+        pixels = [tf.map_fn(decode, part, fn_output_signature=image) for part in encoded]
+        images = self._from_pixels(*pixels)["images"]
+        return {"image_bytes": tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)}
 
-    def signatures(self) -> dict:
+    def signatures(self) -> dict[str, Callable]:
+        """Endpoint -> function, of a SavedModel."""
         return {"serving_default": self.from_bytes, "tensor": self.from_pixels}
 
 
@@ -137,20 +145,22 @@ def _frozen(function, signature):
     return convert_variables_to_constants_v2(tf.function(function, input_signature=signature).get_concrete_function())
 
 
-def servables(encoders: dict, config: Config) -> dict[str, Servable]:
-    """Role -> servable, of a set of encoders (see `ReIDModel.encoders`) as a run's configuration evaluates them."""
+def servables(encoders: Mapping[str, keras.Model], config: Config) -> dict[str, Servable]:
+    """Role -> servable, of a set of encoders (see `ReIDModel.encoders`) as a run's configuration evaluates them.
+
+    Roles that share an encoder share its servable.
+    """
     unit = config.evaluate.distance == "cosine"
-    made, found = {}, {}
-    for role, encoder in encoders.items():
-        if id(encoder) not in made:
-            made[id(encoder)] = Servable(encoder, config.data.image_size, config.evaluate.flip, unit)
-        found[role] = made[id(encoder)]
-    return found
+    by_encoder: dict[int, Servable] = {}
+    for encoder in encoders.values():
+        if id(encoder) not in by_encoder:
+            by_encoder[id(encoder)] = Servable(encoder, config.data.image_size, config.evaluate.flip, unit)
+    return {role: by_encoder[id(encoder)] for role, encoder in encoders.items()}
 
 
-def digest(encoders: dict, config: Config) -> str:
-    """What tells the embeddings of one set of encoders from those of another: 16 hexadecimal digits."""
-    settings = {"image_size": list(config.data.image_size), "flip": config.evaluate.flip}
+def digest(encoders: Mapping[str, keras.Model], config: Config) -> str:
+    """16 hexadecimal digits that tell the embeddings of one set of encoders from those of another."""
+    settings: dict[str, Any] = {"image_size": list(config.data.image_size), "flip": config.evaluate.flip}
     about = settings | {
         "distance": config.evaluate.distance,
         "encoders": {role: identifier(encoder) for role, encoder in encoders.items()},
@@ -158,10 +168,10 @@ def digest(encoders: dict, config: Config) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def endpoints(version: Path) -> dict:
+def endpoints(version: Path) -> dict[str, Callable]:
     """Endpoint -> function, of an exported version's folder."""
     loaded = tf.saved_model.load(str(version))
-    found = dict(loaded.signatures)
-    for function in found.values():
+    functions = dict(loaded.signatures)
+    for function in functions.values():
         function._owner = loaded  # a signature alone does not keep its model alive
-    return found
+    return functions

@@ -39,13 +39,13 @@ def feature_batches(
     encoder: Encoder, records: Records, image_size: Sequence[int], batch_size: int, flip: bool
 ) -> Iterator[np.ndarray]:
     """As `extract`, batch by batch."""
-    features = _compiled(encoder, flip)
+    features = compiled(encoder, flip)
     for batch in pipeline.image_batches(records, image_size, batch_size):
         yield features(batch).numpy()
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(encoder, flip):
+def compiled(encoder, flip):
     """One traced function an encoder, however often it is evaluated."""
 
     @tf.function(reduce_retracing=True)

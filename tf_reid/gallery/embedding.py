@@ -1,37 +1,26 @@
-"""Embeddings of a gallery's images and of queries, by the encoder of their role."""
+"""Embeddings of a gallery's images and of queries, and what a gallery keeps of their encoder."""
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from tf_reid.encoders import encoder as encoders
-
-GALLERY_ROLES, QUERY_ROLES = encoders.SEARCHED, encoders.SEARCHING  # the first that the encoder has
-
-
-def load(source: Path) -> encoders.Embedder:
-    """The encoder of a finished run or of an exported model."""
-    return encoders.opened(source)
+from tf_reid.encoders.encoder import Encoder
+from tf_reid.encoders.image_checks import ImageError
 
 
-def about(encoder: encoders.Embedder) -> dict[str, Any]:
+def about(encoder: Encoder) -> dict[str, Any]:
     """What a gallery keeps of the encoder that embeds its images."""
     return {
         "digest": encoder.digest,
-        "distance": encoder.distance,
+        "distance": encoder.metric,
         "width": encoder.width,
         "source": str(encoder.source.resolve()),
     }
 
 
-def embed(
-    encoder: encoders.Embedder, images: Sequence[bytes], roles: Sequence[str]
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Embeddings float32 [N, D] of the images that can be read, and what is wrong with each other one, by its number.
-
-    Raises:
-        ConfigError: the encoder embeds images of none of these roles.
-    """
-    return encoder.embed(list(images), roles)
+def embed(encoder: Encoder, images: Iterable[bytes], role: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Embeddings float32 [N, D] of the images that can be read; and what is wrong with each other one, by its index."""
+    errors: list[ImageError] = []
+    embeddings, _ = encoder.embed(images, role, errors=errors.append)
+    return embeddings, {error.index: error.reason for error in errors}

@@ -75,7 +75,7 @@ def create(
 
     def nearest(content: bytes, count: int, filters: Filters) -> dict[str, Any]:
         with one_at_a_time:
-            embeddings, errors = embedding.embed(encoder, [content], embedding.QUERY_ROLES)
+            embeddings, errors = embedding.embed(encoder, [content], encoder.query_role)
         if errors:
             raise RequestError(415, f"The image {errors[0]}.")
         (matches,) = gallery.search(embeddings, count, filters)

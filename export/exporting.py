@@ -1,0 +1,72 @@
+"""From a run to new versions of its served models, proved before they get their names."""
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+from export import deployment, proof, saving
+from tf_reid.evaluation import scoring
+
+
+def export_run(
+    run: str | Path,
+    to: str | Path,
+    *,
+    name: str | None = None,
+    representation: str | None = None,
+    gallery: str | Path | None = None,
+    top: int = 20,
+    images: bool = False,
+) -> dict[str, Path]:
+    """Export a run's encoders as SavedModels: `to`/NAME/1, then 2, ... A version that fails its proof is not kept.
+
+    Args:
+        run: the folder of a finished run.
+        to: the folder that models are served from. The files that deploy them are written into `to`/serving.
+        name: the model's; by default that of the run's folder. Where there are several encoders: NAME_ROLE.
+        representation: one of metrics.json, such as "raw"; by default the method's own encoders.
+        gallery: a gallery's folder. The model gets an endpoint `search`, which compares with it.
+        top: how many matches that endpoint answers.
+        images: also export NAME_images, which makes images as the method does.
+
+    Returns:
+        model's name -> the folder of its new version.
+
+    Raises:
+        ConfigError: the run is not finished, an option does not fit it, or a model fails its proof.
+    """
+    folder, to = Path(run), Path(to)
+    trained = scoring.open_trained(folder)
+    saving.check_finished(trained, folder)
+    chosen = saving.chosen(trained, representation, folder)
+    if gallery is not None:
+        saving.add_search(chosen, Path(gallery), top)
+    name = name or folder.resolve().name
+
+    # Model's name -> what saves it into a folder, and what proves it there.
+    jobs = {
+        model: (partial(saving.write, role=role, chosen=chosen), partial(proof.prove, role=role, chosen=chosen))
+        for role, model in saving.names_of(chosen, name).items()
+    }
+    if images:
+        maker = saving.maker_of_images(trained)
+        save, prove = partial(saving.write_images, servable=maker), partial(proof.prove_images, servable=maker)
+        jobs[f"{name}_images"] = save, prove
+    saving.remove_abandoned(to, jobs)
+    version = saving.next_version(to, jobs)
+
+    # Every model is saved and proved beside its place before one of them gets its version's name.
+    unproved = {model: to / model / f".{version}.{os.getpid()}" for model in jobs}
+    exported = {model: to / model / str(version) for model in jobs}
+    try:
+        for model, (save, prove) in jobs.items():
+            save(unproved[model], run=trained, run_folder=folder)
+            prove(unproved[model], run=trained)
+        for model, place in unproved.items():
+            os.replace(place, exported[model])
+    finally:
+        for place in unproved.values():
+            shutil.rmtree(place, ignore_errors=True)
+    deployment.write(to)
+    return exported
