@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from tf_reid import config as configuration
+from tf_reid.command_line import run_command
+from tf_reid.config import ConfigError
 from tf_reid.files import write_text
 from tf_reid.methods import METHODS
 from tf_reid.runs import run_folder
@@ -83,6 +85,8 @@ VARIANTS = {
 def main():
     args = arguments()
     method = configuration.load(args.config, args.set, METHODS).method["name"]
+    if unknown := set(args.variants or ()) - set(VARIANTS[method]):
+        raise ConfigError(f"{method} has no variant {min(unknown)}; its variants are {', '.join(VARIANTS[method])}.")
     variants = {name: VARIANTS[method][name] for name in args.variants or VARIANTS[method]}
     folder = args.runs or Path("runs/ablation") / Path(args.config).stem
     draws = [(seed, trial) for seed in args.seeds for trial in args.trials]
@@ -225,7 +229,9 @@ def curves(runs_of: dict, tag: str, points=10) -> str:
     for name, folders in runs_of.items():
         logged = [logged_values(folder, tag) for folder in folders]
         steps = np.array(sorted(set.intersection(*map(set, logged))))
-        parts = np.array_split(steps, points)
+        if not len(steps):
+            raise ConfigError(f"{tag} was not logged by {name}; a run logs every run.log_every steps.")
+        parts = np.array_split(steps, min(points, len(steps)))
         rows[name] = {
             f"to {part[-1]}": f"{np.mean([values[step] for values in logged for step in part]):.2f}" for part in parts
         }
@@ -255,4 +261,4 @@ def logged_values(run, tag) -> dict[int, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

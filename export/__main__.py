@@ -1,15 +1,14 @@
 """A run's encoders as SavedModels for TF Serving: python -m export --run runs/simpgan --to models"""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from tf_reid.command_line import program
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m export", description="Export a run's encoders for serving.")
+    parser = argparse.ArgumentParser(prog=program("export"), description="Export a run's encoders for serving.")
     parser.add_argument("--run", required=True, type=Path, help="the folder of a finished run")
     parser.add_argument(
         "--to", required=True, type=Path, metavar="FOLDER", help="the folder that models are served from"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tf_reid.command_line import run_command
+
 ROOT = Path(__file__).parent.parent
 HELD_BACK = [
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
@@ -105,3 +107,20 @@ def test_a_module_that_imports_tensorflow_at_its_top_holds_back_before():
     assert run("-c", early, "sys.modules['tensorflow'] = sys") == (0, ["ours", *PASSED_ON])
     code, lines = run("-c", early, "raise RuntimeError('broken')")
     assert code == 1 and [line for line in lines if line in HELD_BACK] == HELD_BACK
+
+
+def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(monkeypatch):
+    def search():
+        raise ModuleNotFoundError("No module named 'faiss'", name="faiss")
+
+    monkeypatch.setattr("tf_reid.command_line.hold_back", lambda: None)
+    with pytest.raises(
+        SystemExit, match=r"Error: faiss is not installed; this needs pip install 'tf_reid\[search\]'\."
+    ):
+        run_command(search)
+
+    def broken():
+        raise ModuleNotFoundError("No module named 'a_mistake'", name="a_mistake")
+
+    with pytest.raises(ModuleNotFoundError):
+        run_command(broken)

@@ -127,7 +127,7 @@ def test_build_needs_a_model_and_others_a_gallery(tmp_path, folder):
         search.main(["build", *place, str(folder)])
     with pytest.raises(ConfigError, match="There is no gallery in"):
         search.main(["query", *place, str(folder)])
-    with pytest.raises(ConfigError, match=r"is no exported model .*make one with python -m export"):
+    with pytest.raises(ConfigError, match=r"is no exported model .*or export one with python -m export"):
         search.main(["build", *place, str(folder), "--model", str(folder)])
 
 

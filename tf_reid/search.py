@@ -164,7 +164,8 @@ def remove(args) -> dict[str, int]:
     with open_gallery(args.index) as gallery:
         removed = gallery.remove(paths, args.identity, args.until)
         if not removed:
-            raise ConfigError(f"Nothing was removed: {args.index} holds no such image.")
+            of_identity = "" if args.identity is None else f" of identity {args.identity}, written just so"
+            raise ConfigError(f"Nothing was removed: {args.index} holds no such image{of_identity}.")
         gallery.update_index(always=True)
         counts = {"removed": removed, "images": len(gallery)}
     print(f"Images removed from {args.index}: {removed}. The gallery holds {counts['images']}.")

@@ -4,10 +4,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from tf_reid.command_line import program
+
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tf_reid.visualize",
+        prog=program("tf_reid.visualize"),
         description="Draw pages about a trained run: PNG files in RUN/pages, also shown by TensorBoard.",
     )
     parser.add_argument("--run", required=True, metavar="RUN", help="folder of the run")

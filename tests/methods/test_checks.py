@@ -117,3 +117,12 @@ def test_a_stage_whose_only_loss_has_no_weight():
 def test_no_running_mean_beside_batch_statistics():
     with pytest.raises(ConfigError, match=r"stages\.classifier\.optimizers\.classifier\.ema_momentum: the batch norm"):
         build("identity", ema_momentum={"classifier": 0.9})
+
+
+def test_a_step_names_only_players_of_its_stage():
+    model = build("identity")
+    model.begin("classifier")
+    with pytest.raises(
+        ValueError, match=r"minimize names the player 'encoders', which stage 'classifier' does not have"
+    ):
+        model.minimize(None, {}, "encoders")

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SMALL
+from conftest import small_settings
 from test_commands import command, data_dir  # noqa: F401  a fixture
 
 import tf_reid.train
@@ -32,7 +32,7 @@ def test_two_workers_train_what_one_device_trains(tmp_path, data_dir):  # noqa: 
         assert "Training on 2 workers with 2 replicas." in printed
 
     weights = []
-    model = METHODS["identity"]((32, 16), 4, 0, **SMALL["identity"])
+    model = METHODS["identity"]((32, 16), 4, 0, **small_settings("identity"))
     for run in ("one", "two"):
         model.classifier.load_weights(tmp_path / run / "networks" / "classifier.weights.h5")
         weights.append(model.classifier.get_weights())

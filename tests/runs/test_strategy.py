@@ -179,3 +179,16 @@ def test_a_run_trains_on_the_gpus_that_can_share_its_batches(tmp_path):
     )
     assert printed.splitlines()[0] == first
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()).keys() == {"raw"}
+
+
+def test_several_machines_need_their_names(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    config = configuration.load("identity", ["run.strategy=multi_worker"], METHODS)
+    with pytest.raises(ConfigError, match=r"run\.strategy is multi_worker, but TF_CONFIG is not set"):
+        strategy.make_strategy(config)
+
+
+def test_a_batch_that_workers_cannot_share_needs_another_number_of_them():
+    config = configuration.load("simpgan", ["run.strategy=multi_worker"], METHODS)
+    with pytest.raises(ConfigError, match=r"use a multiple of 6, or another number of workers\."):
+        strategy.check_batches(config, 3)

@@ -186,7 +186,7 @@ def test_a_run_leaves_pictures_curves_settings_and_networks(tmp_path):
         "configuration",
         "classifier/classifier/identity",
         "translation/generators/cycle",
-        "translation/discriminators/D_S",
+        "translation/discriminators/adversarial_D_S",
         "translation/discriminators/learning_rate",
         "translation/target to source",
     } <= tags

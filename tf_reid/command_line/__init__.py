@@ -11,6 +11,16 @@ from pathlib import Path
 
 from tf_reid.command_line.log_filter import hold_back
 
+EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg that brings it
+    "faiss": "search",
+    "fastapi": "search",
+    "qdrant_client": "search",
+    "uvicorn": "search",
+    "grpc": "serving",
+    "ray": "serving",
+    "requests": "serving",
+    "tensorflow_serving": "serving",
+}
 HINT = "(TF_REID_TRACEBACK=1 shows where it was raised, TF_REID_VERBOSE=1 what TensorFlow logs.)"
 
 
@@ -28,6 +38,8 @@ def run_command(command: Callable[[], object]) -> None:
             held_back.forget() if _is_a_users_mistake(error) else held_back.show()
         if isinstance(error, KeyboardInterrupt):
             sys.exit("\nStopped. The same command resumes a training from its last checkpoint.")
+        if isinstance(error, ModuleNotFoundError) and (extra := EXTRA_OF.get(str(error.name).split(".")[0])):
+            sys.exit(f"Error: {error.name} is not installed; this needs pip install 'tf_reid[{extra}]'.")
         if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _reported_in_a_sentence()):
             raise
         sys.exit(f"Error: {error}\n{HINT}")
@@ -42,7 +54,8 @@ def _is_a_users_mistake(error: BaseException) -> bool:
 
 def _reported_in_a_sentence() -> tuple[type[BaseException], ...]:
     tensorflow = sys.modules.get("tensorflow")  # not loaded where the settings alone were wrong
-    return (ValueError, OSError, RuntimeError, *((tensorflow.errors.OpError,) if tensorflow else ()))
+    of_tensorflow = (tensorflow.errors.OpError,) if tensorflow else ()
+    return (ValueError, OSError, RuntimeError, *of_tensorflow)
 
 
 def program(module: str) -> str:

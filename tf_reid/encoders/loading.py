@@ -93,8 +93,8 @@ def _of_version(version: Path, asked: Path) -> Encoder:
     path = version / "assets.extra" / "model.json"
     if not path.exists():
         raise ConfigError(
-            f"{asked} is no run (no {asked / 'config.yaml'}) and is no exported model (no {path}); "
-            "make one with python -m export."
+            f"{asked} is no run (no {asked / 'config.yaml'}) and is no exported model (no {path}); train a run with "
+            "python -m tf_reid.train, or export one with python -m export."
         )
     about: dict[str, Any] = json.loads(path.read_text())
     if "role" not in about:

@@ -81,6 +81,12 @@ class ReIDModel(StagedModel):
         A loss is a mean over this replica's images, and Keras sums gradients over replicas. They are divided by the
         number of replicas here, so that the step is that of the global batch. L2 decay is added to the gradients.
         """
+        optimizers = self.optimizers_of[self.stage]
+        if unknown := set(players) - set(optimizers):
+            raise ValueError(
+                f"{type(self).__name__}: minimize names the player {min(unknown)!r}, which stage {self.stage!r} does "
+                f"not have; its players are {', '.join(optimizers)}."
+            )
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         variables = [self.variables_of(player) for player in players]
         targets = list(losses.values())
@@ -90,7 +96,7 @@ class ReIDModel(StagedModel):
             reached = [(g, v) for g, v in zip(of_player, own, strict=True) if g is not None]
             if decay := self.l2_of[self.stage][player] / replicas:
                 reached = [(g + decay * tf.convert_to_tensor(v), v) for g, v in reached]
-            self.optimizers_of[self.stage][player].apply(*zip(*reached, strict=True))
+            optimizers[player].apply(*zip(*reached, strict=True))
 
     def report(self, **losses_of_players: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """`PLAYER/LOSS` -> value, as it is logged."""

@@ -1,6 +1,7 @@
 """Which devices a run trains on: the ones that the user named, or as many GPUs as can share every batch evenly."""
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +31,11 @@ def make_strategy(config: Config) -> Chosen:
     """
     name = config.run.strategy
     if name == "multi_worker":
+        if "TF_CONFIG" not in os.environ:
+            raise ConfigError(
+                "run.strategy is multi_worker, but TF_CONFIG is not set: it names the machines, see docs/gpus.md. On "
+                "one machine, python -m tf_reid.runs.local_workers sets it."
+            )
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         workers = sum(len(addresses) for addresses in strategy.cluster_resolver.cluster_spec().as_dict().values())
         replicas = strategy.num_replicas_in_sync
@@ -89,9 +95,15 @@ def check_batches(config: Config, replicas: int) -> None:
             size = config.stages[name].batch_size
             raise ConfigError(
                 f"stages.{name}.batch_size={size} holds {_rows(config, name, rows)}, which "
-                f"{replicas} replicas cannot share evenly; use a multiple of {replicas * _row(config, name)}, or set "
-                "run.strategy=auto, which uses as many GPUs as can share it."
+                f"{replicas} replicas cannot share evenly; use a multiple of {replicas * _row(config, name)}, or "
+                f"{_remedy(config)}."
             )
+
+
+def _remedy(config: Config) -> str:
+    if config.run.strategy == "multi_worker":
+        return "another number of workers"
+    return "set run.strategy=auto, which uses as many GPUs as can share it"
 
 
 def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
