@@ -6,11 +6,8 @@ with the run's metrics.json.
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 COMPARED = ("rank1", "rank5", "rank10", "mAP")
 MOST_APART = 0.05  # points of per cent: rounding may swap two images that are equally far
