@@ -1,24 +1,72 @@
 """Files: written whole or not at all, and lists of image files. Importing this module loads no TensorFlow."""
 
+import contextlib
 import os
+import secrets
+import stat
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from tfds_builders.sources import IMAGE_SUFFIXES
 
+UNFINISHED = ".unfinished_"  # how the name of a file begins that is being written
+ABANDONED = 60  # seconds after which such a file belongs to a writer that was killed
 
-def write_text(path: str | Path, text: str) -> None:
+
+def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
     """As `write_bytes`, of text."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(), private=private)
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
-    """Write beside, then rename: a reader never sees half a file."""
+def write_bytes(path: str | Path, content: bytes, *, private: bool = False) -> None:
+    """Write beside, then rename: a reader never sees half a file, also after a power failure.
+
+    Links are not followed: one in the place of the file is replaced.
+
+    Args:
+        private: only the user may read and write the file.
+
+    Raises:
+        OSError: it cannot be written; the error names the file. What stood in its place still stands.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(content)
-    os.replace(beside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")  # as long as that, however long the name is
+        mode = stat.S_IRUSR | stat.S_IWUSR if private else 0o666
+        try:
+            with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def sync(path: str | Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    if os.name == "nt" and Path(path).is_dir():  # Windows cannot open a folder
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems know no such request of a folder
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed writers left in a folder; files that another process may be writing now stay."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
 
 
 def images_in(paths: Iterable[Path]) -> list[Path]:
