@@ -83,7 +83,7 @@ def test_fewer_images_than_neighbours_are_all_neighbours():
 
 def test_images_that_are_all_the_same_have_no_distance_to_divide_by():
     same = np.ones((4, 3), np.float32)
-    assert np.isfinite(k_reciprocal(same[:1], same, "euclidean", k1=2)(slice(0, 1))).all()
+    assert np.isfinite(k_reciprocal(same[:1], same, "euclidean", k1=2, k2=3)(slice(0, 1))).all()
 
 
 def test_what_is_refused():
@@ -92,6 +92,9 @@ def test_what_is_refused():
         k_reciprocal(query, gallery, "manhattan")
     with pytest.raises(ValueError, match="gallery features hold NaN"):
         k_reciprocal(query, gallery * np.nan)
+    with pytest.raises(ValueError, match=r"k1=5 knows 6 neighbours .* average over k2=7; choose a k2 of at most 6"):
+        k_reciprocal(query, gallery, k1=5, k2=7)
+    assert np.isfinite(k_reciprocal(query, gallery, k1=5, k2=6)(slice(0, 1))).all()
 
 
 def test_no_matrix_of_all_images_is_held(monkeypatch):

@@ -1,7 +1,10 @@
-"""Thresholds, rates and the curve against counts by hand and against sorting all pairs."""
+"""Thresholds, rates and the curve against counts by hand and against scikit-learn's ROC curve of all pairs."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_curve
 
 from tf_reid.metrics import verification
 from tf_reid.metrics.verification import pairs, verify
@@ -38,25 +41,95 @@ def test_rates_are_counted_on_the_held_out_pairs():
     assert (found["calibration_same_pairs"], found["calibration_different_pairs"]) == (2, 100)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_it_agrees_with_sorting_all_pairs(seed):
+def some_distances(random, centre):
+    """A few or many, float32: spread evenly or not, with and without ties and outliers, or all the same."""
+    count = random.choice([1, 2, 5, 30, 400, 3000])
+    scale = random.choice([1e-3, 1.0, 1e5])
+    found = scale * (centre + random.choice([0.1, 1.0]) * random.standard_normal(count))
+    kind = random.integers(5)
+    if kind == 0:  # far outliers on either side
+        found[random.integers(count, size=1 + count // 50)] = 1e6 * random.standard_normal()
+    elif kind == 1:  # many ties, zeros of both signs among them
+        found = np.round(2 * found / scale) * scale
+    elif kind == 2:  # over many magnitudes, down to the least that float32 has, and overflown
+        found = np.exp(random.uniform(-103, 88, count))
+        found[random.integers(count)] = np.inf
+    elif kind == 3:
+        found[:] = found[0]
+    return found.astype(np.float32)
+
+
+def roc(same, different):
+    """scikit-learn's false and true match rates and distances, the first before any pair's."""
+    labels = np.concatenate([np.ones(len(same)), np.zeros(len(different))])
+    apart = np.concatenate([same, different]).astype(np.float64)
+    apart[np.isinf(apart)] = 1e39  # which scikit-learn does not take; beyond float32's range
+    false, true, scores = roc_curve(labels, -apart, drop_intermediate=False)
+    return false, true, np.append(-scores, np.inf)
+
+
+@pytest.mark.parametrize("seed", range(250))
+def test_it_agrees_with_scikit_learn(seed):
     random = np.random.default_rng(seed)
-    same, different = random.normal(0.4, 0.1, 300), random.normal(0.7, 0.1, 5000)
-    held_same, held_different = random.normal(0.4, 0.1, 200), random.normal(0.7, 0.1, 3000)
-    found = verify(of(same, different, 7), of(held_same, held_different, 3), [0.001, 0.01])
-    for rate, one in zip((0.001, 0.01), found["thresholds"], strict=False):
-        allowed = np.sort(different.astype(np.float32))[: int(5000 * rate) + 1]
-        assert allowed[-2] <= one["threshold"] < allowed[-1] + 1e-5
-        assert one["true_match_rate"] == pytest.approx(100 * np.mean(held_same <= one["threshold"]), abs=0.51)
-        assert one["false_match_rate"] == pytest.approx(100 * np.mean(held_different <= one["threshold"]), abs=0.04)
-    both = np.sort(np.concatenate([held_same, held_different]))
-    errors = [(np.mean(held_different <= t), np.mean(held_same > t)) for t in both]
-    false, missed = min(errors, key=lambda pair: abs(pair[0] - pair[1]))
-    assert found["eer"] == pytest.approx(50 * (false + missed), abs=0.3)
-    curve = found["curve"]
-    for rate, true in list(zip(curve["false_match_rate"], curve["true_match_rate"], strict=True))[10::20]:
-        threshold = np.sort(held_different)[min(int(3000 * rate / 100), 2999)]
-        assert true == pytest.approx(100 * np.mean(held_same < threshold), abs=0.51)
+    calibration, held_out = [
+        (some_distances(random, 0.5), some_distances(random, random.choice([0.5, 2.0]))) for _ in range(2)
+    ]
+    rates = [rate for rate in (0.001, 0.01, 0.2, 0.7) if rate * len(calibration[1]) >= 1]
+    found = verify(of(*calibration, 3), of(*held_out, 2), rates)
+
+    false, true, apart = roc(*held_out)
+    equal = np.argmin(np.round(np.abs(false - (1 - true)), 12))
+    assert found["eer"] == pytest.approx(50 * (false + 1 - true)[equal], abs=1e-9)
+    expected = [100 * true[false <= rate].max() for rate in verification.CURVE]
+    np.testing.assert_allclose(found["curve"]["true_match_rate"], expected, rtol=0, atol=1e-9)
+
+    false, true, apart = roc(*calibration)
+    last = [np.flatnonzero(false <= rate).max() for rate in rates]
+    for at, one in zip([*last, np.argmin(np.round(np.abs(false - (1 - true)), 12))], found["thresholds"], strict=True):
+        assert apart[at] <= one["threshold"] < apart[at + 1]
+        threshold = np.float32(one["threshold"])
+        assert threshold == one["threshold"]
+        assert one["true_match_rate"] == pytest.approx(100 * np.mean(held_out[0] <= threshold), abs=1e-9)
+        assert one["false_match_rate"] == pytest.approx(100 * np.mean(held_out[1] <= threshold), abs=1e-9)
+
+
+def test_one_outlier_hardly_changes_the_rates():
+    random = np.random.default_rng(0)
+    same, different = random.normal(1.0, 0.3, 2000), random.normal(1.35, 0.3, 30_000)
+    without = verify(of(same, different), of(same, different))
+    different[0] = 1e6
+    found = verify(of(same, different), of(same, different))
+    assert found["eer"] == pytest.approx(without["eer"], abs=0.01)
+    assert found["thresholds"][1]["true_match_rate"] == pytest.approx(
+        without["thresholds"][1]["true_match_rate"], abs=0.1
+    )
+
+
+@pytest.mark.parametrize("broken", [np.nan, -np.inf])
+def test_a_distance_that_has_no_order_is_refused(broken):
+    few = of([0.1], np.linspace(0.5, 1, 50))
+    with pytest.raises(ValueError, match="A distance is NaN or minus infinity"):
+        verify(of([0.1, broken], [0.5]), few, [])
+    with pytest.raises(ValueError, match="A distance is NaN or minus infinity"):
+        verify(few, of([0.1], [0.5, broken]), [])
+
+
+def test_memory_does_not_grow_with_the_number_of_pairs():
+    block = np.random.default_rng(0).normal(1, 0.2, 2**18).astype(np.float32)
+
+    def peak(blocks):
+        def some():
+            yield from ((block[:1000] - np.float32(0.3), block + np.float32(number / 100)) for number in range(blocks))
+
+        tracemalloc.start()
+        try:
+            assert verify(some, some)["different_pairs"] == blocks * len(block)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few = peak(2)
+    assert peak(20) < 1.05 * few < 200 * 2**20
 
 
 def test_a_rate_that_the_pairs_cannot_resolve_is_refused():

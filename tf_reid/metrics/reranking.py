@@ -32,19 +32,26 @@ def k_reciprocal(
 
     Args:
         query: float32 [Q, D]. gallery: float32 [G, D]. metric: "cosine" or "euclidean".
-        k1: neighbours that may be reciprocal; half as many widen the set. k2: neighbours whose encodings are averaged.
+        k1: neighbours that may be reciprocal; half as many widen the set.
+        k2: neighbours whose encodings are averaged, the image itself among them; at most k1 + 1. Where there are fewer
+            images, all of them are neighbours.
         original_weight: λ, the weight of the original distance in the new one (0 to 1).
 
     Returns:
         see `tf_reid.metrics.similarity`: minus the distance, −1 (nothing in common) to 0.
 
     Raises:
-        ValueError: an unknown metric, or features that are not finite.
+        ValueError: an unknown metric, features that are not finite, or a k2 that is too large.
     """
+    if k2 > k1 + 1:
+        raise ValueError(
+            f"Re-ranking with k1={k1} knows {k1 + 1} neighbours of an image, itself among them, and so cannot average "
+            f"over k2={k2}; choose a k2 of at most {k1 + 1}, or a larger k1."
+        )
     images = _Images(query, gallery, metric)
     neighbours, furthest = _nearest(images, min(k1, len(images) - 1) + 1)
     encoding = _encoded(images, neighbours, furthest, min(round(k1 / 2) + 1, neighbours.shape[1]))
-    k2 = min(k2, neighbours.shape[1])
+    k2 = min(k2, neighbours.shape[1])  # of fewer images than k2
     if k2 > 1:
         encoding = (_matrix(neighbours[:, :k2]) @ encoding).tocsr() / np.float32(k2)
     by_column = encoding[len(query) :].tocsc()  # which gallery images have an image in their encoding
