@@ -31,12 +31,12 @@ def load_data(config: Config) -> dict[str, Records]:
     return loaded
 
 
-def _specs(config: Config) -> dict[str, str | dict[str, str]]:
+def _specs(config: Config) -> dict[str, str | dict[str, str | int | None]]:
     specs = {"source": config.data.source, "target": config.data.target}
     return {domain: spec for domain, spec in specs.items() if spec is not None}
 
 
-def _built(spec: str | dict[str, str], config: Config) -> Any:
+def _built(spec: str | dict[str, str | int | None], config: Config) -> Any:
     builder = tfds_builders.builder(spec, data_dir=config.data.data_dir)
     return tfds_builders.prepare(builder, config.data.manual_dir)
 
