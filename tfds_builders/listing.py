@@ -1,4 +1,4 @@
-"""Which image files lie below a folder: one reader for training, search and clients. It needs the standard library only.
+"""Which image files lie below a folder: one reader for training, search and clients. Standard library only.
 
 - Hidden files and folders and the copies that other programs leave (`.ipynb_checkpoints`, `._x`, `Thumbs.db`,
   `__MACOSX`) are left out. The folder that is named itself may be hidden.
@@ -28,9 +28,10 @@ Report = Callable[[str], object]  # takes a sentence that says what is left out 
 
 
 class Named(NamedTuple):
-    """An image file, and the name by which a pattern sees it: its path below the folder named, with `/` between folders.
+    """An image file, and the name by which a pattern sees it.
 
-    Of a file that is named alone it is the file's own name.
+    This name is its path below the folder that is named, with `/` between folders; of a file that is named alone, the
+    file's own name.
     """
 
     name: str
@@ -125,7 +126,7 @@ def images_below(folder: str | os.PathLike, report: Report) -> list[str]:
 
 
 def named_images(paths: Iterable[str | os.PathLike], report: Report) -> list[Named]:
-    """Returns the files that are named, whatever their suffix, and all images below the folders that are named, in order.
+    """Returns the files that are named, whatever their suffix, and all images below folders that are named, in order.
 
     Args:
       report: as `images_below` takes it.
@@ -161,7 +162,7 @@ def is_image(name: str) -> bool:
 
 
 def as_text(name: str) -> str:
-    r"""Returns a file's name as it can be stored as UTF-8: a byte that is no UTF-8 becomes \xff, in such names \ is \\."""
+    r"""Returns a file's name as UTF-8 can hold it: a byte that is no UTF-8 becomes \xff, and in such names \ is \\."""
     if all(not 0xD800 <= ord(letter) < 0xE000 for letter in name):
         return name
     escaped = name.replace("\\", "\\\\")

@@ -149,7 +149,8 @@ def _described(images: Sequence[Named], expression, place, marks, report) -> lis
 
 
 def _crops_of_rows(rows: Iterable[Row], marks: Meaning, report: Report) -> list[Crop]:
-    crops, nameless = [], []
+    crops: list[Crop] = []
+    nameless: list[Crop] = []
     for row in rows:
         crop = _crop(row, marks)
         # A gallery keeps paths as UTF-8, and gives them back to read the images.

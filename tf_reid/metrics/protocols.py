@@ -222,9 +222,7 @@ def _market(identity, camera, split, protocol):
             images[identity[i], camera[i]].append(i)
         averaged = [np.array(images[identity[i], camera[i]]) for i in parts["query"]]
     same_camera_ignored = not protocol.get("same_camera")
-    return Trial(
-        "market", parts["query"], parts["gallery"], same_camera_ignored, averaged=averaged, **_rules(protocol)
-    )
+    return Trial("market", parts["query"], parts["gallery"], same_camera_ignored, averaged=averaged, **_rules(protocol))
 
 
 def _images(name, part, identity, camera, identities, cameras):

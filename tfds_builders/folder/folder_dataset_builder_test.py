@@ -190,7 +190,7 @@ def test_missing_or_empty_root_is_explained(root, tmp_path):
         (
             "path,person,camera",
             ["anna/c3_0.jpg,1,1", "anna/c3_0.jpg,2,1"],
-            r"row 3 of .* names anna/c3_0\.jpg again, after row 2 of .*: person 1 camera 1 there, person 2 camera 1 here",
+            r"row 3 of .* names anna/c3_0\.jpg again, after row 2 of .*: person 1 camera 1 there, person 2 camera 1",
         ),
         ("path,person,camera", ["anna/c3_0.jpg,,1"], "row 2 of .* has no person"),
         (
