@@ -123,8 +123,8 @@ def by_pattern(
 ) -> list[Row]:
     """Searches each image's name for a pattern; images that it does not match are left out.
 
-    Where a minus sign stands before a number and the pattern does not take it, as `\\d+` in `-1_c2`, the image is junk if
-    the number with its sign is.
+    Where a minus sign stands before a number and the pattern does not take it, as `\\d+` in `-1_c2`, the image is junk
+    if the number with its sign is.
 
     Args:
       images: their names are paths below the folder that was named.

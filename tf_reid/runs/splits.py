@@ -65,8 +65,21 @@ def training_records(config: Config, domains: dict[str, Records]) -> dict[str, R
             mask &= protocols.train_mask(records.identity, records.split, protocol, config.data.trial if scored else 0)
         chosen[domain] = records.take(mask)
         if not len(chosen[domain]):
-            raise ConfigError(f"{records.name} has no training image; set data.{domain}_split=all to train on all.")
+            raise ConfigError(_why_no_training_image(config, domain, domains))
     return chosen
+
+
+def _why_no_training_image(config: Config, domain: str, domains: dict[str, Records]) -> str:
+    """One sentence that sends to nothing that would be refused in turn."""
+    records = domains[domain]
+    if getattr(config.data, f"{domain}_split") == "all":
+        return f"{records.name} has no training image: all its images are distractors or junk."
+    if domain == "source" and domains[scored_domain(config)].population == records.population:
+        return (
+            f"{records.name} has no training image, and a score on identities that are trained on would not be fair: "
+            "put other identities in its split train, or score on another data set (data.target)."
+        )
+    return f"{records.name} has no training image; set data.{domain}_split=all to train on all."
 
 
 def scored_domain(config: Config) -> str:
