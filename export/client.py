@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tf_reid.files import images_in, write_bytes
+from tfds_builders.listing import shown
 
 Value = TypeVar("Value")
 Ask = Callable[[list[bytes]], np.ndarray]  # encoded images -> embeddings float32 [B, D]
@@ -195,14 +196,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def embed_or_leave_out(client: Client, files: list[Path]) -> list[tuple[Path, np.ndarray]]:
-    """The files that the server embeds, with their embeddings. Each file that it refuses is named on the screen."""
+    """The files that the server embeds, with their embeddings. Each other file is named on the screen."""
     try:
         return list(zip(files, client.embed(files), strict=True))
-    except ServerError as error:
-        if not error.refused:
+    except (ServerError, OSError) as error:  # OSError: such as a file that vanished since it was listed
+        if isinstance(error, ServerError) and not error.refused:
             raise
         if len(files) == 1:
-            print(f"Left out: {files[0]}: {error}")
+            print(f"Left out: {shown(files[0])}: {error}")
             return []
         return [pair for file in files for pair in embed_or_leave_out(client, [file])]
 

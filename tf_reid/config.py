@@ -63,8 +63,8 @@ class Augment(Section):
 class Data(Section):
     """Which images, at which size. A data set is `name`, `name/variant`, or the mapping that `folder` takes."""
 
-    source: str | dict[str, str]
-    target: str | dict[str, str] | None = None
+    source: str | dict[str, str | int | None]  # int, None: a folder's `distractor: 7`, `junk: null`
+    target: str | dict[str, str | int | None] | None = None
     source_cameras: list[int] | None = None  # the source's images of these cameras only
     source_split: Literal["train", "all"] = "train"
     target_split: Literal["train", "all"] = "train"  # "all": test images too, without their labels

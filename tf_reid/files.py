@@ -4,11 +4,12 @@ import contextlib
 import os
 import secrets
 import stat
+import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tfds_builders.sources import IMAGE_SUFFIXES
+from tfds_builders.listing import named_images
 
 UNFINISHED = ".unfinished_"  # how the name of a file begins that is being written
 ABANDONED = 60  # seconds after which such a file belongs to a writer that was killed
@@ -69,18 +70,19 @@ def remove_unfinished(folder: Path) -> None:
                 path.unlink()
 
 
-def images_in(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and all images in the folders named, in order.
+def to_stderr(sentence: str) -> None:
+    """Print a sentence about what is left out."""
+    print(f"Note: {sentence}.", file=sys.stderr)
+
+
+def images_in(paths: Iterable[str | Path], report: Callable[[str], object] = to_stderr) -> list[Path]:
+    """The files named, whatever their suffix, and all images below the folders named, in order.
+
+    Args:
+        report: takes, a sentence each, what is left out of folders: links that lead nowhere, pipes, folders that cannot
+            be read, and how many files are no images by their suffix. See `tfds_builders.listing`.
 
     Raises:
-        FileNotFoundError: one is neither, or there is no image.
+        FileNotFoundError: one is neither file nor folder, or there is no image.
     """
-    found = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise FileNotFoundError(f"There is no {path}.")
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else [path]
-        found += inside
-    if not found:
-        raise FileNotFoundError(f"There is no image in {', '.join(map(str, paths))}.")
-    return found
+    return [image.path for image in named_images(paths, report)]

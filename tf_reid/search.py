@@ -45,6 +45,8 @@ def arguments(argv=None) -> argparse.Namespace:
             "--pattern", help="a regular expression of paths; its groups person, camera and time are kept"
         )
         adding.add_argument("--csv", type=Path, help="a table with the columns path, person, camera and time")
+        adding.add_argument("--distractor", default="0", help="identities that are not known, or none (default: 0)")
+        adding.add_argument("--junk", default="-1", help="identities whose images are left out, or none (default: -1)")
         adding.add_argument("--batch", type=_positive, default=64, help="images embedded at once (default: 64)")
         adding.add_argument(
             "--false-accept-rate",
@@ -113,15 +115,18 @@ def add(args) -> dict[str, Any]:
 
 def _named_crops(args, run):
     from tf_reid.gallery import crops
+    from tfds_builders import labels
 
-    of_table = crops.crops_of_table(args.csv) if args.csv else []
-    return of_table + crops.crops_in(args.images, args.pattern, run)
+    marks = labels.meaning(args.distractor, args.junk)
+    of_table = crops.crops_of_table(args.csv, marks) if args.csv else []
+    return crops.once(of_table + crops.crops_in(args.images, args.pattern, run, marks))
 
 
 def _embed_and_add(gallery, encoder, crops, args):
     """Embed and add batch by batch, each as a whole; then measure the rejection threshold."""
     from tqdm import tqdm
 
+    from tf_reid.gallery import crops as named_crops
     from tf_reid.gallery import embedding
     from tf_reid.gallery.rejection import calibrate
 
@@ -131,7 +136,7 @@ def _embed_and_add(gallery, encoder, crops, args):
     with tqdm(total=len(new), unit="image", disable=not new) as progress:
         for start in range(0, len(new), args.batch):
             batch = new[start : start + args.batch]
-            embeddings, errors = embedding.embed(encoder, [crop.read() for crop in batch], encoder.gallery_role)
+            embeddings, errors = embedding.embed(encoder, named_crops.contents(batch), encoder.gallery_role)
             gallery.add([crop.record for number, crop in enumerate(batch) if number not in errors], embeddings)
             unreadable |= {batch[number].record.path: error for number, error in errors.items()}
             progress.update(len(batch))
@@ -157,14 +162,17 @@ def _embed_and_add(gallery, encoder, crops, args):
 def remove(args) -> dict[str, int]:
     """Remove images by their paths, identity or time, also from the index."""
     from tf_reid.gallery.records import RUN_PREFIX
+    from tfds_builders import labels
 
     if not args.images and args.identity is None and args.until is None:
         raise ConfigError("remove needs paths, --identity or --until.")
     paths = [name if name.startswith(RUN_PREFIX) else str(Path(name).resolve()) for name in args.images]
     with open_gallery(args.index) as gallery:
         removed = gallery.remove(paths, args.identity, args.until)
+        if args.identity is not None and labels.normal(args.identity) != args.identity:
+            removed += gallery.remove(identity=labels.normal(args.identity))
         if not removed:
-            of_identity = "" if args.identity is None else f" of identity {args.identity}, written just so"
+            of_identity = "" if args.identity is None else f" of identity {args.identity}"
             raise ConfigError(f"Nothing was removed: {args.index} holds no such image{of_identity}.")
         gallery.update_index(always=True)
         counts = {"removed": removed, "images": len(gallery)}
@@ -180,15 +188,15 @@ def query(args) -> "list[list[Match]]":
     if args.page and args.page.suffix not in (".html", ".png"):
         raise ConfigError(f"--page {args.page} must end in .html or .png.")
     with open_gallery(args.index) as gallery:
-        _check_cameras(gallery, args)
+        cameras, not_cameras = _named_cameras(gallery, args)
         encoder = _encoder_of(gallery, args)
         run = args.run or Path(gallery.about["source"])
 
         # Embed the queries that can be read.
-        contents = {crop.record.path: crop.read() for crop in crops.crops_in(args.images, None, run)}
-        embeddings, errors = embedding.embed(encoder, list(contents.values()), encoder.query_role)
+        named = crops.crops_in(args.images, None, run)
+        embeddings, errors = embedding.embed(encoder, crops.contents(named), encoder.query_role)
         readable = []
-        for number, path in enumerate(contents):
+        for number, path in enumerate(crop.record.path for crop in named):
             if number in errors:
                 print(f"Left out: {path} {errors[number]}.", file=sys.stderr)
             else:
@@ -197,28 +205,39 @@ def query(args) -> "list[list[Match]]":
             raise ConfigError("None of these images can be read, so nothing was searched.")
 
         # Search.
-        filters = Filters(tuple(args.cameras), tuple(args.not_cameras), args.since, args.until)
+        filters = Filters(cameras, not_cameras, args.since, args.until)
         matches = gallery.search(embeddings, args.top, filters, args.exact)
         results, rejection = dict(zip(readable, matches, strict=True)), gallery.rejection
 
     # Report.
     print(report.as_json(results) if args.json else report.as_table(results, rejection))
     if args.page:
-        report.draw(args.page, results, contents.get, crops.reader(run), rejection)
+        report.draw(args.page, results, crops.reader(run), crops.reader(run), rejection)
         print(f"Written: {args.page}", file=sys.stderr)
     return matches
 
 
-def _check_cameras(gallery, args):
-    """Raise a ConfigError where the gallery is empty, or has no camera of a name that was given."""
+def _named_cameras(gallery, args):
+    """The cameras that --cameras and --not-cameras name, as the gallery writes them (01 may be 1).
+
+    Raises:
+        ConfigError: the gallery is empty, or has no camera of a name that was given.
+    """
+    from tfds_builders import labels
+
     if not len(gallery):
         raise ConfigError(f"{args.index} holds no image yet; add some with python -m tf_reid.search add.")
-    named = set(args.cameras + args.not_cameras)
-    cameras = gallery.summary()["cameras"] if named else []
-    if missing := named - set(cameras):
+    known = gallery.summary()["cameras"] if args.cameras or args.not_cameras else []
+
+    def as_known(name):
+        return name if name in known else labels.normal(name)
+
+    sides = tuple(map(as_known, args.cameras)), tuple(map(as_known, args.not_cameras))
+    if missing := [name for name in args.cameras + args.not_cameras if as_known(name) not in known]:
         raise ConfigError(
-            f"{args.index} has no camera {min(missing)}; its cameras are {', '.join(cameras) or 'not known'}."
+            f"{args.index} has no camera {min(missing)}; its cameras are {', '.join(known) or 'not known'}."
         )
+    return sides
 
 
 def stats(args) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def builder(
 
     Args:
       spec: "viper", "synthetic_pedestrians/street" or, for your own images,
-        {"name": "folder", "root": FOLDER, "pattern": REGULAR_EXPRESSION} or {"name": "folder", "csv": FILE}.
+        {"name": "folder", "root": FOLDER, "pattern": REGULAR_EXPRESSION} or {"name": "folder", "csv": FILE}, and
+        perhaps "camera", "distractor" and "junk"; see the README in `tfds_builders/folder`.
       kind: "images" (one image an example), "pairs" or "triplets" (fixed, seeded sets for validation and
         tests).
       data_dir: where prepared data sets live; TFDS's own default when None.

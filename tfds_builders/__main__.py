@@ -43,6 +43,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--root", help="folder: where your images are")
         command.add_argument("--pattern", help="folder: regular expression with groups person and camera")
         command.add_argument("--csv", help="folder: table with the columns path,person,camera")
+        command.add_argument("--camera", help="folder: the camera of images of which it is not said")
+        command.add_argument("--distractor", help="folder: identities that match no query, or none (default: 0)")
+        command.add_argument("--junk", help="folder: identities that are left out, or none (default: -1)")
     building.add_argument("--again", action="store_true", help="build it anew, in place of what is there")
     building.add_argument("--kind", choices=KINDS, default="images")
     examining.add_argument("--images", choices=("sample", "all"), default="sample", help="which images to decode")
@@ -51,7 +54,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def spec_of(options: argparse.Namespace) -> dict:
     """Returns what `builder` is asked for."""
-    given = {key: getattr(options, key) for key in ("root", "pattern", "csv") if getattr(options, key) is not None}
+    keys = ("root", "pattern", "csv", "camera", "distractor", "junk")
+    given = {key: getattr(options, key) for key in keys if getattr(options, key) is not None}
     return {"name": options.dataset} | given
 
 

@@ -270,6 +270,10 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             raise DatasetError(
                 f"{self.name}: the image {record.image} may not be read: change its permissions"
             ) from None
+        except FileNotFoundError:
+            raise DatasetError(
+                f"{self.name}: the image {record.image} is no longer there: put it back, or try again"
+            ) from None
         except (*DAMAGED, cv2.error):
             raise DatasetError(
                 f"{self.name}: the image {record.image} is damaged: replace it with a sound copy"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import random
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -48,11 +50,9 @@ def examine(
     Raises:
       DatasetError: the name, variant or an option is not known, or a folder's labels cannot be read.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    diagnosis = Diagnosis()
+    with _warnings_as_notes(diagnosis):
         patient = builder(spec, data_dir=data_dir)
-    left_out = [str(w.message).removeprefix("folder: ") for w in caught if str(w.message).startswith("folder: ")]
-    diagnosis = Diagnosis(notes=left_out)
     patient.problems = diagnosis.problems
     folder = None
     if patient.archive:
@@ -61,7 +61,8 @@ def examine(
         if folder is None:
             return diagnosis
     try:
-        records, protocols = patient.read(folder)
+        with _warnings_as_notes(diagnosis):
+            records, protocols = patient.read(folder)
     except DatasetError as error:
         diagnosis.problems.append(str(error).removeprefix(f"{patient.name}: "))
         return diagnosis
@@ -72,23 +73,40 @@ def examine(
     diagnosis.notes.append(
         ", ".join(f"{split}: {splits[split]} images" for split in (*SPLITS, MULTI_QUERY) if splits[split])
     )
-    if distractors := sum(record.identity == 0 for record in records):
+    distractors = sum(record.identity == 0 for record in records)
+    if distractors and not any("distractors" in note for note in diagnosis.notes):
         diagnosis.notes.append(f"{distractors} images are of identity 0: distractors, which match no query")
-    for name, protocol in protocols.items():
-        look_at_protocol(name, protocol, records, diagnosis)
+    matched = {name: look_at_protocol(name, protocol, records, diagnosis) for name, protocol in protocols.items()}
+    if not matched[next(iter(protocols))] and (others := [name for name in matched if matched[name]]):
+        diagnosis.notes.append(
+            f"{len(others)} of {len(matched)} protocols can be scored: set evaluate.protocol to {' or '.join(others)}"
+        )
     look_at_images(patient, records, every_image, diagnosis)
     return diagnosis
 
 
-def look_at_protocol(name: str, protocol: dict[str, Any], records: list[Record], diagnosis: Diagnosis) -> None:
-    """Notes how many queries of the first trial have a valid match; that none has is a problem."""
+@contextlib.contextmanager
+def _warnings_as_notes(diagnosis: Diagnosis) -> Iterator[None]:
+    """Inside, what a folder's builder warns of becomes a note."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    sentences = [str(warning.message) for warning in caught]
+    diagnosis.notes += [text.removeprefix("folder: ") for text in sentences if text.startswith("folder: ")]
+
+
+def look_at_protocol(name: str, protocol: dict[str, Any], records: list[Record], diagnosis: Diagnosis) -> int:
+    """Notes how many queries of the first trial have a valid match, and returns it; that none has is a problem."""
     query, gallery = first_trial(records, protocol)
     cameras = defaultdict(set)  # of the gallery images of each person
     for record in gallery:
         cameras[record.identity].add(record.camera)
-    ignored = protocol.get("ignored_cameras", [])
+    ignored, own_counts = protocol.get("ignored_cameras", []), protocol.get("same_camera", False)
     matched = sum(
-        any(camera != one.camera and [one.camera, camera] not in ignored for camera in cameras[one.identity])
+        any(
+            (own_counts or camera != one.camera) and [one.camera, camera] not in ignored
+            for camera in cameras[one.identity]
+        )
         for one in query
     )
     diagnosis.notes.append(
@@ -97,7 +115,9 @@ def look_at_protocol(name: str, protocol: dict[str, Any], records: list[Record],
     )
     if not matched:
         reason = why_nothing_matches(query, gallery, records, protocol)
-        diagnosis.problems.append(f"protocol {name}: no query has a valid match: {reason}")
+        if not any(problem.endswith(reason) for problem in diagnosis.problems):  # one protocol has said it for all
+            diagnosis.problems.append(f"protocol {name}: no query has a valid match: {reason}")
+    return matched
 
 
 def first_trial(records: list[Record], protocol: dict[str, Any]) -> tuple[list[Record], list[Record]]:
@@ -148,7 +168,7 @@ def why_nothing_matches(
         return ", and ".join(dict.fromkeys(reasons))
     cameras = {record.camera for record in query + gallery}
     identities = {record.identity for record in query}, {record.identity for record in gallery}
-    if len(cameras) == 1:
+    if len(cameras) == 1 and not protocol.get("same_camera"):
         reasons.append(
             f"all query and gallery images are of camera {cameras.pop()}, and an image of the query's own person and "
             "camera does not count"

@@ -14,6 +14,12 @@ MARKET = {
     "description": "Every query against the gallery without images of the same person and camera.",
 }
 
+SAME_CAMERA = {
+    "kind": "market",
+    "description": "Every query against the whole gallery, images of the query's own person and camera included.",
+    "same_camera": True,
+}
+
 
 def random_trials(identities: Iterable[int], test: int, *, trials: int = 10, seed: int = 0) -> list[list[int]]:
     """Returns `trials` seeded draws of `test` identities, each in order of drawing; DatasetError: there are fewer."""

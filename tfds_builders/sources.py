@@ -10,7 +10,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from tfds_builders import listing
 
 Location = pathlib.Path | zipfile.Path
 # What reading a file may raise where it is not sound; RuntimeError: a zip archive with a password or another method.
@@ -85,7 +85,8 @@ def a_few(names: Sequence[str], limit: int = 5) -> str:
 
 def images_in(folder: Location) -> list[Location]:
     """Returns the images that lie directly in a folder, by name, hidden and other files left out."""
-    return sorted((path for path in folder.iterdir() if _is_image(path.name)), key=lambda path: path.name)
+    found = (path for path in folder.iterdir() if listing.is_image(path.name) and path.is_file())
+    return sorted(found, key=lambda path: path.name)
 
 
 def images_below(folder: Location) -> dict[str, list[Location]]:
@@ -95,16 +96,13 @@ def images_below(folder: Location) -> dict[str, list[Location]]:
     every subfolder would read it as often as there are subfolders.
     """
     if isinstance(folder, zipfile.Path):
-        files = (name.removeprefix(folder.at) for name in folder.root.namelist() if name.startswith(folder.at))
+        inside = (name.removeprefix(folder.at) for name in folder.root.namelist() if name.startswith(folder.at))
+        files = sorted(file for file in inside if not any(map(listing.is_hidden, file.split("/"))))
     else:
-        files = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+        files = listing.walk(folder).images
     found = defaultdict(list)
-    for file in sorted(files):
+    for file in files:
         subfolder, name = posixpath.split(file)
-        if _is_image(name):
+        if listing.is_image(name):
             found[subfolder].append(folder / file)
     return found
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

@@ -21,7 +21,7 @@ def folder(tmp_path):
 def test_a_pattern_reads_what_names_hold(folder):
     images = crops.crops_in([str(folder)], r"(?P<person>\d+)_c(?P<camera>\d)", None)
     paths = [str((folder / name).resolve()) for name in ("00_c0.png", "01_c1.png")]
-    assert [crop.record for crop in images] == [Record(paths[0], "00", "0"), Record(paths[1], "01", "1")]
+    assert [crop.record for crop in images] == [Record(paths[0], None, "0"), Record(paths[1], "1", "1")]
     assert images[1].read() == (folder / "01_c1.png").read_bytes()
     assert crops.reader(None)(paths[0]) == images[0].read() and crops.reader(None)(str(folder / "gone.png")) is None
 
@@ -33,18 +33,18 @@ def test_a_table_describes_images_beyond_their_names(tmp_path, folder):
     first, second = (crop.record for crop in crops.crops_of_table(tmp_path / "table.csv"))
     assert first[1:] == ("anna", "door", times.parse("2026-11-22T09:00")) and second[1:] == (None, None, None)
     (tmp_path / "bad.csv").write_text("path,time\ncrops/01_c1.png,soon\n")
-    with pytest.raises(ConfigError, match=r"bad\.csv, .*01_c1\.png: 'soon' is not a time"):
+    with pytest.raises(ConfigError, match=r"row 2 of .*bad\.csv: 'soon' is not a time"):
         crops.crops_of_table(tmp_path / "bad.csv")
     (tmp_path / "bad.csv").write_text("file\na.png\n")
-    with pytest.raises(ConfigError, match="has no rows with a column path"):
+    with pytest.raises(ConfigError, match="has no column path"):
         crops.crops_of_table(tmp_path / "bad.csv")
 
 
 @pytest.mark.parametrize(
     ("name", "pattern", "message"),
     [
-        ("crops", "(", "is not a regular expression"),
-        ("crops", r"nothing(?P<person>\d)", "does not fit"),
+        ("crops", "(", "is no regular expression"),
+        ("crops", r"nothing(?P<person>\d)", r"matches no image in .*crops; one is 00_c0\.png"),
         ("run:gallery", None, "run:gallery needs a run: name it with --run, or search a gallery built with --run"),
     ],
 )
@@ -53,4 +53,4 @@ def test_names_that_lead_to_no_image_are_refused(tmp_path, folder, name, pattern
     with pytest.raises(ConfigError, match=message):
         crops.crops_in(names, pattern, None)
     with pytest.raises(FileNotFoundError, match=r"There is no .*nowhere"):
-        crops.images_in([tmp_path / "nowhere"])
+        crops.crops_in([str(tmp_path / "nowhere")], None, None)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,8 @@ from tf_reid.metrics import ranking, similarity
 from tf_reid.metrics.protocols import Trial
 from tf_reid.metrics.reranking import k_reciprocal
 from tf_reid.metrics.similarity import Similarity
+
+Labels: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Comparison:
@@ -84,11 +86,22 @@ def check_matches(records: Records, trials: Sequence[Trial]) -> None:
     """
     for trial in trials:
         of_both = labels(records, trial.query, trial.gallery)
-        ranking.matched(*of_both, trial.same_camera_ignored, trial.ignored_cameras)
+        try:
+            ranking.matched(*of_both, trial.same_camera_ignored, trial.ignored_cameras)
+        except ValueError as error:
+            raise ValueError(f"{error}{_way_out(records, trial, of_both)}") from None
 
 
-def labels(
-    records: Records, query: np.ndarray, gallery: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _way_out(records: Records, trial: Trial, of_both: Labels) -> str:
+    """A protocol of the data set by which queries have matches, where only their own cameras took those."""
+    names = [name for name, protocol in records.protocols.items() if protocol.get("same_camera")]
+    try:
+        ranking.matched(*of_both, False, trial.ignored_cameras)
+    except ValueError:
+        return ""
+    return f" evaluate.protocol={names[0]} also counts images of the query's own camera." if names else ""
+
+
+def labels(records: Records, query: np.ndarray, gallery: np.ndarray) -> Labels:
     """Identities and cameras of the queries, then of the gallery, by their indices, in the order that metrics take."""
     return records.identity[query], records.camera[query], records.identity[gallery], records.camera[gallery]

@@ -1,18 +1,20 @@
 """Which images a search command means, and what their names say of them: files, folders, a table, or a run's images."""
 
-import csv
 import functools
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tf_reid.config import ConfigError
-from tf_reid.files import images_in
+from tf_reid.files import to_stderr
 from tf_reid.gallery import times
 from tf_reid.gallery.records import RUN_PREFIX, Record
+from tfds_builders import DatasetError, labels
+from tfds_builders.labels import Meaning, Row
+from tfds_builders.listing import Named, Report, as_text, named_images, shown
 
-FIELDS = {"person", "camera", "time"}  # groups of a pattern, and columns of a table
+FIELDS = {"person", "camera", "time"}  # groups of a pattern, of which it must have one
+OTHER_FIELDS = {"split", "modality"}  # which a pattern for training may have as well
 
 
 class Crop(NamedTuple):
@@ -22,16 +24,27 @@ class Crop(NamedTuple):
     read: Callable[[], bytes]
 
 
-def crops_in(names: Iterable[str], pattern: str | None, run: Path | None) -> list[Crop]:
+def crops_in(
+    names: Iterable[str],
+    pattern: str | None,
+    run: Path | None,
+    marks: Meaning = labels.STANDARD,
+    report: Report = to_stderr,
+) -> list[Crop]:
     """All images of these names: first those of the run, then files and those of folders, each in the order given.
 
     Args:
         names: files, folders, and `run:gallery` (a split of the run's data set) or `run:FILE`.
-        pattern: a regular expression searched in files' paths; its groups person, camera and time are taken.
+        pattern: a regular expression, searched in an image's path below the folder that is named, and of a file that is
+            named alone in its name; its groups person, camera and time are taken. Images that it does not match are
+            left out.
         run: whose images are meant by `run:`.
+        marks: which identities are distractors, whose identity is not known, and which are junk, which is left out.
+        report: takes, a sentence each, what is left out and why.
 
     Raises:
-        ConfigError: the pattern is not a regular expression, or does not fit a path; the run has no such images.
+        ConfigError: the pattern is not a regular expression, or matches no image; an image has two different
+            descriptions; the run has no such images.
         FileNotFoundError: there is no such path.
     """
     names = list(names)
@@ -42,27 +55,62 @@ def crops_in(names: Iterable[str], pattern: str | None, run: Path | None) -> lis
     paths = [Path(name) for name in names if not name.startswith(RUN_PREFIX)]
     if paths:
         expression = _compiled(pattern) if pattern else None
-        crops += [Crop(_record_by_name(path, expression), path.read_bytes) for path in images_in(paths)]
-    return crops
+        images = named_images(paths, report)
+        try:
+            rows = _described(images, expression, ", ".join(map(str, paths)), marks, report)
+        except DatasetError as error:
+            raise ConfigError(f"{error}.") from None
+        crops += _crops_of_rows(rows, marks, report)
+    return once(crops)
 
 
-def crops_of_table(table: Path) -> list[Crop]:
+def crops_of_table(table: Path, marks: Meaning = labels.STANDARD, report: Report = to_stderr) -> list[Crop]:
     """The images of a CSV file: the column path and, if known, person, camera and time; paths are relative to it.
 
     Raises:
-        ConfigError: the file has no such column, a time that cannot be read, or names a file that is missing.
+        ConfigError: the file has no such column or cannot be read as a table, names a file that is missing, one file
+            twice with different labels, or a time that cannot be read.
     """
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "path" not in rows[0]:
-        raise ConfigError(f"{table} has no rows with a column path.")
-    crops = []
-    for row in rows:
-        path = table.parent / row["path"]
-        if not path.is_file():
-            raise ConfigError(f"{table} names {row['path']}, and there is no {path}.")
-        crops.append(Crop(_record(path, row, table), path.read_bytes))
-    return crops
+    try:
+        rows = labels.by_table(table, table.parent, {"path": ""})
+    except DatasetError as error:
+        raise ConfigError(f"{error}.") from None
+    return _crops_of_rows(labels.without_junk(rows, marks, report), marks, report)
+
+
+def once(crops: Iterable[Crop]) -> list[Crop]:
+    """Each image once, by the name that describes it where another only names it.
+
+    Raises:
+        ConfigError: an image has two different descriptions.
+    """
+    by_path: dict[str, Crop] = {}
+    for crop in crops:
+        first = by_path.setdefault(crop.record.path, crop).record
+        if first == Record(first.path):  # nothing is known of it
+            by_path[first.path] = crop
+        elif crop.record not in (first, Record(first.path)):
+            raise ConfigError(
+                f"{shown(first.path)} is named twice, as {_words(first)} and as {_words(crop.record)}: name it once."
+            )
+    return list(by_path.values())
+
+
+def _words(record: Record) -> str:
+    known = (f"{field} {value}" for field, value in record._asdict().items() if field != "path" and value is not None)
+    return shown(", ".join(known))
+
+
+def contents(crops: Iterable[Crop]) -> list[bytes | Path]:
+    """What an encoder takes of each: its bytes, or the path of a file that cannot be read, of which it says why."""
+    return [_content(crop) for crop in crops]
+
+
+def _content(crop):
+    try:
+        return crop.read()
+    except OSError:  # such as a file that vanished since it was listed
+        return Path(crop.record.path)
 
 
 def reader(run: Path | None) -> Callable[[str], bytes | None]:
@@ -83,33 +131,46 @@ def reader(run: Path | None) -> Callable[[str], bytes | None]:
 
 def _compiled(pattern):
     try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"--pattern {pattern} is not a regular expression: {error}.") from None
-    if not expression.groupindex or set(expression.groupindex) - FIELDS:
+        expression = labels.compiled(pattern)
+    except DatasetError as error:
+        raise ConfigError(f"--pattern: {error}.") from None
+    groups = set(expression.groupindex)
+    if not groups & FIELDS or groups - FIELDS - OTHER_FIELDS:
         raise ConfigError(
             f"--pattern {pattern} must name its groups, some or all of (?P<person>...), (?P<camera>...), (?P<time>...)."
         )
     return expression
 
 
-def _record_by_name(path, expression):
+def _described(images: Sequence[Named], expression, place, marks, report) -> list[Row]:
     if expression is None:
-        return Record(str(path.resolve()))
-    match = expression.search(str(path))
-    if match is None:
-        raise ConfigError(f"--pattern {expression.pattern} does not fit {path}.")
-    return _record(path, match.groupdict(), f"--pattern {expression.pattern}")
+        return [Row(image.name, image.path, f"the image {shown(image.path)}") for image in images]
+    return labels.without_junk(labels.by_pattern(expression, images, place, marks, report), marks, report)
 
 
-def _record(path: Path, values: Mapping[str, str | None], source) -> Record:
-    """The record of a file by a pattern's groups or a table's row, which `source` names in an error."""
-    person, camera, time = (values.get(field) or None for field in ("person", "camera", "time"))
+def _crops_of_rows(rows: Iterable[Row], marks: Meaning, report: Report) -> list[Crop]:
+    crops: list[Crop] = []
+    nameless: list[Crop] = []
+    for row in rows:
+        crop = _crop(row, marks)
+        # A gallery keeps paths as UTF-8, and gives them back to read the images.
+        is_text = as_text(crop.record.path) == crop.record.path
+        (crops if is_text else nameless).append(crop)
+    if nameless:
+        report(
+            f"{len(nameless)} of {len(crops) + len(nameless)} images have a path that is not UTF-8 and are left out, "
+            f"such as {shown(nameless[0].record.path)}; rename them"
+        )
+    return crops
+
+
+def _crop(row: Row, marks: Meaning) -> Crop:
     try:
-        seconds = times.parse(time) if time is not None else None
+        seconds = times.parse(row.time) if row.time is not None else None
     except ValueError as error:
-        raise ConfigError(f"{source}, {path}: {error}.") from None
-    return Record(str(path.resolve()), person, camera, seconds)
+        raise ConfigError(f"{row.where}: {error}.") from None
+    identity = None if row.identity in marks.distractor else row.identity
+    return Crop(Record(str(row.path.resolve()), identity, row.camera, seconds), row.path.read_bytes)
 
 
 # ------------------------------------------------------------------ images of a run

@@ -7,6 +7,7 @@ import numpy as np
 
 from tf_reid.encoders.encoder import Encoder
 from tf_reid.encoders.image_checks import ImageError
+from tf_reid.encoders.image_reader import Image
 
 
 def about(encoder: Encoder) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def about(encoder: Encoder) -> dict[str, Any]:
     }
 
 
-def embed(encoder: Encoder, images: Iterable[bytes], role: str) -> tuple[np.ndarray, dict[int, str]]:
+def embed(encoder: Encoder, images: Iterable[Image], role: str) -> tuple[np.ndarray, dict[int, str]]:
     """Embeddings float32 [N, D] of the images that can be read; and what is wrong with each other one, by its index."""
     errors: list[ImageError] = []
     embeddings, _ = encoder.embed(images, role, errors=errors.append)

@@ -5,6 +5,7 @@ A data set stores its protocol as a dictionary of plain values (it survives JSON
     {"kind": "market"}          the records' own split says it: "train", "query", "gallery"
       optional "multi_query": true     a query's feature is the mean over the images of its identity and camera in the
                                        splits "query" and "multi_query"
+      optional "same_camera": true     gallery images of a query's own identity and camera count as well
 
     {"kind": "trials",          several rounds, each with its own test identities
      "test_identities": [[...], [...]],     one list of identities a round
@@ -210,14 +211,18 @@ def _market(identity, camera, split, protocol):
         parts[part] = np.flatnonzero(split == part)
         if not len(parts[part]):
             present = ", ".join(np.unique(split).tolist()) or "none"
-            raise ValueError(f"No record has the split '{part}'; the splits there are: {present}.")
+            raise ValueError(
+                f"No record has the split '{part}'; the splits there are: {present}. A test identity needs an image in "
+                "query and another one in gallery."
+            )
     averaged = None
     if multi_query:
         images = defaultdict(list)  # of an identity in a camera
         for i in np.concatenate([parts["query"], parts["multi_query"]]).tolist():
             images[identity[i], camera[i]].append(i)
         averaged = [np.array(images[identity[i], camera[i]]) for i in parts["query"]]
-    return Trial("market", parts["query"], parts["gallery"], True, averaged=averaged, **_rules(protocol))
+    same_camera_ignored = not protocol.get("same_camera")
+    return Trial("market", parts["query"], parts["gallery"], same_camera_ignored, averaged=averaged, **_rules(protocol))
 
 
 def _images(name, part, identity, camera, identities, cameras):

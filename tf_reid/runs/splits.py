@@ -31,12 +31,12 @@ def load_data(config: Config) -> dict[str, Records]:
     return loaded
 
 
-def _specs(config: Config) -> dict[str, str | dict[str, str]]:
+def _specs(config: Config) -> dict[str, str | dict[str, str | int | None]]:
     specs = {"source": config.data.source, "target": config.data.target}
     return {domain: spec for domain, spec in specs.items() if spec is not None}
 
 
-def _built(spec: str | dict[str, str], config: Config) -> Any:
+def _built(spec: str | dict[str, str | int | None], config: Config) -> Any:
     builder = tfds_builders.builder(spec, data_dir=config.data.data_dir)
     return tfds_builders.prepare(builder, config.data.manual_dir)
 
@@ -65,8 +65,21 @@ def training_records(config: Config, domains: dict[str, Records]) -> dict[str, R
             mask &= protocols.train_mask(records.identity, records.split, protocol, config.data.trial if scored else 0)
         chosen[domain] = records.take(mask)
         if not len(chosen[domain]):
-            raise ConfigError(f"{records.name} has no training image; set data.{domain}_split=all to train on all.")
+            raise ConfigError(_why_no_training_image(config, domain, domains))
     return chosen
+
+
+def _why_no_training_image(config: Config, domain: str, domains: dict[str, Records]) -> str:
+    """One sentence that sends to nothing that would be refused in turn."""
+    records = domains[domain]
+    if getattr(config.data, f"{domain}_split") == "all":
+        return f"{records.name} has no training image: all its images are distractors or junk."
+    if domain == "source" and domains[scored_domain(config)].population == records.population:
+        return (
+            f"{records.name} has no training image, and a score on identities that are trained on would not be fair: "
+            "put other identities in its split train, or score on another data set (data.target)."
+        )
+    return f"{records.name} has no training image; set data.{domain}_split=all to train on all."
 
 
 def scored_domain(config: Config) -> str:

@@ -7,21 +7,26 @@ import hashlib
 import pathlib
 import random
 import re
+import warnings
 from collections import defaultdict
 
-from tfds_builders import DatasetError
+from tfds_builders import DatasetError, labels
 from tfds_builders.base import MODALITIES, SPLITS, PedestrianBuilder, PedestrianConfig, Record
-from tfds_builders.folder.listing import Row, from_csv, from_pattern
-from tfds_builders.protocols import MARKET
+from tfds_builders.labels import LARGEST, Meaning, Row
+from tfds_builders.listing import IMAGE_SUFFIXES, Named, as_text, images_below
+from tfds_builders.protocols import MARKET, SAME_CAMERA
 from tfds_builders.sources import a_few
+
+# What an image's name or a table must say -> what to do where it does not.
+NEEDED = {"person": "", "camera": "; if one camera took all images, set camera to 1"}
 
 
 @dataclasses.dataclass(eq=False)
 class FolderConfig(PedestrianConfig):
     """Which images; the name holds a fingerprint, so that two folders, or one that changed, never mix."""
 
-    root: pathlib.Path | None = None
     rows: list[Row] = dataclasses.field(default_factory=list, repr=False)
+    marks: Meaning = dataclasses.field(default_factory=Meaning, repr=False)
 
 
 class Builder(PedestrianBuilder):
@@ -31,7 +36,9 @@ class Builder(PedestrianBuilder):
     TERMS = "your own images"
 
     @classmethod
-    def config_for(cls, kind, variant, root=None, pattern=None, csv=None, **options):
+    def config_for(
+        cls, kind, variant, root=None, pattern=None, csv=None, camera=None, distractor="0", junk="-1", **options
+    ):
         if options or variant:
             unknown = ", ".join(options) or variant
             raise DatasetError(f"folder: it has no option {unknown}: give root and pattern, or csv")
@@ -41,41 +48,45 @@ class Builder(PedestrianBuilder):
         root = pathlib.Path(root).expanduser().resolve() if root else table.resolve().parent
         if not root.is_dir():
             raise DatasetError(f"folder: there is no folder {root}")
-        rows = from_csv(root, table) if table else from_pattern(root, pattern)
-        fingerprint = hashlib.sha256(repr((str(root), pattern)).encode())
+        try:
+            marks = labels.meaning(distractor, junk)
+            rows = from_csv(root, table, camera) if table else from_pattern(root, pattern, camera, marks)
+        except DatasetError as error:
+            raise DatasetError(f"folder: {error}") from None
+        rows = labels.without_junk(rows, marks, warn)
+        fingerprint = hashlib.sha256(repr((str(root), pattern, sorted(marks.distractor))).encode())
         for row in rows:
-            status = (root / row.file).stat()
+            try:
+                status = row.path.stat()
+            except OSError:
+                raise DatasetError(f"folder: {row.where} is no longer there, though it was listed just now") from None
             fingerprint.update(repr((row, status.st_size, status.st_mtime_ns)).encode())
         name = f"{re.sub(r'[^A-Za-z0-9]+', '_', root.name)}-{kind}-{fingerprint.hexdigest()[:12]}"
-        return FolderConfig(name, kind=kind, root=root, rows=rows)
+        return FolderConfig(name, kind=kind, rows=rows, marks=marks)
 
     @property
     def population(self):
         return f"{self.name}/{self.builder_config.name}"  # every folder numbers its own
 
     def read(self, folder):
-        root, rows = self.builder_config.root, self.builder_config.rows
-        wrong = {row: problem for row in rows if (problem := problem_with(row))}
+        rows, distractors = self.builder_config.rows, self.builder_config.marks.distractor
+        wrong = {row: problem for row in rows if (problem := problem_with(row, distractors))}
         for problem in list(wrong.values())[:5]:
             self.report(problem)
         if len(wrong) > 5:
             self.report(f"{len(wrong) - 5} more images have such a label")
-        rows = [row for row in rows if row not in wrong and row.identity != "-1"]
+        rows = [row for row in rows if row not in wrong]
         if len({row.split is None for row in rows}) > 1:
             blank = next(row for row in rows if row.split is None)
             self.report(f"{blank.where} has no split, though others have: name it for all or none")
-        identities = number({row.identity for row in rows if not is_distractor(row)})
-        cameras = {row.camera for row in rows}
-        if all(camera.isdecimal() for camera in cameras):
-            cameras = {camera: int(camera) for camera in cameras}
-        else:
-            cameras = number(cameras)
+        identities = number({row.identity for row in rows if row.identity not in distractors})
+        cameras = number_cameras({row.camera for row in rows})
         records = [
             Record(
-                identity=0 if is_distractor(row) else identities[row.identity],
+                identity=0 if row.identity in distractors else identities[row.identity],
                 camera=cameras[row.camera],
-                file=row.file,
-                image=root / row.file,
+                file=as_text(row.file),
+                image=row.path,
                 split=row.split or "",
                 modality=row.modality or "rgb",
             )
@@ -83,9 +94,10 @@ class Builder(PedestrianBuilder):
         ]
         if rows and rows[0].split is None:
             records = split_in_halves(records)
+            warn_of_empty_parts(records)
         self.check_splits(records, {number: label for label, number in identities.items()})
         self.info.metadata.update(identities=identities, cameras=cameras)
-        return records, {"market": MARKET}
+        return records, {"market": MARKET, "same_camera": SAME_CAMERA}
 
     def check_splits(self, records: list[Record], labels: dict[int, str]) -> None:
         """Reports identities that would be in training and in the test."""
@@ -98,7 +110,43 @@ class Builder(PedestrianBuilder):
             )
 
 
-def problem_with(row: Row) -> str | None:
+def from_pattern(root: pathlib.Path, pattern: str, camera: str | None, marks: Meaning) -> list[Row]:
+    """Searches each image's path for a pattern with groups person, camera and perhaps split, modality."""
+    expression = labels.compiled(pattern)
+    missing = [group for group in needed(camera) if group not in expression.groupindex]
+    if missing:
+        raise DatasetError(
+            f"the pattern {pattern!r} has no group {' and no group '.join(missing)}: write (?P<{missing[0]}>...) "
+            f"around the part of the path that says it{NEEDED[missing[-1]]}"
+        )
+    images = [Named(name, root / name) for name in images_below(root, warn)]
+    if not images:
+        raise DatasetError(f"there is no image ({', '.join(IMAGE_SUFFIXES)}) in {root}")
+    return with_camera(camera, labels.by_pattern(expression, images, root, marks, warn))
+
+
+def from_csv(root: pathlib.Path, table: pathlib.Path, camera: str | None) -> list[Row]:
+    """Reads a table: path (relative to `root`), person, camera and perhaps split, modality."""
+    return with_camera(camera, labels.by_table(table, root, {"path": "", **needed(camera)}))
+
+
+def needed(camera: str | None) -> dict[str, str]:
+    """What must be said of an image, given the camera of those of which it is not said."""
+    return {label: NEEDED[label] for label in NEEDED if label != "camera" or not camera}
+
+
+def with_camera(camera: str | None, rows: list[Row]) -> list[Row]:
+    """Names the camera of those rows that name none."""
+    if not camera:
+        return rows
+    return [row if row.camera else dataclasses.replace(row, camera=labels.normal(str(camera))) for row in rows]
+
+
+def warn(sentence: str) -> None:
+    warnings.warn(f"folder: {sentence}", stacklevel=2)
+
+
+def problem_with(row: Row, distractors: frozenset[str]) -> str | None:
     """Returns what is wrong with a row, if a label is missing or is none of those known."""
     for label, value in (("person", row.identity), ("camera", row.camera)):
         if not value:
@@ -106,20 +154,38 @@ def problem_with(row: Row) -> str | None:
     for label, value, known in (("split", row.split, SPLITS), ("modality", row.modality, MODALITIES)):
         if value is not None and value not in known:
             return f"{row.where} has the {label} {value!r}: use {', '.join(known)}"
-    if is_distractor(row) and row.split not in (None, "gallery"):
-        return f"{row.where} puts a distractor (identity 0) in {row.split}, not in gallery"
+    if row.identity in distractors and row.split not in (None, "gallery"):
+        return (
+            f"{row.where} puts a distractor (identity {row.identity}) in {row.split}, not in gallery; if it is one of "
+            "your identities, set distractor to none"
+        )
     return None
 
 
-def is_distractor(row: Row) -> bool:
-    return re.fullmatch("0+", row.identity) is not None
-
-
-def number(labels: set[str]) -> dict[str, int]:
+def number(labels_: set[str]) -> dict[str, int]:
     """Numbers labels from 1, in numerical order if all are numbers, else in alphabetical order."""
-    numeric = all(label.isdecimal() for label in labels)
-    ordered = sorted(labels, key=(lambda label: (int(label), label)) if numeric else None)
-    return {label: position for position, label in enumerate(ordered, start=1)}
+    return {label: position for position, label in enumerate(labels.in_order(labels_), start=1)}
+
+
+def number_cameras(cameras: set[str]) -> dict[str, int]:
+    """Cameras keep their numbers; where one has none, or one too large to be stored, all are numbered from 1."""
+    own = {camera for camera in cameras if camera.isdecimal() and len(camera) < 20 and int(camera) <= LARGEST}
+    if own == cameras:
+        return {camera: int(camera) for camera in cameras}
+    numbered = number(cameras)
+    if any(map(labels.is_number, cameras)):
+        pairs = a_few([f"{camera} is {position}" for camera, position in numbered.items()])
+        warn(f"the camera {min(cameras - own)} has no number from 0 to 2^63 - 1, so all are numbered anew: {pairs}")
+    return numbered
+
+
+def warn_of_empty_parts(records: list[Record]) -> None:
+    """Warns where the halves leave nothing to train on or to match, and of what to do."""
+    identities = {record.identity for record in records} - {0}
+    if len(identities) == 1:
+        warn("there is only one identity: half of it is none, so no image is left to train on; add other identities")
+    if not any(record.identity for record in records if record.split == "gallery"):
+        warn("no test identity has a second image, so no query has a match in the gallery; add images of each identity")
 
 
 def split_in_halves(records: list[Record], seed: int = 0) -> list[Record]:
