@@ -1,4 +1,4 @@
-"""Two workers on one machine, started by one command, train what one device trains."""
+"""Two workers on one machine, started by one command, train what one device trains; they stop where they cannot."""
 
 import os
 import subprocess
@@ -16,10 +16,24 @@ from tf_reid.runs import local_workers
 SGD = "stages.classifier.optimizers.classifier={name: sgd, learning_rate: 0.01}"
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.getcwd()}
+
+
 def start(logs, arguments):
     line = [sys.executable, "-m", "tf_reid.runs.local_workers", "--logs", str(logs), "--", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=540)
+    return subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True, timeout=540)
+
+
+def start_each(arguments_of_workers):
+    """Two workers with arguments of their own -> what either printed."""
+    addresses = [f"localhost:{port}" for port in local_workers.free_ports(2)]
+    processes = []
+    for index, arguments in enumerate(arguments_of_workers):
+        environment = ENVIRONMENT | local_workers._place(addresses, index)
+        line = [sys.executable, "-m", "tf_reid.train", *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        processes.append(subprocess.Popen(line, env=environment, **pipes))
+    return [process.communicate(timeout=300)[0] for process in processes]
 
 
 def test_two_workers_train_what_one_device_trains(tmp_path, data_dir):  # noqa: F811
@@ -38,12 +52,18 @@ def test_two_workers_train_what_one_device_trains(tmp_path, data_dir):  # noqa: 
         weights.append(model.classifier.get_weights())
     for a, b in zip(*weights, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+    assert {path.name for path in (tmp_path / "two").iterdir()} >= {"checkpoints", "networks", "tensorboard"}
+
+    # The second worker does not see what the first saved.
+    folders = (tmp_path / "two", tmp_path / "elsewhere")
+    for printed in start_each([command("identity", run, data_dir, SGD, "strategy=multi_worker") for run in folders]):
+        assert "--run must lie on storage that all workers share" in printed, printed[-3000:]
 
 
 def test_a_worker_that_fails_stops_the_others(tmp_path):
-    done = start(tmp_path / "logs", ["--config", "identity", "--set", "run.sede=3"])
-    assert done.returncode == 1 and "unknown key run.sede; did you mean seed?" in done.stderr
-    assert "ended with status 1" in done.stderr
+    done = start(tmp_path / "logs", ["--config", "identity", "--sede", "3"])
+    assert done.returncode == 1 and "unrecognized arguments: --sede 3" in done.stderr
+    assert "ended with status 2" in done.stderr
 
 
 @pytest.mark.parametrize(

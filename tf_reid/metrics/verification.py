@@ -13,7 +13,7 @@ import numpy as np
 from tf_reid.metrics.similarity import Similarity
 
 BLOCK_ENTRIES = 2**25  # distances held at once: 128 MiB, half a GiB with all that is made of them
-COUNTED = 2**21  # of them that are counted at once
+COUNTED = 2**20  # of them that are counted at once
 CURVE = np.concatenate([[0.0], np.logspace(-4, 0, 81)])  # false-match rates at which a curve is written down
 RATES = (1e-3, 1e-2)
 LOW_BITS = 13  # of a distance's 32 bits: those that are counted only in the bins that are looked into
