@@ -17,7 +17,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="extend",
         default=[],
         metavar="key=value",
-        help="override evaluate.*, data.data_dir or data.manual_dir",
+        help="override evaluate.*, data.data_dir or data.manual_dir; data.source and data.target may name the place that "
+        "the same images have now",
     )
     parser.add_argument(
         "--baselines",
@@ -73,7 +74,7 @@ def evaluate(
     Args:
         run: the run's folder.
         overrides: settings of `evaluate`, `data.data_dir` or `data.manual_dir` in place of the run's, such as
-            `["evaluate.rerank=true"]`.
+            `["evaluate.rerank=true"]`. `data.source` and `data.target` may name the place that the same images have now.
         baselines: also score pixels, colour histograms and, where there is a target, two simple ways to adapt to it.
         rates: also set distance thresholds for "the same identity" at these false match rates, each between 0 and 1.
         images: also measure the quality of the images that the run generates, by features of its own encoder (""), of
@@ -87,7 +88,7 @@ def evaluate(
         `verification`, see `tf_reid.metrics.verification.verify`.
 
     Raises:
-        ConfigError: there is no run, it has no checkpoint, its data set has changed, or a setting is wrong.
+        ConfigError: there is no run, it has no sound checkpoint, its data set has changed, or a setting is wrong.
         ValueError: a rate is too small for the number of pairs, or the run generates no images.
     """
     from tf_reid.evaluation import generated, report, scoring

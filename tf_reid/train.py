@@ -48,22 +48,32 @@ def train(
         `tf_reid.metrics.ranking.score`, per cent, averaged over the protocol's trials.
 
     Raises:
-        ConfigError: a setting is wrong, the folder holds another run, or the named strategy cannot share a batch.
+        ConfigError: a setting is wrong, the folder holds another run or another training uses it, no checkpoint of it
+            can be read, or the named strategy cannot share a batch.
         ValueError: the data set cannot be read, or no query of it has a match.
+        OSError: a file cannot be written; the last checkpoint stands.
         NotFinite (a RuntimeError): a loss or a weight became NaN or infinite.
+        KeyboardInterrupt, SystemExit: a signal stopped it, and a checkpoint was saved; the same call resumes it.
     """
-    from tf_reid.evaluation import comparison, report, scoring
     from tf_reid.methods import METHODS
-    from tf_reid.runs import reproducibility, run_folder, splits, strategy, training
+    from tf_reid.runs import lock, run_folder, strategy
 
     folder = Path(run or Path("runs") / configuration.find(config).stem)
     settings = configuration.load(config, overrides, METHODS)
     devices, sentence = strategy.make_strategy(settings)
     print(sentence)
     own = strategy.own_folder(devices, folder)
-    is_first = own == folder  # of several workers
-    if is_first:
-        run_folder.check_run(folder, settings)
+    if own != folder:  # the first of several workers has the lock
+        return _train_and_evaluate(settings, devices, folder, own)
+    run_folder.check_run(folder, settings)
+    with lock.training(folder):
+        return _train_and_evaluate(settings, devices, folder, own)
+
+
+def _train_and_evaluate(settings, devices, folder, own):
+    from tf_reid.evaluation import comparison, report, scoring
+    from tf_reid.runs import reproducibility, run_folder, splits, training
+
     splits.build_data(settings)
     reproducibility.make_deterministic(settings)
     domains = splits.load_data(settings)
@@ -76,7 +86,7 @@ def train(
     with devices.scope():
         model = run_folder.build_model(settings, seen["source"].identities)
     scoring.representations(model, settings, scored)
-    if is_first:
+    if own == folder:  # of several workers, the first
         run_folder.open_run(folder, settings, seen)  # no earlier: settings that the method refuses leave no run behind
 
     images, identities = len(seen["source"]), seen["source"].identities

@@ -35,7 +35,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="extend",
         default=[],
         metavar="key=value",
-        help="override settings: evaluate.*, data.data_dir, data.manual_dir",
+        help="override settings: evaluate.*, data.data_dir, data.manual_dir; data.source and data.target may name the "
+        "place that the same images have now",
     )
     return parser.parse_args(argv)
 

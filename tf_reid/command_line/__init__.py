@@ -3,11 +3,16 @@
 The functions named after commands are the console scripts of setup.cfg.
 """
 
+import contextlib
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from tf_reid.command_line.log_filter import hold_back
 
@@ -24,20 +29,36 @@ EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg
 HINT = "(TF_REID_TRACEBACK=1 shows where it was raised, TF_REID_VERBOSE=1 what TensorFlow logs.)"
 
 
+class Terminated(SystemExit):
+    """A signal ends the process; the exit status is the shell's for that: 143 for SIGTERM, 129 for SIGHUP."""
+
+    def __init__(self, number: int, sentence: str = "") -> None:
+        super().__init__(128 + number)
+        self.sentence = sentence or f"Stopped by {signal.Signals(number).name}."
+
+
 def run_command(command: Callable[[], object]) -> None:
     """Run a command; an error that a user can mend is one sentence, without a traceback.
 
     The log lines held back are shown where the error may be TensorFlow's or our own, not where a value or a file is
-    wrong.
+    wrong, or where a signal ends the command.
     """
     held_back = hold_back()
     try:
-        command()
+        with _signals_raised():
+            command()
     except BaseException as error:
         if held_back:
             held_back.forget() if _is_a_users_mistake(error) else held_back.show()
+        if isinstance(error, Terminated):
+            print(f"\n{error.sentence}", file=sys.stderr)
+            raise
         if isinstance(error, KeyboardInterrupt):
-            sys.exit("\nStopped. The same command resumes a training from its last checkpoint.")
+            sys.exit(
+                f"\n{error}"
+                if error.args
+                else "\nStopped. The same command resumes a training from its last checkpoint."
+            )
         if isinstance(error, ModuleNotFoundError) and (extra := EXTRA_OF.get(str(error.name).split(".")[0])):
             sys.exit(f"Error: {error.name} is not installed; this needs pip install 'tf_reid[{extra}]'.")
         if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _reported_in_a_sentence()):
@@ -47,9 +68,33 @@ def run_command(command: Callable[[], object]) -> None:
         held_back.forget()
 
 
+@contextlib.contextmanager
+def _signals_raised() -> Iterator[None]:
+    """In this context SIGTERM and SIGHUP raise `Terminated`, so that what is half done is cleared away.
+
+    A command that has something to save, or a server, sets handlers of its own within it.
+    """
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other may change what signals do
+        for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # the second one
+    raise Terminated(number)
+
+
 def _is_a_users_mistake(error: BaseException) -> bool:
-    """Or no mistake at all: the command was stopped, or has exited by itself."""
-    return isinstance(error, ValueError | OSError | SystemExit | KeyboardInterrupt)
+    """Or no mistake at all: the command was stopped, or has exited by itself. Or an error whose class is ours."""
+    ours = type(error).__module__.split(".")[0] in ("tf_reid", "tfds_builders", "export")
+    return ours or isinstance(error, ValueError | OSError | SystemExit | KeyboardInterrupt)
 
 
 def _reported_in_a_sentence() -> tuple[type[BaseException], ...]:

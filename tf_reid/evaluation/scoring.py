@@ -24,6 +24,8 @@ from tf_reid.metrics.similarity import Similarity
 from tf_reid.runs import reproducibility, run_folder
 from tf_reid.runs.splits import fair_trials, load_data, protocol_of, scored_domain, training_records
 
+# What may be overridden: the images have to be the same, wherever they lie.
+CHANGEABLE = re.compile(r"evaluate\.|data\.(data_dir|manual_dir)=|data\.(source|target)(\.\w+)?=|(source|target)=")
 Metrics = dict[str, Any]  # of one representation, as in metrics.json: see `comparison.score`
 
 
@@ -59,11 +61,17 @@ def open_trained(folder: Path, overrides: Sequence[str] = ()) -> Trained:
     Raises:
         ConfigError: there is no run, it has no checkpoint yet, its images changed, or a setting cannot be overridden.
     """
-    if refused := [setting for setting in overrides if not re.match(r"evaluate\.|data\.(data|manual)_dir=", setting)]:
+    if refused := [setting for setting in overrides if not CHANGEABLE.match(setting)]:
         raise ConfigError(
-            f"--set {refused[0]}: of a trained run only evaluate.*, data.data_dir and data.manual_dir can be changed."
+            f"--set {refused[0]}: of a trained run only evaluate.*, data.data_dir, data.manual_dir, and the place of its "
+            "images, data.source and data.target, can be changed."
         )
     trained, config = run_folder.load_run(folder), run_folder.load_run(folder, overrides)
+    if not run_folder.same_roles(trained.data, config.data):
+        raise ConfigError(
+            f"--set: {folder} was trained with data.source={trained.data.source!r} and data.target="
+            f"{trained.data.target!r}; name the new place of both, if they are one data set."
+        )
     reproducibility.make_deterministic(config)
     domains = load_data(config)
     seen = training_records(trained, domains)

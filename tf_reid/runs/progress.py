@@ -1,4 +1,4 @@
-"""How far a run is, and its checkpoints."""
+"""How far a run is, as its checkpoints say."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_reid.config import ConfigError
 from tf_reid.methods.base import ReIDModel
+from tf_reid.runs import checkpoints
 
 
 class Progress:
@@ -24,32 +25,49 @@ class Progress:
         seeds = [v.value for v in model.variables if v.path.endswith("seed_generator_state")]
         optimizers = {stage: dict(of_players) for stage, of_players in model.optimizers_of.items()}
         self.checkpoint = tf.train.Checkpoint(model=model, optimizers=optimizers, seeds=seeds, stage=self.stage)
-        self.folder = str(folder / "checkpoints")
-        own = str((write_to or folder) / "checkpoints")
-        self.manager = tf.train.CheckpointManager(self.checkpoint, own, max_to_keep=2)
+        self.folder = folder / "checkpoints"
+        self.own = (write_to or folder) / "checkpoints"
+        self.damaged: dict[int, str] = {}  # number of a checkpoint -> why it could not be read
+        self.saved: tuple[int, int] | None = None  # the stage and step of the last checkpoint
 
     def save(self) -> None:
-        """Write a checkpoint, and remove the one before the last."""
-        self.manager.save()
+        """Write a checkpoint, unless the last one is of this step; remove the one before the last.
+
+        Raises:
+            NotSaved: it cannot be written; see `checkpoints.save`.
+        """
+        place = self._place()
+        if place != self.saved:
+            checkpoints.save(self.checkpoint, self.own, self.damaged)
+            self.saved = place
 
     def restore(self, partially: bool = False) -> bool:
-        """Load the last checkpoint; False if there is none.
+        """Load the last checkpoint; False if there is none. A damaged one is skipped, and printed.
 
         Args:
             partially: the model may lack what the checkpoint has, such as the optimizers of finished stages.
 
         Raises:
-            ConfigError: the checkpoint cannot be read; the message says what to do.
+            ConfigError: no checkpoint can be read, or it is of another version; the message says what to do.
         """
-        latest = tf.train.latest_checkpoint(self.folder)
-        if latest is None:
+        newest = checkpoints.newest(self.folder)
+        if newest is None:
             return False
+        path = self.folder / f"ckpt-{newest.number}"
         try:
-            status = self.checkpoint.restore(latest)
+            status = checkpoints.read(self.checkpoint, self.folder, newest.number)
             status.expect_partial() if partially else status.assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError) as error:
             raise ConfigError(
-                f"The checkpoint {latest} cannot be read ({str(error).splitlines()[0]}); remove its files, and name "
-                "the checkpoint before it in the file 'checkpoint' beside them."
+                f"The checkpoint {path} does not fit the networks of this version ({checkpoints.reason(error)}); use "
+                f"the version of tf_reid that trained it, or remove {self.folder.parent} to train the run anew."
             ) from None
+        self.damaged, self.saved = newest.damaged, self._place()
+        for number, problem in self.damaged.items():
+            print(f"The checkpoint {self.folder / f'ckpt-{number}'} is damaged ({problem}) and is skipped.")
+        if self.damaged:
+            print(f"The one before is used: {path}, after step {self.saved[1]} of the stage.")
         return True
+
+    def _place(self) -> tuple[int, int]:
+        return int(self.stage), int(self.model.step.numpy())

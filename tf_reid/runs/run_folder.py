@@ -5,7 +5,7 @@ RUN/config.yaml         every setting                  RUN/networks/     weights
 RUN/environment.json    code revision, versions        RUN/pictures/     PNG grids by stage and step
 RUN/data.json           the training images            RUN/evaluation/   rank lists, features, ROC curves
 RUN/checkpoints/        the last two                   RUN/metrics.json  metrics by representation
-RUN/tensorboard/        curves, pictures, settings
+RUN/tensorboard/        curves, pictures, settings     RUN/training.lock held by a training while it lasts
 ```
 """
 
@@ -18,42 +18,91 @@ from typing import Any
 import yaml
 
 from tf_reid import config as configuration
-from tf_reid.config import Config, ConfigError
+from tf_reid.config import Config, ConfigError, Data
 from tf_reid.data.records import Records
-from tf_reid.files import write_text
+from tf_reid.files import UNFINISHED, remove_unfinished, write_text
 from tf_reid.methods import METHODS
 from tf_reid.methods.base import ReIDModel
+from tf_reid.runs import checkpoints, lock
 from tf_reid.runs.progress import Progress
 from tf_reid.runs.reproducibility import environment
-from tf_reid.runs.splits import fingerprint
+from tf_reid.runs.splits import fingerprint, same_images
 
 # Settings that change what is shown or where things lie, and no result. The protocol decides what is trained on.
 NOT_COMPARED = re.compile(r"run\.(\w+_every|strategy)|data\.\w+_dir|evaluate\.(?!protocol).*")
+PLACE = re.compile(r"data\.(source|target)(\..+)?")  # may differ where it selects the same images
+# What a training writes before config.yaml, and older versions beside a file: a start that was killed.
+STARTED = re.compile(rf"environment\.json|data\.json|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+")
+OLD_BESIDE = re.compile(r"\.(config\.yaml|\w+\.json|.+\.png)\.\d+")
 FROM_RUNS = ("classifier", "teacher")  # settings of methods that name a run whose classifier is loaded
 
 
 def check_run(folder: Path, config: Config) -> None:
     """Make sure that the folder is empty, or that it holds a run with the same settings.
 
+    The data sets may be named otherwise, as after their folder was moved, where the run knows the content of its
+    images: `open_run` compares it.
+
     Raises:
         ConfigError: the folder holds a run with other settings (the message names them), or other files.
     """
-    path = folder / "config.yaml"
-    if path.exists():
-        before = configuration.load(str(path), [], METHODS)  # with the defaults of settings younger than the run
-        differences = _differences(before.model_dump(), config.model_dump())
-        changed = [f"{key} was {a!r} and is now {b!r}" for key, a, b in differences if not NOT_COMPARED.fullmatch(key)]
-        if changed:
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(folder)):
+        raise ConfigError(f"The name of the run's folder, {str(folder)!r}, has a character that cannot be printed.")
+    if (folder / "config.yaml").exists():
+        changed = _changed(folder, config)
+        if changed and not (_has_moved(folder, config) and _knows_content(folder)):
+            shown = "; ".join(f"{key} was {a!r} and is now {b!r}" for key, a, b in changed)
             raise ConfigError(
-                f"{folder} holds a run with other settings ({'; '.join(changed)}); choose another --run, or remove it."
+                f"{folder} holds a run with other settings ({shown}); choose another --run, or remove it."
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if "checkpoints" in names:
+        raise ConfigError(
+            f"{folder} holds checkpoints, but the config.yaml of their run is missing; restore it, or choose another "
+            "--run."
+        )
+    if not all(STARTED.fullmatch(name) or OLD_BESIDE.fullmatch(name) for name in names):
         raise ConfigError(f"{folder} holds other files and no config.yaml of a run; choose another --run.")
+
+
+def _changed(folder: Path, config: Config) -> list[tuple[str, Any, Any]]:
+    """(key, the run's value, the value now) of every setting that changes results."""
+    before = _settings_of(folder)
+    differences = _differences(before.model_dump(), config.model_dump())
+    return [difference for difference in differences if not NOT_COMPARED.fullmatch(difference[0])]
+
+
+def _settings_of(folder: Path) -> Config:
+    """A run's settings, with the defaults of those that are younger than the run."""
+    return configuration.load(str(folder / "config.yaml"), [], METHODS)
+
+
+def _has_moved(folder: Path, config: Config) -> bool:
+    """Whether nothing differs from the run's settings but the names and places of its data sets."""
+    before = _settings_of(folder).data
+    changed = _changed(folder, config)
+    return bool(changed) and all(PLACE.fullmatch(key) for key, _, _ in changed) and same_roles(before, config.data)
+
+
+def same_roles(before: Data, now: Data) -> bool:
+    """Whether there is a target as before, and it is still the source or still another data set.
+
+    If it is the source, the identities that were trained on are left out of the evaluation.
+    """
+    both = (before.target is None) == (now.target is None)
+    return both and (before.source == before.target) == (now.source == now.target)
+
+
+def _knows_content(folder: Path) -> bool:
+    trained_on = _trained_on(folder)
+    return bool(trained_on) and all("content" in of_domain for of_domain in trained_on.values())
 
 
 def open_run(folder: Path, config: Config, seen: dict[str, Records]) -> None:
     """Create the run's folder, or make sure that it holds a run with the same settings and training images.
+
+    What a killed training left half-written is removed; where the images have moved, config.yaml is told.
 
     Args:
         seen: the training images of `source` and `target`.
@@ -64,33 +113,64 @@ def open_run(folder: Path, config: Config, seen: dict[str, Records]) -> None:
     check_run(folder, config)
     if (folder / "config.yaml").exists():
         check_data(folder, seen)
+        _remove_leftovers(folder)
+        if _has_moved(folder, config):
+            before = _settings_of(folder)
+            print(f"The images have another place than when {folder} was started, and are the same: it goes on.")
+            data = before.data.model_copy(update={"source": config.data.source, "target": config.data.target})
+            write_text(folder / "config.yaml", configuration.dump(before.model_copy(update={"data": data})))
         return
+    _remove_leftovers(folder)
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     fingerprints = {domain: fingerprint(records) for domain, records in seen.items()}
     write_text(folder / "data.json", json.dumps(fingerprints, indent=2) + "\n")
     write_text(folder / "config.yaml", configuration.dump(config))
 
 
+def _remove_leftovers(folder: Path) -> None:
+    for part in (folder, folder / "pictures"):
+        remove_unfinished(part)
+        for path in part.glob(".*"):
+            if OLD_BESIDE.fullmatch(path.name):
+                path.unlink()
+    checkpoints.clean(folder / "checkpoints")
+    for path in (folder / "networks").glob(f"{checkpoints.BESIDE}*"):
+        path.unlink()
+
+
 def check_data(folder: Path, seen: dict[str, Records]) -> None:
-    """Make sure that a run's settings still select the images that it was trained on.
+    """Make sure that a run's settings still select the images that it was trained on, wherever they lie now.
 
     Raises:
         ConfigError: a data set has changed, so the run could be scored on images that it was trained on.
     """
     for domain, before in _trained_on(folder).items():
         now = fingerprint(seen[domain])
-        if now != before:
+        if not same_images(before, now):
             raise ConfigError(
                 f"{folder} was trained on {before['images']} images of {before['identities']} identities of "
                 f"{before['name']}, but data.{domain} now selects {now['images']} images of {now['identities']} "
                 f"identities of {now['name']}, or other ones: the data set has changed. Restore it, or train a new run "
-                "with another --run."
+                f"with another --run. If its folder was moved, name the new one with --set data.{domain}=..."
             )
 
 
 def _trained_on(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """A run's data.json: source or target -> the fingerprint of its training images; empty where there is none.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
     path = Path(folder) / "data.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        trained_on = json.loads(path.read_text())
+        if not all(of_domain.keys() >= {"name", "images", "identities", "sha256"} for of_domain in trained_on.values()):
+            raise ValueError("a value is missing")
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or train a new run.") from None
+    return trained_on
 
 
 def is_run(folder: Path) -> bool:
@@ -128,7 +208,7 @@ def check_classifier(config: Config, source: Records) -> None:
 
 def _check_same_images(key: str, run: str, config: Config, source: Records) -> None:
     theirs, ours = _trained_on(run)["source"], fingerprint(source)
-    if theirs != ours:
+    if not same_images(theirs, ours):
         raise ConfigError(
             f"method.{key}: {run} was trained on {theirs['images']} images of {theirs['identities']} identities of "
             f"{theirs['name']}, but this run trains on {ours['images']} images of {ours['identities']} identities of "
@@ -157,13 +237,15 @@ def restored(folder: Path, config: Config) -> tuple[ReIDModel, Progress]:
     """A run's model with the weights of its last checkpoint, and its progress.
 
     Raises:
-        ConfigError: there is no checkpoint yet.
+        ConfigError: there is no checkpoint yet, or none can be read.
     """
     if trained_on := _trained_on(folder):
         model = build_model(config, trained_on["source"]["identities"])
         progress = Progress(folder, model)
         if progress.restore(partially=True):
             return model, progress
+    elif checkpoints.numbers(folder / "checkpoints"):
+        raise ConfigError(f"{folder / 'data.json'} is missing; restore it from a copy, or train a new run.")
     raise ConfigError(f"{folder} has no checkpoint yet; train it with --run {folder}.")
 
 
