@@ -10,8 +10,22 @@ from export import __main__ as command
 from export import deployment, label, names
 from tf_reid.config import ConfigError
 
-BAD = ["", ".", "..", "../x", "/etc", "a/b", "a b", "a\n", "reid\n", "-rf", ".hidden", "_a", "reid'", 'a"b', "a;b", "$(id)"]
-BAD += ["a:b", "{a}", "Männer", "reid\u202e", "a" * 101, "con", "NUL.x", "com1", "a\\b", "%2e", "a\0b", "١"]
+BAD = ["", ".", "..", "../x", "/etc", "a/b", "a b", "a\n", "reid\n", "-rf", ".hidden", "_a", "reid'", 'a"b', "a;b"]
+BAD += [
+    "$(id)",
+    "a:b",
+    "{a}",
+    "Männer",
+    "reid\u202e",
+    "a" * 101,
+    "con",
+    "NUL.x",
+    "com1",
+    "a\\b",
+    "%2e",
+    "a\0b",
+    "\u0661",
+]
 GOOD = ["reid", "1", "Reid-2.0_x", "a" * 100, "null", "console", "1e3"]
 
 
