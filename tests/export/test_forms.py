@@ -138,7 +138,7 @@ LONG = "x" * 100_000
         (ROWS % b"1", "must be a list of bytes"),
         (
             ROWS % (b'{"b64": "%s"}' % base64.b64encode(large_png())),
-            "Image 0 has 14000 x 14000 pixels; 25000000 are allowed",
+            "Image 0 has 14000 x 14000 pixels; 25000000 are",
         ),
     ],
     ids=lambda value: str(value)[:40],
@@ -253,7 +253,7 @@ def test_random_requests_are_answered_or_refused(served):
         request.inputs[spec].CopyFrom(tf.make_tensor_proto(values))
 
     outcomes = {"answered": 0, "refused": 0}
-    for _ in range(1500):
+    for _ in range(5000):
         outcomes[_outcome(by_rest, served, "reid:predict", _mutated(randomly.choice(bodies), randomly))] += 1
         changed = predict_pb2.PredictRequest()
         content = _mutated(randomly.choice(requests).SerializeToString(), randomly)
