@@ -11,11 +11,13 @@ FOLDER/serving/models.config       of every model the versions that its labels n
 `export/serving/` of this package holds the same for one model called `reid`.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from export.names import check_label, is_model_name, is_name, version_number
 from tf_reid.config import ConfigError
 from tf_reid.files import write_text
 
@@ -44,11 +46,11 @@ class Served(NamedTuple):
 
 
 def exported_versions(folder: Path) -> dict[str, list[int]]:
-    """Model -> its exported versions, ascending."""
+    """Model -> its exported versions, ascending. A folder whose name no model may have is passed over."""
     models = {}
-    for model in sorted(path for path in folder.iterdir() if path.is_dir()):
-        versions = [int(path.parent.name) for path in model.glob("*/saved_model.pb") if path.parent.name.isdigit()]
-        if versions:
+    for model in sorted(path for path in folder.iterdir() if path.is_dir() and is_model_name(path.name)):
+        numbers = [version_number(path.parent.name) for path in model.glob("*/saved_model.pb")]
+        if versions := [number for number in numbers if number is not None]:
             models[model.name] = sorted(versions)
     return models
 
@@ -65,11 +67,14 @@ def read_models_config(path: Path) -> dict[str, Served]:
     if not path.exists():
         return {}
     try:
-        config = text_format.Parse(path.read_text(), model_server_config_pb2.ModelServerConfig())
-    except text_format.ParseError as error:
+        config = text_format.Parse(path.read_text(encoding="utf-8"), model_server_config_pb2.ModelServerConfig())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}); correct it, or remove it to have it written anew."
         ) from None
+    for model in config.model_config_list.config:
+        if bad := [name for name in (model.name, *model.version_labels) if not is_name(name)]:
+            raise ConfigError(f"{path}: {bad[0][:100]!r} cannot be the name of a model or label; correct it.")
     return {
         model.name: Served(sorted(model.model_version_policy.specific.versions), dict(model.version_labels))
         for model in config.model_config_list.config
@@ -101,8 +106,9 @@ def set_label(folder: Path, model: str, label: str, version: int) -> None:
     """Put a label on an exported version in models.config; versions without a label are no longer served.
 
     Raises:
-        ConfigError: there is no such model or version, or no models.config yet.
+        ConfigError: there is no such model or version, no label may be called so, or there is no models.config yet.
     """
+    check_label(label)
     labels = {name: served.labels for name, served in served_models(folder).items()}
     if model not in labels:
         raise ConfigError(f"{folder} serves no model {model}; its models are {', '.join(labels)}.")
@@ -157,8 +163,15 @@ def files(labels: dict[str, Labels]) -> dict[str, str]:
         "monitoring.config": 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n',
         "compose.yaml": _yaml(_compose()),
         "kubernetes.yaml": "---\n".join(map(_yaml, (_kubernetes_deployment(list(labels)), _kubernetes_service()))),
-        "README.md": INSTRUCTIONS.read_text().replace("/reid", f"/{first}").replace("`reid`", f"`{first}`"),
+        "README.md": _instructions(first),
     }
+
+
+def _instructions(model):
+    text = INSTRUCTIONS.read_text(encoding="utf-8")
+    for before, after in (("/", ""), ("`", "`"), ("FOLDER ", " ")):
+        text = text.replace(f"{before}reid{after}", f"{before}{model}{after}")
+    return text
 
 
 def models_config(labels: dict[str, Labels]) -> str:
@@ -180,9 +193,9 @@ def ready(names: list[str], port: int = REST) -> str:
 
     A server answers 200 for a model that is still loading too, so the answer is read; the server's image has no curl.
     """
-    request = "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /v1/models/{name} HTTP/1.0\\r\\n\\r\\n' >&3"
+    requests = [shlex.quote(f"GET /v1/models/{name} HTTP/1.0\\r\\n\\r\\n") for name in names]
     check = "grep -q '\"AVAILABLE\"' <&3"
-    return " && ".join(f"{request.format(port=port, name=name)} && {check}" for name in names)
+    return " && ".join(f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf {request} >&3 && {check}" for request in requests)
 
 
 class _WithoutAnchors(yaml.SafeDumper):

@@ -1,11 +1,9 @@
 """From a run to new versions of its served models, proved before they get their names."""
 
-import os
-import shutil
 from functools import partial
 from pathlib import Path
 
-from export import deployment, proof, saving
+from export import deployment, names, proof, saving, workspace
 from tf_reid.evaluation import scoring
 
 
@@ -37,12 +35,15 @@ def export_run(
         ConfigError: the run is not finished, an option does not fit it, or a model fails its proof.
     """
     folder, to = Path(run), Path(to)
+    name, source = (name, "--name") if name is not None else (folder.resolve().name, "the name of the run's folder")
+    names.check_model_name(name, source)
+    names.check_folder(to, "--to")
+    deployment.read_models_config(to / names.SERVING / "models.config")  # its error now, not after the work
     trained = scoring.open_trained(folder)
     saving.check_finished(trained, folder)
     chosen = saving.chosen(trained, representation, folder)
     if gallery is not None:
         saving.add_search(chosen, Path(gallery), top)
-    name = name or folder.resolve().name
 
     # Model's name -> what saves it into a folder, and what proves it there.
     jobs = {
@@ -53,20 +54,13 @@ def export_run(
         maker = saving.maker_of_images(trained)
         save, prove = partial(saving.write_images, servable=maker), partial(proof.prove_images, servable=maker)
         jobs[f"{name}_images"] = save, prove
-    saving.remove_abandoned(to, jobs)
-    version = saving.next_version(to, jobs)
+    for model in jobs:
+        names.check_model_name(model, "--name")
 
-    # Every model is saved and proved beside its place before one of them gets its version's name.
-    unproved = {model: to / model / f".{version}.{os.getpid()}" for model in jobs}
-    exported = {model: to / model / str(version) for model in jobs}
-    try:
+    # Every model is saved and proved beside its place before one of them gets its version's number.
+    with workspace.opened(to) as place:
+        unproved = {model: place / model / "saved" for model in jobs}
         for model, (save, prove) in jobs.items():
             save(unproved[model], run=trained, run_folder=folder)
             prove(unproved[model], run=trained)
-        for model, place in unproved.items():
-            os.replace(place, exported[model])
-    finally:
-        for place in unproved.values():
-            shutil.rmtree(place, ignore_errors=True)
-    deployment.write(to)
-    return exported
+        return workspace.give_versions(to, unproved)

@@ -4,16 +4,18 @@ import math
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
-from export.limits import RequestError
+from export.limits import RequestError, quoted
 from export.served_models import DEFAULT_ENDPOINT, ModelVersion, Values
 
 
 def values(name: str, proto, spec: tf.TensorSpec) -> Values:
     """A TensorProto as its input's specification has it: a list of bytes, or uint8.
 
-    A shape with more numbers than there are would be filled up with the last one, to any size: it is refused.
+    TensorFlow's own reader fills a tensor of too few numbers up with the last one, to any size that its shape names,
+    and passes over a field that it does not look for. Here shape, fields and numbers must agree.
 
     Raises:
         RequestError: INVALID_ARGUMENT.
@@ -21,12 +23,36 @@ def values(name: str, proto, spec: tf.TensorSpec) -> Values:
     if proto.dtype != spec.dtype.as_datatype_enum:
         raise RequestError("INVALID_ARGUMENT", f"{name} must be of type {spec.dtype.name}.")
     sizes = [dimension.size for dimension in proto.tensor_shape.dim]
-    if len(sizes) != spec.shape.rank or min(sizes) < 0:
+    if proto.tensor_shape.unknown_rank or len(sizes) != spec.shape.rank:
         raise RequestError("INVALID_ARGUMENT", f"{name} must have {spec.shape.rank} dimensions.")
-    count = len(proto.string_val) or len(proto.tensor_content) or len(proto.int_val)
-    if math.prod(sizes) != count:
-        raise RequestError("INVALID_ARGUMENT", f"{name} has the shape {sizes}, and {count} values.")
-    return list(proto.string_val) if spec.dtype == tf.string else tf.make_ndarray(proto)
+    shape = spec.shape.as_list()
+    if sizes[1:] != shape[1:]:
+        raise RequestError("INVALID_ARGUMENT", f"{name} must have the shape {shape}, not {sizes}.")
+    given = [field.name for field, _ in proto.ListFields() if field.name in FIELDS_OF_VALUES]
+    allowed = FIELDS[spec.dtype]
+    if len(given) > 1 or not set(given) <= set(allowed):
+        raise RequestError("INVALID_ARGUMENT", f"{name} must be given as {' or '.join(allowed)} alone.")
+    found = _READERS[spec.dtype](name, proto)
+    if len(found) != math.prod(sizes):
+        raise RequestError("INVALID_ARGUMENT", f"{name} has the shape {sizes}, and {len(found)} values.")
+    return found if spec.dtype == tf.string else found.reshape(sizes)
+
+
+def _numbers(name, proto):
+    if proto.tensor_content:
+        return np.frombuffer(proto.tensor_content, np.uint8)
+    numbers = np.array(proto.int_val, np.int64)
+    if ((numbers < 0) | (numbers > 255)).any():
+        raise RequestError("INVALID_ARGUMENT", f"{name} must hold numbers from 0 to 255.")
+    return numbers.astype(np.uint8)
+
+
+# What inputs of each type may come in: fields of a TensorProto.
+FIELDS = {tf.string: ("string_val",), tf.uint8: ("tensor_content", "int_val")}
+FIELDS_OF_VALUES = {
+    field.name for field in tensor_pb2.TensorProto.DESCRIPTOR.fields if field.name.endswith(("_val", "_content"))
+}
+_READERS = {tf.string: lambda _, proto: list(proto.string_val), tf.uint8: _numbers}
 
 
 def answer(outputs: dict[str, np.ndarray], wanted, model: ModelVersion, endpoint: str) -> predict_pb2.PredictResponse:
@@ -37,7 +63,7 @@ def answer(outputs: dict[str, np.ndarray], wanted, model: ModelVersion, endpoint
     """
     if missing := set(wanted) - set(outputs):
         raise RequestError(
-            "INVALID_ARGUMENT", f"There is no output {min(missing)!r}; the outputs are {', '.join(outputs)}."
+            "INVALID_ARGUMENT", f"There is no output {quoted(min(missing))}; the outputs are {', '.join(outputs)}."
         )
     response = predict_pb2.PredictResponse()
     for name in wanted or outputs:

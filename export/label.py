@@ -7,6 +7,7 @@ python -m export.label models simpgan canary 2     the label is put on this vers
 import argparse
 from pathlib import Path
 
+from export import workspace
 from export.deployment import POLL_SECONDS, Served, exported_versions, served_models, set_label
 from tf_reid.command_line import program, run_command
 
@@ -30,9 +31,12 @@ def arguments(argv=None) -> argparse.Namespace:
 def main(argv=None) -> dict[str, Served]:
     """Returns what is served of every model, which it prints."""
     args = arguments(argv)
+    served = served_models(args.folder)
     if args.model is not None:
-        set_label(args.folder, args.model, args.label, args.version)
-    served, exported = served_models(args.folder), exported_versions(args.folder)
+        with workspace.locked(args.folder):
+            set_label(args.folder, args.model, args.label, args.version)
+        served = served_models(args.folder)
+    exported = exported_versions(args.folder)
     for name, (versions, labels) in served.items():
         print(f"{name}: exported {_listed(exported[name])}; served {_listed(versions)}")
         for label, version in sorted(labels.items()):

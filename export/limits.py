@@ -1,16 +1,27 @@
-"""What one request to a server may hold, and the error of a request that cannot be answered."""
+"""What one request to a server may hold, and the error of a request that cannot be answered.
 
+The bounds of an image (bytes, pixels, scans of a JPEG) are those of `tfds_builders.images`. `export.serve` has an
+option for most of the others; their defaults stand here.
+"""
+
+from itertools import islice
 from typing import NamedTuple
 
-from tf_reid.encoders import image_checks
+from tfds_builders import images
+
+REQUEST_BYTES = 32 * 2**20  # of a request, by gRPC or REST
+WAITING = 256  # requests that may wait; more are refused
+BATCH = 16  # requests that are answered together
+SECONDS_PER_REQUEST = 60
+QUOTED = 200  # characters of a request that an answer repeats
 
 
 class Limits(NamedTuple):
     """What one request may hold: bytes and pixels of an image, pixels of all its images, images."""
 
-    image_bytes: int = image_checks.MOST_BYTES
-    pixels: int = image_checks.MOST_PIXELS
-    all_pixels: int = 2 * image_checks.MOST_PIXELS
+    image_bytes: int = images.MOST_BYTES
+    pixels: int = images.MOST_PIXELS
+    all_pixels: int = 2 * images.MOST_PIXELS
     images: int = 64
 
 
@@ -23,3 +34,9 @@ class RequestError(Exception):
 
     def __str__(self):
         return self.args[1]
+
+
+def quoted(*texts: str) -> str:
+    """What a request named, as an answer may repeat it: in quotes, printable, `QUOTED` characters of it at most."""
+    shown = ", ".join(repr(text[:QUOTED]) for text in islice(texts, QUOTED))
+    return shown if len(shown) <= QUOTED else f"{shown[:QUOTED]}..."

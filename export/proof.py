@@ -16,7 +16,7 @@ from export import loading, saving
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
-from tf_reid.encoders.servable import ImageServable, Servable
+from tf_reid.encoders.servable import ImageServable, Servable, readable
 from tf_reid.evaluation.scoring import Trained
 from tf_reid.runs.splits import scored_domain
 
@@ -157,10 +157,10 @@ def read(folder: Path) -> tuple[dict[str, dict[str, Any]], set[str]]:
 
 def _answers(loader: str, folder: Path, cases: Sequence[dict]) -> list[np.ndarray]:
     """What a fresh process answers to each case."""
-    with tempfile.TemporaryDirectory() as beside:
+    with tempfile.TemporaryDirectory() as beside, readable(folder.absolute()) as model:
         given, made = Path(beside) / "cases.npz", Path(beside) / "answers.npz"
         loading.write_cases(given, cases)
-        line = [sys.executable, "-m", "export.loading", loader, str(folder.resolve()), str(given), str(made)]
+        line = [sys.executable, "-m", "export.loading", loader, str(model), str(given), str(made)]
         done = subprocess.run(line, capture_output=True, text=True, cwd=Path(__file__).parents[1])
         if done.returncode:
             raise _refused(folder, f"a fresh process cannot load it by {loader}: {done.stderr.strip()[-2000:]}")

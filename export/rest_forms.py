@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf import json_format
 
-from export.limits import RequestError
+from export.limits import RequestError, quoted
 
 
 class ModelPath(NamedTuple):
@@ -28,28 +28,45 @@ def parse_path(path: str, verb: str) -> ModelPath:
     """
     name, *parts = path.removesuffix(verb).split("/")
     version = label = None
-    if len(parts) == 2 and parts[0] == "versions" and parts[1].isdecimal() and len(parts[1]) < 19:
+    is_ascii = path.isascii()  # as all names are
+    if is_ascii and len(parts) == 2 and parts[0] == "versions" and parts[1].isdecimal() and len(parts[1]) < 19:
         version = int(parts[1])
-    elif len(parts) == 2 and parts[0] == "labels":
+    elif is_ascii and len(parts) == 2 and parts[0] == "labels":
         label = parts[1]
-    elif parts:
-        raise RequestError("NOT_FOUND", f"/v1/models/{path} is not NAME, NAME/versions/N or NAME/labels/LABEL.")
+    elif parts or not is_ascii:
+        raise RequestError("NOT_FOUND", f"{quoted(path)} is not NAME, NAME/versions/N or NAME/labels/LABEL.")
     return ModelPath(name, version, label, path.endswith(verb))
 
 
 def parse_body(body: bytes | bytearray) -> dict[str, Any]:
-    """The request as a dict with either "instances" or "inputs".
+    """The request as a dict with either "instances" or "inputs", and perhaps a "signature_name" that is a string.
 
     Raises:
         RequestError: INVALID_ARGUMENT, it is not.
     """
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
+        content = json.loads(body, object_pairs_hook=_object, parse_constant=_no_json)
+    except (ValueError, RecursionError):  # also a number of more digits than Python reads
         raise RequestError("INVALID_ARGUMENT", "The request is not JSON.") from None
     if not isinstance(content, dict) or ("instances" in content) == ("inputs" in content):
         raise RequestError("INVALID_ARGUMENT", 'The request must be an object with either "instances" or "inputs".')
+    if not isinstance(content.get("signature_name") or "", str):
+        raise RequestError("INVALID_ARGUMENT", '"signature_name" must be a string.')
     return content
+
+
+def _object(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError("INVALID_ARGUMENT", f"The request has an object with the key {quoted(twice)} twice.")
+    return content
+
+
+def _no_json(constant):
+    """NaN and Infinity, which Python would read."""
+    raise ValueError(constant)
 
 
 def inputs(body: dict[str, Any], name: str, most: int) -> dict[str, list[bytes] | np.ndarray]:
@@ -83,23 +100,31 @@ def _columns_of_rows(rows, name):
 
 def _decoded(name, values, most):
     if not isinstance(values, list) or not 1 <= len(values) <= most:
-        raise RequestError("INVALID_ARGUMENT", f"{name} must be a list of 1 to {most} images.")
+        raise RequestError("INVALID_ARGUMENT", f"{quoted(name)} must be a list of 1 to {most} images.")
     if all(isinstance(value, dict) and set(value) == {"b64"} for value in values):
         try:
             return [base64.b64decode(value["b64"], validate=True) for value in values]
         except (binascii.Error, TypeError, ValueError):
-            raise RequestError("INVALID_ARGUMENT", f"{name} holds b64 that cannot be decoded.") from None
-    neither = RequestError(
-        "INVALID_ARGUMENT",
-        f'{name} must be a list of {{"b64": ...}}, or of images of whole numbers from 0 to 255, of one shape.',
-    )
-    try:
-        array = np.array(values, np.float64)
-    except (TypeError, ValueError):
-        raise neither from None
-    if not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
-        raise neither
+            raise RequestError("INVALID_ARGUMENT", f"{quoted(name)} holds b64 that cannot be decoded.") from None
+    array = _numbers(values)
+    if array is None or not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
+        raise RequestError(
+            "INVALID_ARGUMENT",
+            f'{quoted(name)} must be a list of {{"b64": ...}}, or of images of whole numbers from 0 to 255, of one '
+            "shape.",
+        )
     return array.astype(np.uint8)
+
+
+def _numbers(values):
+    """Lists in lists as float64, or None where they hold anything but numbers or are of different lengths."""
+    cells = np.array(values, object)
+    if not {type(cell) for cell in cells.flat} <= {int, float}:  # bool is none of them
+        return None
+    try:
+        return cells.astype(np.float64)
+    except OverflowError:  # an integer of 400 digits
+        return None
 
 
 def answer(outputs: dict[str, np.ndarray], in_rows: bool) -> dict[str, Any]:

@@ -9,8 +9,7 @@ FOLDER/NAME/<version>/saved_model.pb       endpoints serving_default (bytes), te
 
 import json
 import shutil
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +21,12 @@ from export import card
 from tf_reid.config import ConfigError
 from tf_reid.encoders.encoder import Encoder
 from tf_reid.encoders.loading import of_networks
-from tf_reid.encoders.servable import ImageServable, Servable, digest, servables
+from tf_reid.encoders.servable import ImageServable, Servable, digest, readable, servables
 from tf_reid.evaluation.scoring import Trained
 from tf_reid.files import write_text
 
 OF_THE_RUN = ("config.yaml", "metrics.json", "data.json", "environment.json")
 WARM_UP_BATCHES = (1, 8)
-ABANDONED = 24 * 3600  # seconds
 
 
 class Chosen(NamedTuple):
@@ -91,14 +89,6 @@ def check_finished(run: Trained, folder: Path) -> None:
         raise ConfigError(f"{folder} is not finished; train it to its end with --run {folder}.")
 
 
-def remove_abandoned(to: Path, names: Iterable[str]) -> None:
-    """Remove what exports that were killed left, a day ago or more."""
-    for name in names:
-        for path in (to / name).glob(".*"):
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                shutil.rmtree(path, ignore_errors=True)
-
-
 def maker_of_images(run: Trained) -> ImageServable:
     """What makes images as the run's method does.
 
@@ -115,12 +105,6 @@ def maker_of_images(run: Trained) -> ImageServable:
 def names_of(chosen: Chosen, name: str) -> dict[str, str]:
     """Role -> name of the served model: NAME, or NAME_ROLE where there are several."""
     return {role: name if len(chosen.servables) == 1 else f"{name}_{role}" for role in chosen.servables}
-
-
-def next_version(to: Path, names: Iterable[str]) -> int:
-    """The least number above every version that any of these models has."""
-    versions = [int(path.name) for name in names for path in (to / name).glob("*") if path.name.isdigit()]
-    return max(versions, default=0) + 1
 
 
 def write(folder: Path, role: str, chosen: Chosen, run: Trained, run_folder: Path) -> None:
@@ -152,8 +136,9 @@ def write_images(folder: Path, servable: ImageServable, run: Trained, run_folder
 
 def _write(folder, servable, about, description, run_folder):
     extra = folder / "assets.extra"
-    tf.saved_model.save(servable, str(folder), signatures=servable.signatures())
-    extra.mkdir()
+    extra.mkdir(parents=True)
+    with readable(folder) as path:
+        tf.saved_model.save(servable, str(path), signatures=servable.signatures())
     write_warm_up(extra / "tf_serving_warmup_requests", folder.parent.name, servable)
     for file in OF_THE_RUN:
         if (run_folder / file).exists():
@@ -169,7 +154,7 @@ def write_warm_up(path: Path, name: str, servable: Servable | ImageServable) -> 
     """
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-    with tf.io.TFRecordWriter(str(path)) as records:
+    with readable(path.parent) as folder, tf.io.TFRecordWriter(str(folder / path.name)) as records:
         for signature, inputs in warm_up_requests(servable):
             spec = model_pb2.ModelSpec(name=name, signature_name=signature)
             request = predict_pb2.PredictRequest(model_spec=spec)

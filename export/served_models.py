@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from export.deployment import Served, served_models
-from export.limits import Limits, RequestError
-from tf_reid.encoders import image_checks
+from export.limits import QUOTED, Limits, RequestError, quoted
 from tf_reid.encoders.servable import endpoints
+from tfds_builders import images
 
 Values = list[bytes] | np.ndarray  # of one input: encoded images, or uint8 [B, H, W, 3]
 DEFAULT_ENDPOINT = "serving_default"
@@ -83,12 +83,12 @@ class ServedModels:
         """
         models = self._models
         if name not in models:
-            raise RequestError("NOT_FOUND", f"There is no model {name!r}; the models are {', '.join(models)}.")
+            raise RequestError("NOT_FOUND", f"There is no model {quoted(name)}; the models are {', '.join(models)}.")
         versions, labels = models[name]
-        if label:
+        if label is not None:
             if label not in labels:
                 raise RequestError(
-                    "NOT_FOUND", f"Model {name} has no label {label!r}; its labels are {', '.join(labels)}."
+                    "NOT_FOUND", f"Model {name} has no label {quoted(label)}; its labels are {', '.join(labels)}."
                 )
             version = labels[label]
         version = max(versions) if version is None else version
@@ -114,20 +114,26 @@ class ServedModels:
         endpoint = endpoint or DEFAULT_ENDPOINT
         if set(inputs) != set(specs):
             expected = " and ".join(map(repr, sorted(specs)))
-            sent = ", ".join(map(repr, inputs)) or "nothing"
+            sent = quoted(*inputs) or "nothing"
             raise RequestError("INVALID_ARGUMENT", f"{endpoint} takes {expected}, not {sent}.")
-        counts = {len(values) for values in inputs.values()}
+        counts = {_count(values) for values in inputs.values()}
         if len(counts) > 1:
             raise RequestError("INVALID_ARGUMENT", f"{', '.join(inputs)} must hold equally many images.")
         if not 1 <= max(counts) <= self.limits.images:
             raise RequestError(
                 "INVALID_ARGUMENT", f"A request holds 1 to {self.limits.images} images, not {max(counts)}."
             )
+        pixels = 0
         for name, spec in specs.items():
             if spec.dtype == tf.string:
-                self._check_encoded(name, inputs[name])
+                pixels += self._check_encoded(name, inputs[name])
             else:
                 _check_pixels(name, inputs[name], tuple(spec.shape[1:]))
+        if pixels > self.limits.all_pixels:
+            raise RequestError(
+                "INVALID_ARGUMENT",
+                f"The images have {pixels} pixels together; {self.limits.all_pixels} are allowed in a request.",
+            )
         return Request(model, endpoint, {name: inputs[name] for name in specs})
 
     def inputs_of(self, model: ModelVersion, endpoint: str) -> dict[str, tf.TensorSpec]:
@@ -137,26 +143,23 @@ class ServedModels:
             RequestError: NOT_FOUND, there is no such endpoint.
         """
         endpoint = endpoint or DEFAULT_ENDPOINT
-        if not isinstance(endpoint, str) or endpoint not in model.endpoints:
+        if endpoint not in model.endpoints:
             raise RequestError(
-                "NOT_FOUND", f"There is no endpoint {endpoint!r}; the endpoints are {', '.join(model.endpoints)}."
+                "NOT_FOUND", f"There is no endpoint {quoted(endpoint)}; the endpoints are {', '.join(model.endpoints)}."
             )
         return model.endpoints[endpoint].structured_input_signature[1]
 
     def _check_encoded(self, name, values):
+        """How many pixels the images of an input have together."""
         if isinstance(values, np.ndarray) or not all(isinstance(value, bytes) for value in values):
             raise RequestError("INVALID_ARGUMENT", f"{name} must be a list of bytes.")
         pixels = 0
         for number, value in enumerate(values):
             try:
-                pixels += image_checks.check(value, self.limits.image_bytes, self.limits.pixels)
+                pixels += images.check(value, self.limits.image_bytes, self.limits.pixels).pixels
             except ValueError as error:
                 raise RequestError("INVALID_ARGUMENT", f"Image {number} {error}.") from None
-        if pixels > self.limits.all_pixels:
-            raise RequestError(
-                "INVALID_ARGUMENT",
-                f"The images have {pixels} pixels together; {self.limits.all_pixels} are allowed in a request.",
-            )
+        return pixels
 
     # ------------------------------------------------------------------ answers
 
@@ -190,6 +193,11 @@ class ServedModels:
             batch.append(number)
             images += count
         yield batch
+
+
+def _count(values):
+    """How many images an input holds; 0 of what is no list of them."""
+    return 0 if isinstance(values, np.ndarray) and values.ndim == 0 else len(values)
 
 
 def _check_pixels(name, values, shape):
@@ -227,4 +235,4 @@ def _reason(error):
     """The sentence of a TensorFlow error, without its place in the graph."""
     beside = ("[[", "Graph execution error", "Detected at", "<stack traces")
     lines = [line.strip() for line in error.message.splitlines()]
-    return next((line for line in lines if line and not line.startswith(beside)), "no reason given")
+    return next((line[:QUOTED] for line in lines if line and not line.startswith(beside)), "no reason given")

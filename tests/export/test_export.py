@@ -1,9 +1,9 @@
 """From a run to a folder that TF Serving reads: what is written, proved, refused, and never half done."""
 
 import json
-import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 from export import __main__ as command
-from export import deployment, proof, saving
+from export import deployment, proof, saving, workspace
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
+from tf_reid.encoders.servable import endpoints
 from tf_reid.evaluation import scoring
 from tf_reid.gallery.faiss_gallery import FaissGallery
 from tf_reid.gallery.records import Record
@@ -45,9 +46,12 @@ def opened(tmp_path, monkeypatch):
 
 
 def test_a_run_becomes_a_proved_version_and_the_next_one_the_next(opened, tmp_path, capsys):
-    line = opened("identity")
+    models = tmp_path / "a[1]*b? 50% [x] Männer\\ #'\"$\n"  # what TensorFlow might take for a pattern, and more
+    line = [*opened("identity")[:2], "--to", str(models)]
     found = command.main(line)
-    assert found == {"my_run": tmp_path / "models" / "my_run" / "1"}
+    assert found == {"my_run": models / "my_run" / "1"}
+    answer = endpoints(found["my_run"])["serving_default"](image_bytes=tf.constant(RECORDS.images[:1].tolist()))
+    assert len(answer["embedding"]) == 1
     said = capsys.readouterr().out
     assert "session 6 crops at batch 1 and 6" in said and "c       6 crops" in said and "bad image refused" in said
     extra = found["my_run"] / "assets.extra"
@@ -58,7 +62,54 @@ def test_a_run_becomes_a_proved_version_and_the_next_one_the_next(opened, tmp_pa
     requests = [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]
     assert [request.model_spec.signature_name for request in requests] == ["serving_default"] * 2 + ["tensor"] * 2
     assert command.main(line)["my_run"].name == "2"
-    assert not [path for path in (tmp_path / "models" / "my_run").iterdir() if not path.name.isdigit()]
+    assert not [path for path in (models / "my_run").iterdir() if not path.name.isdigit()]
+
+
+def test_two_exports_at_once_both_land(opened, tmp_path, monkeypatch):
+    line = opened("identity")
+
+    def write(folder, **_given):
+        folder.mkdir(parents=True)
+        (folder / "saved_model.pb").touch()
+
+    def after_another(folder, **given):
+        monkeypatch.setattr(saving, "write", write)
+        assert command.main(line)["my_run"].name == "1"
+        write(folder, **given)
+
+    monkeypatch.setattr(proof, "prove", lambda *_, **__: None)
+    monkeypatch.setattr(saving, "write", after_another)
+    assert command.main(line)["my_run"].name == "2"
+    served = deployment.read_models_config(tmp_path / "models" / "serving" / "models.config")
+    assert served == {"my_run": ([1, 2], {"stable": 1, "canary": 2})}
+
+
+def test_versions_given_at_once_are_all_different_and_all_in_models_config(tmp_path):
+    def land(number):
+        with workspace.opened(tmp_path) as place:
+            proved = {model: place / model for model in ("common", f"own_{number}")}
+            for folder in proved.values():
+                folder.mkdir()
+                (folder / "saved_model.pb").touch()
+            workspace.give_versions(tmp_path, proved)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(land, range(8)))
+    served = deployment.read_models_config(tmp_path / "serving" / "models.config")
+    assert set(served) == {"common"} | {f"own_{number}" for number in range(8)}
+    assert deployment.exported_versions(tmp_path)["common"] == list(range(1, 9))
+    assert served["common"].labels["canary"] == 8
+    assert not list(tmp_path.glob(f"{workspace.PREFIX}*"))
+
+
+def test_where_one_model_cannot_land_none_does(tmp_path):
+    (tmp_path / "b").touch()  # a file where a model's folder would be
+    with workspace.opened(tmp_path) as place:
+        for model in ("a", "b"):
+            (place / model).mkdir()
+        with pytest.raises(FileExistsError):
+            workspace.give_versions(tmp_path, {model: place / model for model in ("a", "b")})
+    assert not list((tmp_path / "a").iterdir())
 
 
 def test_a_method_with_two_encoders_becomes_two_models_of_one_digest(opened, tmp_path):
@@ -131,7 +182,7 @@ def test_what_fails_its_proof_gets_no_version(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(proof, "LEAST_COSINE", 1.1)
     with pytest.raises(ConfigError, match=r"is not fit to be served and gets no version number: .* cosine of only"):
         command.main(line)
-    assert not list((tmp_path / "models" / "my_run").iterdir())
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["serving"]
 
 
 @pytest.mark.parametrize(
@@ -172,13 +223,25 @@ def test_a_run_that_is_not_finished_is_refused(opened, monkeypatch):
         command.main(line)
 
 
-def test_what_a_killed_export_left_is_removed(opened, tmp_path):
-    old, new = (tmp_path / "models" / "my_run" / name for name in (".1.77", ".1.78"))
-    for folder in (old, new):
-        folder.mkdir(parents=True)
-    os.utime(old, (0, 0))
-    command.main(opened("identity"))
-    assert not old.exists() and new.exists()
+def test_what_a_killed_export_left_is_removed_and_what_another_makes_stays(tmp_path):
+    models = tmp_path / "models"
+    write = f"""
+from pathlib import Path
+from export import workspace
+with workspace.opened(Path({str(models)!r})) as place:
+    (place / "reid" / "saved").mkdir(parents=True)
+    (place / "reid" / "saved" / "saved_model.pb").touch()
+    print(place, flush=True)
+    input()
+"""
+    with subprocess.Popen([sys.executable, "-c", write], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        killed = Path(other.stdout.readline().decode().strip())
+        with workspace.opened(models) as place:
+            assert killed.exists() and place.exists()
+        assert not place.exists() and deployment.exported_versions(models) == {}
+        other.kill()
+    with workspace.opened(models):
+        assert not killed.exists()
 
 
 def test_what_was_not_edited_follows_the_models(opened, tmp_path, capsys):

@@ -216,7 +216,7 @@ def test_a_label_moves_to_a_version_in_between_and_back_while_the_server_runs(se
         ("reid:predict", {"instances": [{"image": {"b64": "aaaa"}}]}, 400, "takes 'image_bytes'"),
         ("reid:predict", {"instances": [{"b64": "aaaa"}] * 9}, 400, "1 to 8 images"),
         ("reid:predict", {"signature_name": "other", "instances": []}, 404, "no endpoint 'other'"),
-        ("reid:predict", {"signature_name": ["tensor"], "instances": []}, 404, "no endpoint"),
+        ("reid:predict", {"signature_name": ["tensor"], "instances": []}, 400, "must be a string"),
         ("reid/versions/99999999999999999999:predict", {"instances": []}, 404, "is not NAME"),
         ("reid:predict", {"instances": ["x" * 100_000, ""]}, 400, "must be a list of"),
         ("reid:predict", {"signature_name": "tensor", "instances": [[[[0.5, 0, 0]]]]}, 400, "from 0 to 255"),
