@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all; images are listed, and what is left out is printed."""
 
 import errno
 import os
@@ -64,3 +64,20 @@ def test_what_a_killed_writer_left_is_removed_and_what_another_writes_now_stays(
         os.utime(tmp_path / f".unfinished_{name}", (time.time() - age,) * 2)
     files.remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".unfinished_2"]
+
+
+def test_images_are_those_named_and_those_below_folders_and_what_is_left_out_is_printed(tmp_path, capsys):
+    for name in (
+        "crops/b.jpg",
+        "crops/.hidden.jpg",
+        "crops/a.jpg/1.PNG",
+        "crops/notes.txt",
+        "crops/more.txt",
+        "upload",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    images = files.images_in([tmp_path / "upload", tmp_path / "crops"])
+    assert [str(image.relative_to(tmp_path)) for image in images] == ["upload", "crops/a.jpg/1.PNG", "crops/b.jpg"]
+    expected = f"Note: in {tmp_path}/crops 2 files are left out, without an image's suffix, such as more.txt.\n"
+    assert capsys.readouterr().err == expected

@@ -14,6 +14,7 @@ from tf_reid.config import ConfigError
 from tf_reid.encoders import loading
 from tf_reid.encoders.encoder import Encoder
 from tf_reid.encoders.servable import Servable
+from tf_reid.gallery import crops
 
 
 @pytest.fixture
@@ -231,3 +232,39 @@ def test_matches_are_accepted_up_to_the_threshold_and_no_match_is_unknown(built,
     capsys.readouterr()
     search.main(["query", *built, query, "--since", "2027-01-01", "--json"])
     assert json.loads(capsys.readouterr().out) == [{"query": query, "unknown": True, "matches": []}]
+
+
+def test_numbers_are_named_with_or_without_leading_zeros(built, folder):
+    query = str(folder / "04_c1_2026-11-21T10.png")
+    (matches,) = search.main(["query", *built, query, "--cameras", "01", "--top", "1"])
+    assert matches[0].record.camera == "1"
+    (matches,) = search.main(["query", *built, query, "--not-cameras", "1.0", "--top", "30"])
+    assert {match.record.camera for match in matches} == {"0", "2"}
+    assert search.main(["remove", *built, "--identity", "0003"])["removed"] == 3
+
+
+def test_junk_and_a_file_that_vanishes_are_left_out_and_the_rest_goes_on(built, folder, monkeypatch, capsys):
+    for name in ("-1_c0_2026-11-20T10.png", "00_c0_2026-11-20T10.png", "12_c0_2026-11-20T10.png"):
+        shutil.copy(folder / "04_c1_2026-11-21T10.png", folder / name)
+    listed = crops.named_images
+
+    def vanishing(*arguments):
+        found = listed(*arguments)
+        (folder / "12_c0_2026-11-20T10.png").unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(crops, "named_images", vanishing)
+    assert search.main(["add", *built, str(folder), "--pattern", PATTERN, "--batch", "2"])["added"] == 1
+    printed = capsys.readouterr()
+    assert "12_c0_2026-11-20T10.png cannot be read: No such file or directory" in printed.out
+    assert "Note: 1 image is of identity -1: junk, which is left out; " in printed.err
+    assert "Note: 1 image is of identity 0: a distractor, which matches no query; " in printed.err
+    assert search.main(["stats", *built])["identities"] == 10
+
+
+def test_labels_that_are_no_identity_can_be_named(folder):
+    for name in ("-1_c0_2026-11-20T10.png", "00_c0_2026-11-20T10.png"):
+        shutil.copy(folder / "04_c1_2026-11-21T10.png", folder / name)
+    command = ["add", "--index", "any", str(folder), "--pattern", PATTERN, "--distractor", "none", "--junk", "4,x"]
+    identities = {crop.record.identity for crop in search._named_crops(search.arguments(command), None)}
+    assert identities == {"-1", "0", "1", "2", "3", "5", "6", "7", "8", "9", "10"}

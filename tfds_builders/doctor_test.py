@@ -174,6 +174,56 @@ def test_all_cameras_equal_in_a_folder_has_code_1(tmp_path, write_image, capsys)
     assert "1 of 3 images do not match the pattern and are left out, such as other.jpg" in out
 
 
+@pytest.mark.parametrize(
+    ("files", "problems", "notes"),
+    [
+        (  # one camera for all
+            [f"{identity}_c1_{shot}.jpg" for identity in (1, 2) for shot in (1, 2)],
+            ["protocol market: no query has a valid match: all query and gallery images are of camera 1, and an "],
+            ["1 of 2 protocols can be scored: set evaluate.protocol to same_camera"],
+        ),
+        (  # one image an identity
+            [f"{identity}_c{identity}_1.jpg" for identity in (1, 2, 3)],
+            ["protocol market: no query has a valid match: no image has the split gallery; "],
+            [
+                "no test identity has a second image, so no query has a match in the gallery; "
+                "add images of each identity"
+            ],
+        ),
+        (  # one identity
+            ["1_c1_1.jpg", "1_c1_2.jpg", "1_c2_1.jpg", "1_c2_2.jpg"],
+            [],
+            ["there is only one identity: half of it is none, so no image is left to train on; add other identities"],
+        ),
+    ],
+)
+def test_small_folders_are_told_what_they_lack(tmp_path, write_image, files, problems, notes):
+    spec = folder(tmp_path, write_image, *files) | {"pattern": r"(?P<person>\d+)_c(?P<camera>\d)"}
+    found = examined(tmp_path, spec)
+    assert len(found.problems) == len(problems)
+    assert all(problem.startswith(start) for problem, start in zip(found.problems, problems, strict=True))
+    assert set(notes) <= set(found.notes)
+
+
+def test_a_folders_warnings_are_notes(tmp_path, write_image, recwarn):
+    names = ("1_c1.jpg", "1_cx.jpg", "1_c2.jpg", "2_c1.jpg", "0_c1.jpg", "-1_c1.jpg", "cover.jpg", "pipe.jpg/1.txt")
+    spec = folder(tmp_path, write_image, *names[:-1]) | {"pattern": r"(?P<person>\d+)_c(?P<camera>\w)"}
+    (tmp_path / "images/pipe.jpg").symlink_to("nowhere")
+    (tmp_path / "images/labels.csv").touch()
+    notes = examined(tmp_path, spec).notes
+    for start in (
+        f"{tmp_path}/images/pipe.jpg is a link that leads nowhere",
+        f"in {tmp_path}/images 1 file is left out, without an image's suffix, such as labels.csv",
+        "1 of 7 images do not match the pattern and are left out, such as cover.jpg",
+        "1 of 7 images have a minus sign before their identity, such as -1_c1.jpg, which counts",
+        "1 image is of identity -1: junk",
+        "1 image is of identity 0: a distractor",
+        "the camera x has no number from 0 to 2^63 - 1, so all are numbered anew: 1 is 1, 2 is 2, x is 3",
+    ):
+        assert [note for note in notes if note.startswith(start)], start
+    assert not [warning for warning in recwarn if "folder: " in str(warning.message)]
+
+
 def test_images_of_identity_0_are_told_to_be_distractors(tmp_path, write_image):
     files = ("query/1_c1.jpg", "gallery/1_c2.jpg", "gallery/0_c1.jpg", "gallery/0_c2.jpg")
     found = examined(tmp_path, folder(tmp_path, write_image, *files))

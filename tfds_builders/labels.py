@@ -118,13 +118,10 @@ def compiled(pattern: str) -> re.Pattern:
         raise DatasetError(f"the pattern {pattern!r} is no regular expression: {error}") from None
 
 
-def by_pattern(
-    expression: re.Pattern, images: Sequence[Named], place: str | os.PathLike, marks: Meaning, report: Report
-) -> list[Row]:
+def by_pattern(expression: re.Pattern, images: Sequence[Named], place: str | os.PathLike, report: Report) -> list[Row]:
     """Searches each image's name for a pattern; images that it does not match are left out.
 
-    Where a minus sign stands before a number and the pattern does not take it, as `\\d+` in `-1_c2`, the image is junk
-    if the number with its sign is.
+    A minus sign before an identity's number counts, also where the pattern does not take it, as `\\d+` in `-1_c2`.
 
     Args:
       images: their names are paths below the folder that was named.
@@ -140,7 +137,7 @@ def by_pattern(
             others.append(name)
             continue
         said = match.groupdict()
-        if "person" in said and f"-{normal(match['person'])}" in marks.junk and _has_sign(name, match.start("person")):
+        if is_number(said.get("person") or "") and _has_sign(name, match.start("person")):
             said["person"] = f"-{match['person']}"
             signed.append(name)
         rows.append(_row(name, path, f"the image {shown(path)}", said))
@@ -156,7 +153,7 @@ def by_pattern(
     if signed:
         report(
             f"{len(signed)} of {len(images)} images have a minus sign before their identity, such as "
-            f"{shown(signed[0])}, and are junk; write (?P<person>-?\\d+) in the pattern"
+            f"{shown(signed[0])}, which counts; write (?P<person>-?\\d+) in the pattern"
         )
     return rows
 
@@ -238,7 +235,8 @@ def without_junk(rows: Sequence[Row], marks: Meaning, report: Report) -> list[Ro
     if junk := len(rows) - len(kept):
         report(_of_no_identity(junk, marks.junk, "junk, which is left out", "junk"))
     if distractors:
-        report(_of_no_identity(distractors, marks.distractor, "distractors, which match no query", "distractor"))
+        what = "a distractor, which matches no query" if distractors == 1 else "distractors, which match no query"
+        report(_of_no_identity(distractors, marks.distractor, what, "distractor"))
     return kept
 
 

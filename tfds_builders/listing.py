@@ -120,8 +120,8 @@ def images_below(folder: str | os.PathLike, report: Report) -> list[str]:
     if (more := len(listing.left_out) - MOST_SENTENCES) > 0:
         report(f"{more} more links, pipes or folders in {shown(folder)} are left out")
     if listing.others:
-        files = "1 file has" if len(listing.others) == 1 else f"{len(listing.others)} files have"
-        report(f"in {shown(folder)} {files} no image's suffix and are left out, such as {shown(listing.others[0])}")
+        files = "1 file is" if len(listing.others) == 1 else f"{len(listing.others)} files are"
+        report(f"in {shown(folder)} {files} left out, without an image's suffix, such as {shown(listing.others[0])}")
     return listing.images
 
 

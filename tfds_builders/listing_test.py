@@ -33,7 +33,7 @@ def test_images_of_all_folders_are_listed_in_order_by_their_suffix_in_any_case(r
     images, sentences = listed(root)
     assert images == sorted(names)
     (sentence,) = sentences
-    assert sentence == f"in {root} 3 files have no image's suffix and are left out, such as a/notes.txt"
+    assert sentence == f"in {root} 3 files are left out, without an image's suffix, such as a/notes.txt"
 
 
 def test_hidden_files_and_copies_are_left_out_but_not_the_folder_that_is_named(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import make_records
 
-from tf_reid.evaluation.comparison import Comparison, score
+from tf_reid.evaluation.comparison import Comparison, check_matches, score
 from tf_reid.metrics import ranking
 from tf_reid.metrics.protocols import Trial
 from tf_reid.metrics.reranking import k_reciprocal
@@ -101,3 +101,18 @@ def test_a_trials_rules_reach_the_score():
     assert first_rank() == 4
     assert first_rank(ignored_cameras=((3, 2),)) == 3
     assert first_rank(ignored_cameras=((3, 2),), cmc="identity") == 2
+
+
+def test_a_protocol_that_counts_the_querys_own_camera_is_offered_where_it_has_matches():
+    protocols = {"market": {"kind": "market"}, "same_camera": {"kind": "market", "same_camera": True}}
+    records = make_records([1, 2, 1, 2], [1, 1, 1, 1], protocols=protocols)
+    trial = Trial("market", np.array([0, 1]), np.array([2, 3]), same_camera_ignored=True)
+    offer = "evaluate.protocol=same_camera also counts images of the query's own camera."
+    with pytest.raises(ValueError, match=rf"^No query has a match: .*check the camera numbers\. {offer}$"):
+        check_matches(records, [trial])
+    records.protocols.pop("same_camera")
+    with pytest.raises(ValueError, match=r"check the camera numbers\.$"):
+        check_matches(records, [trial])
+    disjoint = make_records([1, 2, 3, 4], [1, 1, 1, 1], protocols=protocols)
+    with pytest.raises(ValueError, match=r"have no identity in common\.$"):
+        check_matches(disjoint, [trial])

@@ -242,6 +242,7 @@ def test_the_client_embeds_files_folders_and_frames(server, tmp_path, kind, caps
         (tmp_path / "crops" / f"{number}.png").write_bytes(image)
     (tmp_path / "crops" / "notes.txt").write_text("no image")
     client.main([where, "reid", str(tmp_path / "crops"), "--to", str(tmp_path / "embeddings.npz"), "--batch", "3"])
+    assert "1 file is left out, without an image's suffix, such as notes.txt" in capsys.readouterr().err
     with np.load(tmp_path / "embeddings.npz") as written:
         np.testing.assert_allclose(written["embedding"], server.embeddings, atol=1e-6)
         assert [name[-5:] for name in written["path"]] == ["0.png", "1.png", "2.png", "3.png"]

@@ -36,6 +36,11 @@ def test_market_follows_the_split():
     ]
 
 
+def test_images_of_the_querys_own_camera_count_where_the_protocol_says_so():
+    (trial,) = trials([1, 1], [1, 1], np.array(["query", "gallery"]), {"kind": "market", "same_camera": True})
+    assert (trial.query.tolist(), trial.gallery.tolist(), trial.same_camera_ignored) == ([0], [1], False)
+
+
 @pytest.mark.parametrize("missing", ["query", "gallery"])
 def test_market_without_a_part_says_which(missing):
     split = np.array(["train", {"query": "gallery", "gallery": "query"}[missing]])

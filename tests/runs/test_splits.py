@@ -181,6 +181,23 @@ def test_no_image_to_train_on_is_said_with_the_key():
         splits.training_records(settings("simpgan", target="b"), {"target": whole})
 
 
+def test_no_message_sends_to_a_setting_that_is_refused_in_turn():
+    """A data set of test identities only, which is scored itself: training on `all` of it would not be fair."""
+    test_only = make_records(IDENTITY, CAMERA, np.tile(["query", "gallery"], 6), name="mine")
+    message = (
+        r"mine has no training image, and a score .* put other identities in its split train, or .*\(data\.target\)"
+    )
+    for name, domains in (("one", {"source": test_only}), ("both", {"source": test_only, "target": test_only})):
+        config = settings(target="b" if name == "both" else None)
+        with pytest.raises(ConfigError, match=message):
+            splits.training_records(config, domains)
+    with pytest.raises(ConfigError, match=r"mine has no training image; set data\.source_split=all to train on all"):
+        splits.training_records(settings(target="b"), {"source": test_only, "target": records("b")})
+    distractors = make_records(np.zeros(4, int), np.ones(4, int), name="mine")
+    with pytest.raises(ConfigError, match="mine has no training image: all its images are distractors or junk"):
+        splits.training_records(settings(source_split="all"), {"source": distractors})
+
+
 def test_only_the_cameras_asked_for_are_trained_on_and_scored(monkeypatch):
     monkeypatch.setattr(splits.tfds_builders, "builder", lambda spec, data_dir: spec)
     monkeypatch.setattr(splits.tfds_builders, "prepare", lambda builder, manual_dir: builder)

@@ -145,7 +145,7 @@ def _compiled(pattern):
 def _described(images: Sequence[Named], expression, place, marks, report) -> list[Row]:
     if expression is None:
         return [Row(image.name, image.path, f"the image {shown(image.path)}") for image in images]
-    return labels.without_junk(labels.by_pattern(expression, images, place, marks, report), marks, report)
+    return labels.without_junk(labels.by_pattern(expression, images, place, report), marks, report)
 
 
 def _crops_of_rows(rows: Iterable[Row], marks: Meaning, report: Report) -> list[Crop]:

@@ -213,7 +213,7 @@ def _market(identity, camera, split, protocol):
             present = ", ".join(np.unique(split).tolist()) or "none"
             raise ValueError(
                 f"No record has the split '{part}'; the splits there are: {present}. A test identity needs an image in "
-                "query and another one in gallery."
+                "query and another one in gallery; images of training only need another data set to be scored on."
             )
     averaged = None
     if multi_query:

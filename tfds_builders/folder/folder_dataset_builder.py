@@ -50,7 +50,7 @@ class Builder(PedestrianBuilder):
             raise DatasetError(f"folder: there is no folder {root}")
         try:
             marks = labels.meaning(distractor, junk)
-            rows = from_csv(root, table, camera) if table else from_pattern(root, pattern, camera, marks)
+            rows = from_csv(root, table, camera) if table else from_pattern(root, pattern, camera)
         except DatasetError as error:
             raise DatasetError(f"folder: {error}") from None
         rows = labels.without_junk(rows, marks, warn)
@@ -110,7 +110,7 @@ class Builder(PedestrianBuilder):
             )
 
 
-def from_pattern(root: pathlib.Path, pattern: str, camera: str | None, marks: Meaning) -> list[Row]:
+def from_pattern(root: pathlib.Path, pattern: str, camera: str | None) -> list[Row]:
     """Searches each image's path for a pattern with groups person, camera and perhaps split, modality."""
     expression = labels.compiled(pattern)
     missing = [group for group in needed(camera) if group not in expression.groupindex]
@@ -122,7 +122,7 @@ def from_pattern(root: pathlib.Path, pattern: str, camera: str | None, marks: Me
     images = [Named(name, root / name) for name in images_below(root, warn)]
     if not images:
         raise DatasetError(f"there is no image ({', '.join(IMAGE_SUFFIXES)}) in {root}")
-    return with_camera(camera, labels.by_pattern(expression, images, root, marks, warn))
+    return with_camera(camera, labels.by_pattern(expression, images, root, warn))
 
 
 def from_csv(root: pathlib.Path, table: pathlib.Path, camera: str | None) -> list[Row]:

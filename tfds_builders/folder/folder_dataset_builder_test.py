@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import tfds_builders
-from tfds_builders import DatasetError
+from tfds_builders import DatasetError, labels
+from tfds_builders.folder import folder_dataset_builder
+from tfds_builders.folder.folder_dataset_builder import number_cameras
 
 PATTERN = r"(?P<person>[^/]+)/c(?P<camera>\d+)_\d+"
 
@@ -241,3 +243,89 @@ def test_damaged_image_is_named(root):
 def test_formats_may_mix(root):
     shapes = {example["image"].shape for example in build(root).as_dataset(split="train").as_numpy_iterator()}
     assert shapes == {(16, 8, 3)}
+
+
+def test_identities_from_0_on_are_a_distractor_and_what_to_set_is_said(tmp_path, write_image):
+    for identity in range(4):
+        for camera in (0, 1):
+            write_image(tmp_path / f"images/{identity}_c{camera}.jpg")
+    pattern = r"(?P<person>\d)_c(?P<camera>\d)"
+    with pytest.warns(UserWarning, match="2 images are of identity 0: distractors, .* set distractor to none"):
+        builder = build(tmp_path / "images", pattern)
+    assert builder.info.metadata["identities"] == {"1": 1, "2": 2, "3": 3}
+    everybody = build(tmp_path / "images", pattern, distractor="none")
+    assert everybody.info.metadata["identities"] == {"0": 1, "1": 2, "2": 3, "3": 4}
+    assert everybody.data_path != builder.data_path
+    assert everybody.info.splits["train"].num_examples == 4
+    others = build(tmp_path / "images", pattern, distractor=2, junk="003,x")
+    assert others.info.metadata["identities"] == {"0": 1, "1": 2}
+    with pytest.raises(DatasetError, match="folder: the identity 2 cannot be both distractor and junk"):
+        make(tmp_path / "images", pattern, distractor="2", junk="2")
+
+
+def test_a_distractor_that_is_no_gallery_image_is_told_from_an_identity(root):
+    table = write_csv(root, "anna/c3_0.jpg,bystander,1,query", header="path,person,camera,split")
+    with pytest.raises(
+        DatasetError, match=r"row 2 .* distractor \(identity bystander\) in query, .* set distractor to none"
+    ):
+        build(root, None, csv=table, distractor="bystander")
+
+
+@pytest.mark.parametrize(
+    ("cameras", "numbered", "warned"),
+    [
+        (("0", "07", "12.0"), {"0": 0, "7": 7, "12": 12}, False),
+        ((str(2**63 - 1), "1"), {str(2**63 - 1): 2**63 - 1, "1": 1}, False),
+        ((str(2**63), "9"), {"9": 1, str(2**63): 2}, True),
+        (("1", "2", "x"), {"1": 1, "2": 2, "x": 3}, True),
+        (("door", "\u5165\u53e3"), {"door": 1, "\u5165\u53e3": 2}, False),
+        (("9" * 5000, "1"), {"1": 1, "9" * 5000: 2}, True),
+    ],
+)
+def test_cameras_keep_their_numbers_or_it_is_said_that_they_do_not(cameras, numbered, warned, recwarn):
+    assert number_cameras({labels.normal(camera) for camera in cameras}) == numbered
+    assert len(recwarn) == warned
+
+
+def test_identities_of_any_size_and_script_are_numbered_in_order(root, read_back):
+    names = ["99999999999999999999", "7", "007", "\u5f20 \u4f1f", "two\nlines"]
+    files = ["anna/c3_0.jpg", "anna/c3_1.PNG", "bert/c3_0.jpg", "cleo/c3_0.jpg", "dora/c3_0.jpg"]
+    table = write_csv(root, *(f'{file},"{name}",1,gallery' for file, name in zip(files, names, strict=True)))
+    table.write_text(table.read_text().replace("path,person,camera", "path,person,camera,split", 1))
+    found = build(root, None, csv=table).info.metadata["identities"]
+    assert found == {"7": 1, "99999999999999999999": 2, "two lines": 3, "\u5f20 \u4f1f": 4}
+
+
+def test_one_camera_for_all_is_named_by_a_setting_and_scored_with_it(root):
+    table = write_csv(root, "anna/c3_0.jpg,1,", "anna/c3_1.PNG,1,", "bert/c3_0.jpg,2,yard")
+    with pytest.raises(DatasetError, match=r"row 2 of .* has no camera"):
+        build(root, None, csv=table)
+    builder = build(root, None, csv=table, camera="door")
+    assert builder.info.metadata["cameras"] == {"door": 1, "yard": 2}
+    assert builder.info.metadata["protocols"]["same_camera"]["same_camera"] is True
+    without = write_csv(root, "anna/c3_0.jpg,1", "bert/c3_0.jpg,2", header="path,person")
+    assert build(root, None, csv=without, camera=1).info.metadata["cameras"] == {"1": 1}
+    with pytest.raises(DatasetError, match=r"has no column camera: .*; if one camera took all images, set camera to 1"):
+        make(root, None, csv=without)
+    assert {row.camera for row in make(root, r"(?P<person>[^/]+)/", camera="1").builder_config.rows} == {"1"}
+
+
+def test_files_of_every_name_are_trained_on(tmp_path, write_image, read_back):
+    names = ["1_c1_e\u0301.jpg", "1_c1_\u00e9.jpg", "1_c1_\u5f20\n\x1b.jpg", os.fsdecode(b"1_c1_\xff.jpg")]
+    content = write_image(tmp_path / "images/1_c2.jpg/x.jpg")
+    for name in names:
+        (tmp_path / "images" / name).write_bytes(content)
+    pattern = r"(?P<person>\d)_c(?P<camera>\d)"
+    files = {file for split in read_back(build(tmp_path / "images", pattern)).values() for file in split}
+    assert files == {*names[:3], r"1_c1_\xff.jpg", "1_c2.jpg/x.jpg"}
+
+
+def test_a_file_that_vanishes_is_named(root, monkeypatch):
+    builder = make(root)
+    (root / "anna/c3_0.jpg").unlink()
+    with pytest.raises(DatasetError, match=r"the image .*anna/c3_0\.jpg is no longer there"):
+        tfds_builders.prepare(builder)
+    listed = folder_dataset_builder.images_below
+    monkeypatch.setattr(folder_dataset_builder, "images_below", lambda *args: [*listed(*args), "anna/c3_0.jpg"])
+    with pytest.raises(DatasetError, match=r"the image .*anna/c3_0\.jpg is no longer there, though it was listed"):
+        make(root)
