@@ -60,12 +60,55 @@ def test_overrides_reach_every_section():
         ("data.target=null", "data.target is missing; stage translation needs a second data set"),
         ("wrong", "--set takes key=value"),
         ("steps=3", "write the key with its section"),
+        ("stages.translation.optimizers.generators.learning_rate=.inf", "learning_rate is inf, but should be a finite"),
+        ("method.cycle_weight=.nan", "method.cycle_weight is nan, but should be a finite"),
+        ("stages.translation.steps=" + "9" * 30, "but should be less than or equal to 2147483647"),
+        ("run.seed=" + "9" * 5000, "--set run.seed: '999"),
+        ("run.seed=2001-99-99", "--set run.seed: '2001-99-99' is not readable as YAML"),
+        ("run.seed=" + "[" * 1200, "is not readable as YAML"),
+        ("run={seed: 1, seed: 2}", "is not readable as YAML"),
+        ("run.seed=&a [*a]", "run.seed is [[[[...]]]], but should be a valid integer"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_key(override, sentence):
     with pytest.raises(ConfigError) as error:
         loaded("configs/simpgan.yaml", override)
+    assert sentence in str(error.value) and len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("run: {seed: 1}\nrun: {seed: 2}", "the key 'run' is there twice"),
+        ("run:\n\tseed: 1", "cannot start any token"),
+        ("run: {seed: 2001-99-99}", "month must be in 1..12"),
+        ("{a: " * 3000, "its brackets are nested too deeply"),
+        ("? [a]\n: 2", "found unhashable key"),
+        ("# é".encode("latin-1"), "codec can't decode byte 0xe9"),
+        ("run: {}".encode("utf-16"), "invalid start byte"),
+    ],
+)
+def test_a_file_that_is_no_sound_yaml_is_one_sentence(content, sentence, tmp_path):
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"c\.yaml is not readable as YAML: ") as error:
+        loaded(tmp_path / "c.yaml")
     assert sentence in str(error.value)
+
+
+def test_aliases_that_unfold_without_end_are_not_unfolded(tmp_path):
+    """Eight lists, each nine times the one before: 9^8 entries where somebody writes them all."""
+    lists = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9) if n else 'x'}]\n" for n in range(9))
+    values = yaml.safe_load(Path("configs/simpgan.yaml").read_text()) | {"run": {"seed": "ALIAS"}}
+    (tmp_path / "c.yaml").write_text(lists + yaml.safe_dump(values).replace("ALIAS", "*l8"))
+    with pytest.raises(ConfigError, match=r"run\.seed is ") as error:
+        loaded(tmp_path / "c.yaml")
+    assert len(str(error.value)) < 10_000
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "c.yaml").write_text("\ufeff" + Path("configs/simpgan.yaml").read_text(), encoding="utf-8")
+    assert loaded(tmp_path / "c.yaml") == loaded("configs/simpgan.yaml")
 
 
 def test_a_configuration_is_found_by_its_name_from_everywhere(tmp_path, monkeypatch):

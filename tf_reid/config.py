@@ -8,6 +8,7 @@ import difflib
 import inspect
 import os
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -38,15 +39,17 @@ Weights = Literal["imagenet"] | ExistingPath | None  # of a backbone; None: rand
 PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Height_Width = Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=2, max_length=2)]
+LONGEST = 200  # characters of a value that a message quotes
+MOST = 2**31 - 1  # what TensorFlow's integers hold, wherever a number ends
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
+PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
+Height_Width = Annotated[list[Annotated[int, Field(ge=8, le=2**15)]], Field(min_length=2, max_length=2)]
 
 
 class Section(pydantic.BaseModel):
-    """Values of one section: strictly typed (no string where a number belongs), no unknown key."""
+    """Values of one section: strictly typed (no string where a number belongs), finite, no unknown key."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -65,7 +68,9 @@ class Data(Section):
 
     source: str | dict[str, str | int | None]  # int, None: a folder's `distractor: 7`, `junk: null`
     target: str | dict[str, str | int | None] | None = None
-    source_cameras: list[int] | None = None  # the source's images of these cameras only
+    source_cameras: list[Annotated[int, Field(ge=0, lt=2**63)]] | None = (
+        None  # the source's images of these cameras only
+    )
     source_split: Literal["train", "all"] = "train"
     target_split: Literal["train", "all"] = "train"  # "all": test images too, without their labels
     trial: NonNegativeInt = 0  # the trial whose training identities `train` means, where a protocol has several
@@ -96,7 +101,7 @@ class StageSettings(Section):
     """One stage of a training: its number of steps, its batches and the optimizers of its players."""
 
     steps: NonNegativeInt
-    batch_size: Annotated[int, Field(ge=2, multiple_of=2)] = (
+    batch_size: Annotated[int, Field(ge=2, le=MOST, multiple_of=2)] = (
         32  # images of each domain in the global batch (of all replicas)
     )
     positive_fraction: Fraction = 0.5  # fraction of the labelled pairs whose two images show the same identity
@@ -164,7 +169,7 @@ def load(path: str | Path, overrides: Sequence[str], methods: Mapping[str, Any])
         _override(values, override)
     name = values.get("method", {}).get("name") if isinstance(values.get("method"), dict) else None
     if not isinstance(name, str) or name not in methods:
-        raise ConfigError(f"{path}: method.name is {name!r}; it must be one of: {', '.join(methods)}.")
+        raise ConfigError(f"{path}: method.name is {_short(name)}; it must be one of: {', '.join(methods)}.")
     config = _validated(Config, values, path)
     arguments = {key: value for key, value in config.method.items() if key != "name"}
     resolved = _validated(schema_of(methods[name]), arguments, path, prefix="method")
@@ -217,18 +222,48 @@ def dump(config: Config) -> str:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(find(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
+        values = _yaml(find(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold the sections {', '.join(Config.model_fields)}.")
     return values
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's own loader takes the last of two keys of one name without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {key.value!r} is there twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml(text: str) -> Any:
+    """Read YAML.
+
+    Raises:
+        ValueError: it is none, a date or a number in it is none, or it is nested too deeply.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+
+
 def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set takes key=value, such as run.seed=1; got {override!r}.")
+        raise ConfigError(f"--set takes key=value, such as run.seed=1; got {_short(override)}.")
     *path, last = key.split(".")
     if not path and last not in Config.model_fields:
         path = [_section_with(last)]
@@ -237,9 +272,9 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise ConfigError(f"--set {override}: {part!r} is a value, not a section.")
     try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {text!r} is not readable as YAML.") from None
+        values[last] = _yaml(text)
+    except ValueError:
+        raise ConfigError(f"--set {key}: {_short(text)} is not readable as YAML.") from None
 
 
 def _section_with(key: str) -> str:
@@ -247,7 +282,15 @@ def _section_with(key: str) -> str:
     for section, model in (("data", Data), ("run", Run), ("evaluate", Evaluate)):
         if key in model.model_fields:
             return section
+    key = key if len(key) <= LONGEST else "KEY"
     raise ConfigError(f"--set {key}: write the key with its section, such as method.{key} or stages.STAGE.{key}.")
+
+
+def _short(value: Any) -> str:
+    """A value as a message quotes it: of a long or nested one, as aliases of YAML can make it, the beginning."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 3, LONGEST, LONGEST, LONGEST
+    return short.repr(value)
 
 
 def _validated(model: type[SectionT], values: dict[str, Any], path: str, prefix: str = "") -> SectionT:
@@ -271,8 +314,8 @@ def _sentence(model: type[Section], problem: Mapping[str, Any], prefix: str) -> 
     value, what = problem["input"], problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if isinstance(value, Mapping):  # what does not fit together within a section
         return f"{key}: {what}."
-    hint = " (write 2.0e-4, not 2e-4: YAML reads the latter as text)" if re.match(r"^'?\d+e", repr(value)) else ""
-    return f"{key} is {value!r}, but {what}{hint}."
+    hint = " (write 2.0e-4, not 2e-4: YAML reads the latter as text)" if re.match(r"^'?\d+e", _short(value)) else ""
+    return f"{key} is {_short(value)}, but {what}{hint}."
 
 
 def _known_keys(model: type[Section]) -> set[str]:

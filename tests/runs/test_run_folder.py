@@ -1,6 +1,8 @@
 """The run's folder."""
 
+import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -75,6 +77,45 @@ def test_a_data_set_that_changed_is_refused(tmp_path, simple):
         run_folder.open_run(tmp_path / "run", simple(), {"source": after})
 
 
+def test_the_same_images_are_known_in_another_place(tmp_path, simple, capsys):
+    run, moved = tmp_path / "run", simple("data.source={name: folder, root: /new, pattern: p}")
+    run_folder.open_run(run, simple("data.source={name: folder, root: /old, pattern: p}"), {"source": records()})
+    run_folder.open_run(run, moved, {"source": dataclasses.replace(records(), name="folder/new-images-0123")})
+    assert "have another place" in capsys.readouterr().out
+    assert run_folder.load_run(run).data.source["root"] == "/new"
+    run_folder.open_run(run, moved, {"source": records()})
+    assert capsys.readouterr().out == ""
+
+    other = records()
+    other.images[3] += b" "  # of the same files, identities and cameras
+    with pytest.raises(ConfigError, match=r"the data set has changed\. Restore it, .* --set data\.source="):
+        run_folder.open_run(run, simple("data.source={name: folder, root: /other, pattern: p}"), {"source": other})
+    assert run_folder.load_run(run).data.source["root"] == "/new"
+
+
+@pytest.mark.parametrize("change", ["data.target=a", "data.target=null data.source=a", "run.seed=1 data.source=c"])
+def test_what_is_more_than_another_place_is_refused(tmp_path, simple, change):
+    """As the source became another data set than the target, whose identities it trains on."""
+    run_folder.open_run(tmp_path / "run", simple("data.source=a", "data.target=b"), {"source": records()})
+    run_folder.check_run(tmp_path / "run", simple("data.source=c", "data.target=b"))
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        run_folder.check_run(tmp_path / "run", simple("data.source=a", "data.target=b", *change.split()))
+
+
+def test_a_run_of_an_older_version_is_compared_as_far_as_it_can_be(tmp_path, simple):
+    before = dataclasses.replace(records(), name="folder/crops-images-0123456789ab/1.0.0")
+    run_folder.open_run(tmp_path / "run", simple(), {"source": before})
+    older = json.loads((tmp_path / "run" / "data.json").read_text())
+    del older["source"]["content"]
+    (tmp_path / "run" / "data.json").write_text(json.dumps(older))
+    touched = dataclasses.replace(before, name="folder/crops-images-ba9876543210/1.0.0")
+    run_folder.check_data(tmp_path / "run", {"source": touched})
+    with pytest.raises(ConfigError, match="the data set has changed"):
+        run_folder.check_data(tmp_path / "run", {"source": dataclasses.replace(before, name="cuhk03/detected/1.0.0")})
+    with pytest.raises(ConfigError, match="holds a run with other settings"):
+        run_folder.check_run(tmp_path / "run", simple("data.source=c"))
+
+
 def test_a_classifier_of_other_images_is_refused(tmp_path, simple):
     before = tmp_path / "before"
     run_folder.open_run(before, simple(), {"source": records()})
@@ -96,6 +137,40 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path, simple):
     with pytest.raises(ConfigError, match=r"holds other files and no config\.yaml"):
         run_folder.check_run(tmp_path, simple())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_start_that_was_killed_is_gone_on_with_and_cleared_up(tmp_path, simple):
+    run_folder.open_run(tmp_path / "run", simple(), {"source": records()})
+    (tmp_path / "run" / "config.yaml").unlink()
+    (tmp_path / "run" / ".config.yaml.4711").write_text("half")  # as older versions wrote beside
+    (tmp_path / "run" / ".unfinished_0123456789abcdef").write_text("half")
+    os.utime(tmp_path / "run" / ".unfinished_0123456789abcdef", (0, 0))
+    (tmp_path / "run" / "tensorboard").mkdir()
+    run_folder.open_run(tmp_path / "run", simple("run.seed=3"), {"source": records()})
+    assert run_folder.load_run(tmp_path / "run").run.seed == 3
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.yaml", "data.json", "environment.json", "tensorboard"}
+
+
+def test_checkpoints_without_their_settings_are_kept(tmp_path, simple):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ConfigError, match=r"the config\.yaml of their run is missing; restore it"):
+        run_folder.check_run(tmp_path, simple())
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"source": {"name": "a"}}', '{"source": 1}', "[1]"])
+def test_a_damaged_list_of_images_is_named(tmp_path, simple, damage):
+    run_folder.open_run(tmp_path / "run", simple(), {"source": records()})
+    (tmp_path / "run" / "data.json").write_text(damage)
+    with pytest.raises(ConfigError, match=r"data\.json is damaged"):
+        run_folder.check_data(tmp_path / "run", {"source": records()})
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31m", "a\udcff"])
+def test_a_folder_that_cannot_be_printed_is_refused(tmp_path, simple, name):
+    with pytest.raises(ConfigError, match="a character that cannot be printed") as error:
+        run_folder.check_run(tmp_path / name, simple())
+    assert str(error.value).isprintable()
 
 
 def test_no_run_is_said_with_what_to_do(tmp_path):

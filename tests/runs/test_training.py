@@ -1,6 +1,7 @@
 """The training loop: checkpoints, kill and resume, NaN, what it shows."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import yaml
 from conftest import make_records, small_settings
 
 from tf_reid import config as configuration
+from tf_reid.command_line import Terminated
 from tf_reid.methods import METHODS
 from tf_reid.methods.simpgan_pictures import SimPGANPictures
-from tf_reid.runs import reproducibility, run_folder, splits, training
+from tf_reid.runs import checkpoints, reproducibility, run_folder, splits, training
 from tf_reid.runs.progress import Progress
 
 IDENTITY, CAMERA = np.repeat(np.arange(1, 6), 4), np.tile([1, 1, 2, 2], 5)
@@ -86,9 +88,9 @@ def test_a_run_killed_and_resumed_three_times_is_bit_identical_to_an_uninterrupt
         "tmp = pathlib.Path(sys.argv[1]); t.train(tmp / 'killed', t.settings(tmp, t.AVERAGED))"
     )
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    for checkpoints in (1, 3, 5):  # killed some time after the n-th checkpoint
+    for number in (1, 3, 5):  # killed some time after the n-th checkpoint
         process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment)
-        marker = tmp_path / "killed" / "checkpoints" / f"ckpt-{checkpoints}.index"
+        marker = tmp_path / "killed" / "checkpoints" / f"ckpt-{number}.index"
         while process.poll() is None and not marker.exists():
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
@@ -96,6 +98,65 @@ def test_a_run_killed_and_resumed_three_times_is_bit_identical_to_an_uninterrupt
     found = weights(train(tmp_path / "killed", config))
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+IDENTITY_ALONE = ("data.target=null", "run.pictures_every=0", "run.checkpoint_every=4")
+
+
+def test_a_stopped_run_is_saved_after_the_step_and_goes_on_bit_identically(tmp_path, monkeypatch):
+    config = settings(tmp_path, *IDENTITY_ALONE, name="identity")
+    expected = weights(train(tmp_path / "whole", config))
+    really = training.Losses.act
+
+    def stopped(self, step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        really(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Losses, "act", stopped)
+        with pytest.raises(Terminated) as ending:
+            train(tmp_path / "run [1]", config)
+    assert ending.value.code == 143 and "stage classifier at step 3 of 6 is saved" in ending.value.sentence
+    assert not (tmp_path / "run [1]" / "networks").exists()
+    found = weights(train(tmp_path / "run [1]", config))
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("what", ["a checkpoint", "the curves", "the weights", "something else"])
+def test_a_file_that_is_too_large_does_not_end_a_stage_as_if_the_data_had_ended(tmp_path, what, monkeypatch):
+    """TensorFlow calls this error "out of range", and Keras takes that for the end of the data."""
+    config = settings(tmp_path, *IDENTITY_ALONE, name="identity")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(really, size):
+        def within(*arguments, **options):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+            try:
+                return really(*arguments, **options)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+        return within
+
+    def out_of_range(*_):
+        raise tf.errors.OutOfRangeError(None, None, "File too large")
+
+    saving, error = training.NotSaved, r"(too large|Errno 27|errno = 27).*last checkpoint|too large.*before it stands"
+    if what == "a checkpoint":
+        monkeypatch.setattr(checkpoints, "save", limited(checkpoints.save, 20_000))
+    elif what == "the curves":
+        monkeypatch.setattr(tf.summary, "scalar", out_of_range)
+    elif what == "the weights":
+        monkeypatch.setattr(training, "_save_networks", limited(training._save_networks, 20_000))
+    else:
+        monkeypatch.setattr("tf_reid.runs.callbacks.check_weights", out_of_range)
+        saving, error = training.Unfinished, "Stage classifier ended at step 4 of 6 without an error. No weights are"
+    with pytest.raises(saving, match=error):
+        train(tmp_path / "run", config)
+    assert not list((tmp_path / "run" / "networks").glob("*"))
+    assert checkpoints.newest(tmp_path / "run" / "checkpoints") == ((1, {}) if what == "the weights" else None)
 
 
 def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(tmp_path, monkeypatch):

@@ -79,7 +79,7 @@ def content(records: Records) -> str:
     columns = (records.images, records.file, records.identity, records.camera, records.modality)
     for image, *known in zip(*columns, strict=True):
         line = "\t".join(map(str, [hashlib.sha256(image).hexdigest(), *known]))
-        digest.update(line.encode() + b"\n")
+        digest.update(f"{line}\n".encode())
     return digest.hexdigest()
 
 

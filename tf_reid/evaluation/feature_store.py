@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_reid.data.records import Records
+from tf_reid.data.records import Records, content
 from tf_reid.evaluation.extraction import Part, filled
 from tf_reid.files import write_text
 
@@ -35,6 +35,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.used: set[str] = set()  # names of what this evaluation has read or written
+        self._hashed: tuple[Records, str] | None = None  # the images of the last call, and their hash
 
     def get(
         self,
@@ -52,7 +53,7 @@ class Store:
             batches: parts -> iterable of (indices, features); called with the rows that are missing.
         """
         encoders = [identifier(encoder) for encoder, _ in parts]
-        about = {**settings, "format": FORMAT, "images": _images(records), "encoders": encoders}
+        about = {**settings, "format": FORMAT, "images": self._content(records), "encoders": encoders}
         name = f"{role}_{_sha256(json.dumps(about, sort_keys=True))[:16]}"
         self.used.add(name)
         old, there = self._kept(name, len(records))
@@ -84,6 +85,12 @@ class Store:
         listed = {"belong_to": about, "features": path.name, "rows": ends.reshape(-1, 2).tolist()}
         write_text(self.folder / f"{name}.json", json.dumps(listed, indent=1) + "\n")
         return features
+
+    def _content(self, records: Records) -> str:
+        """`records.content`, once for all representations."""
+        if self._hashed is None or self._hashed[0] is not records:
+            self._hashed = records, content(records)
+        return self._hashed[1]
 
     def _kept(self, name: str, count: int) -> tuple[np.ndarray | None, np.ndarray]:
         """The array of this name, None if there is none; and which of its rows are filled, bool [count]."""
@@ -132,11 +139,6 @@ def _on_disk(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array
-
-
-def _images(records: Records) -> dict[str, str]:
-    lines = (f"{f}\t{m}\t{len(i)}\n" for f, m, i in zip(records.file, records.modality, records.images, strict=True))
-    return {"data": records.name, "sha256": _sha256("".join(lines))}
 
 
 def _weights(encoder: Any) -> str:

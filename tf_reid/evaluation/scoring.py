@@ -63,8 +63,8 @@ def open_trained(folder: Path, overrides: Sequence[str] = ()) -> Trained:
     """
     if refused := [setting for setting in overrides if not CHANGEABLE.match(setting)]:
         raise ConfigError(
-            f"--set {refused[0]}: of a trained run only evaluate.*, data.data_dir, data.manual_dir, and the place of its "
-            "images, data.source and data.target, can be changed."
+            f"--set {refused[0]}: of a trained run only evaluate.*, data.data_dir, data.manual_dir, and the place of "
+            "its images, data.source and data.target, can be changed."
         )
     trained, config = run_folder.load_run(folder), run_folder.load_run(folder, overrides)
     if not run_folder.same_roles(trained.data, config.data):

@@ -90,8 +90,8 @@ def newest(folder: Path) -> Newest | None:
         return None
     each = "; ".join(f"ckpt-{number}: {problem}" for number, problem in damaged.items())
     raise ConfigError(
-        f"No checkpoint in {folder} can be read ({each or 'all their files are missing'}). Restore one from a copy, "
-        f"or remove {folder.parent} to train the run anew."
+        f"The checkpoints in {folder} cannot be read ({each or 'all their files are missing'}). Restore one from a "
+        f"copy, or remove {folder.parent} to train the run anew."
     )
 
 

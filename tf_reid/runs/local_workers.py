@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+
+from tf_reid.command_line import Terminated
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+SECONDS_TO_STOP = 60.0  # after the first; a worker that takes longer waits for one that was not in the training yet
+
+
+class WorkerFailed(RuntimeError):
+    """A worker failed; the message says which, and names its log."""
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,10 +46,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Start the workers and wait for them; if one fails, the others are stopped.
+    """Start the workers and wait for them; if one fails, the others are killed.
+
+    A signal that stops this process is passed on: the workers save a checkpoint and end. A second one kills them.
 
     Raises:
-        RuntimeError: a worker failed; the message says which, and names its log.
+        WorkerFailed: a worker failed.
+        Terminated: a signal has stopped the workers.
     """
     args = arguments(argv)
     logs = args.logs or Path(tempfile.mkdtemp(prefix="tf_reid_workers_"))
@@ -46,19 +61,48 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = [sys.executable, "-m", "tf_reid.train", *args.train, "--set", "run.strategy=multi_worker"]
     print(f"{args.workers} workers: {', '.join(addresses)}; logs of all but the first: {logs}", flush=True)
     processes: list[subprocess.Popen[bytes]] = []
+    stopping = _PassOn(processes)
     try:
         for index in range(args.workers):
             environment = {**os.environ, **_place(addresses, index)}
             with contextlib.ExitStack() as opened:
                 log = opened.enter_context(_log(logs, index).open("wb")) if index else None
+                # In a session of its own, Ctrl-C does not reach it twice.
                 processes.append(
-                    subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT if log else None)
+                    subprocess.Popen(
+                        command,
+                        env=environment,
+                        stdout=log,
+                        stderr=subprocess.STDOUT if log else None,
+                        start_new_session=True,
+                    )
                 )
-        _wait(processes, logs)
+        _wait(processes, logs, stopping)
     finally:
-        for process in processes:
-            process.terminate()
+        for process in processes:  # those that are left wait for one that failed, and would not end otherwise
+            process.kill()
             process.wait()
+        stopping.end()
+    if stopping.received is not None:
+        raise Terminated(stopping.received, "The workers have stopped. The same command resumes the training.")
+
+
+class _PassOn:
+    """Passes signals on to the workers until its `end`: the first as SIGTERM, the second as SIGKILL."""
+
+    def __init__(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        self.processes = processes
+        self.received: int | None = None
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        for process in self.processes:
+            process.kill() if self.received else process.terminate()
+        self.received = number
+
+    def end(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def free_ports(count: int) -> list[int]:
@@ -89,11 +133,18 @@ def _log(logs: Path, index: int) -> Path:
     return logs / f"worker_{index}.log"
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], logs: Path) -> None:
+def _wait(processes: Sequence[subprocess.Popen[bytes]], logs: Path, stopping: _PassOn) -> None:
+    since: float | None = None  # when the first worker ended that was told to stop
     while any(process.poll() is None for process in processes):
-        _check(processes, logs)
+        if stopping.received is None:
+            _check(processes, logs)
+        elif any(process.poll() is not None for process in processes):
+            since = since or time.monotonic()
+            if time.monotonic() - since > SECONDS_TO_STOP:
+                return
         time.sleep(0.1)
-    _check(processes, logs)
+    if stopping.received is None:
+        _check(processes, logs)
 
 
 def _check(processes, logs):
@@ -101,7 +152,7 @@ def _check(processes, logs):
     for index, process in enumerate(processes):
         if process.poll():
             where = f"its log is {_log(logs, index)}" if index else "its messages are above"
-            raise RuntimeError(f"Worker {index} of {len(processes)} ended with status {process.returncode}; {where}.")
+            raise WorkerFailed(f"Worker {index} of {len(processes)} ended with status {process.returncode}; {where}.")
 
 
 if __name__ == "__main__":
