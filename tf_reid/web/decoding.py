@@ -17,8 +17,9 @@ from pathlib import Path
 from tfds_builders import images
 
 PROCESSES = 2
-WAITING = 4  # images that may wait for a process; more are refused as too many
+WAITING = 30  # images that may wait for a process; more are refused as too many
 SECONDS = 2.0
+PATIENCE = 2 * SECONDS  # that one waits for a process, at most
 # Pixels times scans that are decoded in place. One core takes about 10 ns a pixel, 5 ns more a pixel of each further
 # scan, and 40 ns a byte (libjpeg-turbo on noise; flat areas take a tenth of it). An image of 8 MiB within this bound
 # takes at most 25e6 * 15 ns + 8 MiB * 40 ns = 0.7 s, and 0.7 s more where it is turned and made a PNG; a crop of 256 x
@@ -81,10 +82,14 @@ class Decoder:
 
     def abandonable(self, content: bytes) -> bytes:
         """Do the work in a process, which is given up at the deadline. Raises as `plain`."""
+        busy = Busy("Too many large images are being decoded; send this one again later.")
         if not self._places.acquire(blocking=False):
-            raise Busy("Too many large images are being decoded; send this one again later.")
+            raise busy
         try:
-            process = self._free.get()
+            try:
+                process = self._free.get(timeout=PATIENCE)
+            except queue.Empty:
+                raise busy from None
             try:
                 if process is None or process.poll() is not None:
                     process = self._start()
