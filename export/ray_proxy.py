@@ -11,6 +11,7 @@ import uvicorn.config
 from starlette.middleware import Middleware
 
 from tf_reid.web.guard import Guard, Rules
+from tf_reid.web.loopback import bracketed
 
 SETTINGS = "TF_REID_SERVE_PROXY"
 GRPC_OPTIONS = [
@@ -47,7 +48,7 @@ def _bind_grpc(host):
     from ray.serve._private import default_impl, grpc_util
 
     def add_grpc_address(server, address):
-        server.add_insecure_port(f"{host}:{address.rpartition(':')[2]}")
+        server.add_insecure_port(f"{bracketed(host)}:{address.rpartition(':')[2]}")
 
     default_impl.add_grpc_address = add_grpc_address
     grpc_util.DEFAULT_GRPC_SERVER_OPTIONS.extend(GRPC_OPTIONS)

@@ -37,11 +37,7 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 lets others in")
     parser.add_argument("--grpc-port", type=int, default=8500, help="port of gRPC")
     parser.add_argument("--rest-port", type=int, default=8501, help="port of REST")
-    parser.add_argument(
-        "--token",
-        default=os.environ.get("TF_REID_TOKEN"),
-        help="what clients have to send as Authorization: Bearer TOKEN; the variable TF_REID_TOKEN names it too",
-    )
+    parser.add_argument("--token", help="what clients have to send as Authorization: Bearer TOKEN, or TF_REID_TOKEN")
     parser.add_argument(
         "--allowed-host",
         nargs="+",
@@ -58,13 +54,15 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--poll-seconds", type=float, default=POLL_SECONDS, help="how often models.config is read for new labels"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.token = args.token or os.environ.get("TF_REID_TOKEN") or None  # no default of its option: --help prints those
+    return args
 
 
 def main(argv=None) -> None:
     args = arguments(argv)
-    # These errors are reported here; later they would end in the log of a replica.
     check_token(args.host, args.token, "the models")
+    # These errors are reported here; later they would end in the log of a replica.
     served_models(args.folder)
     check_free(args.host, args.grpc_port, "--grpc-port")
     check_free(args.host, args.rest_port, "--rest-port")
@@ -87,8 +85,7 @@ def start(args: argparse.Namespace) -> None:
     """Start Ray, its proxies and the models; returns once requests are answered."""
     verbose = os.environ.get("TF_REID_VERBOSE", "0") != "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    rules = Rules(names(args.host, args.allowed_host), args.token or None, args.max_request_bytes)
-    os.environ |= ray_proxy.environment(args.host, rules)
+    os.environ |= ray_proxy.environment(args.host, rules(args))
     # Imported only now, for Ray reads these variables when it is imported.
     import ray
     from ray import serve
@@ -119,13 +116,18 @@ def start(args: argparse.Namespace) -> None:
         batch=args.batch,
         # Beside the address that the proxy listens on, the server refuses clients by where they come from.
         local_only=is_loopback(args.host),
-        token=args.token or None,
+        token=args.token,
         poll_seconds=args.poll_seconds,
     )
     try:
         serve.run(application, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise RuntimeError(f"{args.folder} cannot be served: {_reason(serve.status()) or error}") from error
+
+
+def rules(args: argparse.Namespace) -> Rules:
+    """What REST lets in."""
+    return Rules(names(args.host, args.allowed_host), args.token, args.max_request_bytes)
 
 
 def _reason(status):

@@ -36,7 +36,7 @@ def test_other_names_are_refused(host):
 
 def test_names():
     assert names("127.0.0.1", []) == ("127.0.0.1", "localhost", "[::1]")
-    assert names("127.0.0.2", [])[-1] == "127.0.0.2" and names("::1", [])[-1] == "[::1]"
+    assert names("127.0.0.2", [])[-1] == "127.0.0.2" and names("::1", [])[-1] == names("[::1]", [])[-1] == "[::1]"
     assert names("0.0.0.0", []) == () and names("0.0.0.0", ["Reid.example"]) == ("reid.example",)
     assert ask(LOCAL._replace(hosts=()), host="any.example").status_code == 200
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tf_reid.web import bodies
 from tf_reid.web.bodies import Budget, ClientLeft, Refused
-from tf_reid.web.loopback import is_loopback
+from tf_reid.web.loopback import bracketed, is_loopback
 
 # The rest is dropped: a client has no say in what Ray reads from headers, such as how long a request may take.
 FORWARDED = (b"accept", b"content-type", b"host")
@@ -53,7 +53,7 @@ def names(host: str, allowed: Iterable[str]) -> tuple[str, ...]:
     Args:
         allowed: further names, without ports; of a server that others reach they are all.
     """
-    own = (*LOOPBACK_NAMES, f"[{host}]" if ":" in host.strip("[]") else host) if is_loopback(host) else ()
+    own = (*LOOPBACK_NAMES, bracketed(host)) if is_loopback(host) else ()
     return tuple(dict.fromkeys(name.lower() for name in (*own, *allowed)))
 
 

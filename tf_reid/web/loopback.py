@@ -18,6 +18,11 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host.strip('[]')}]" if ":" in host else host
+
+
 def check_token(host: str, token: str | None, what: str) -> None:
     """Raise a ConfigError where others could reach `what` without a token."""
     if not is_loopback(host) and not token:
