@@ -3,7 +3,7 @@
 import anyio
 import pytest
 from fastapi.testclient import TestClient
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from tf_reid.web.guard import Guard, Rules, is_token, names
 
@@ -111,6 +111,19 @@ def test_a_body_without_a_length_is_bounded_too():
     assert ask(method="POST", content=parts(11)).status_code == 413
 
 
+def test_who_closes_its_connection_after_its_request_sees_why_it_is_refused():
+    sent = []
+
+    def parts():
+        for _ in range(15):
+            sent.append(1)
+            yield b"x" * 100
+
+    client = TestClient(Guard(echo, LOCAL), base_url="http://127.0.0.1")
+    assert client.post("/api", content=parts(), headers={"connection": "close"}).status_code == 413
+    assert len(sent) == 15
+
+
 def test_headers_that_are_there_twice_are_refused():
     client = TestClient(Guard(echo, LOCAL._replace(token="secret")), base_url="http://127.0.0.1")
     twice = [("authorization", "Bearer secret"), ("authorization", "Bearer other")]
@@ -147,6 +160,15 @@ def test_large_bodies_are_given_to_the_server_one_at_a_time_and_small_ones_meanw
 
     anyio.run(run)
     assert most == 1 and ends == [5, 900, 900, 900]
+
+
+def test_errors_in_plain_text_become_a_sentence_in_json():
+    async def failing(scope, receive, send):
+        await PlainTextResponse("Traceback: of another program", 500, {"x-more": "1"})(scope, receive, send)
+
+    answer = TestClient(Guard(failing, LOCAL), base_url="http://127.0.0.1").get("/api")
+    assert answer.status_code == 500 and answer.json() == {"error": "The server failed; its log says why."}
+    assert answer.headers["x-more"] == "1" and answer.headers["x-content-type-options"] == "nosniff"
 
 
 def test_no_websocket_is_opened():

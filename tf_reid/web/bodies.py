@@ -56,13 +56,14 @@ async def discard(receive: Receive, most_bytes: int, seconds: float) -> None:
 
     A connection that is closed before that is reset, and the client does not see the answer.
     """
-    message, count = {"more_body": True}, 0
+    left, more = most_bytes, True
     with anyio.move_on_after(seconds):
-        while message.get("more_body", False) and count < most_bytes:
-            message = {}
+        while more and left > 0:
+            more = False
             with anyio.move_on_after(0.5):
                 message = await receive()
-            count += len(message.get("body", b""))
+                more = message.get("more_body", False)
+                left -= len(message.get("body", b""))
 
 
 def too_large(most_bytes: int) -> Refused:

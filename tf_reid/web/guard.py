@@ -5,6 +5,8 @@ request takes a place at the model only once its body is there.
 """
 
 import hmac
+import http
+import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -18,6 +20,12 @@ from tf_reid.web.loopback import bracketed, is_loopback
 # The rest is dropped: a client has no say in what Ray reads from headers, such as how long a request may take.
 FORWARDED = (b"accept", b"content-type", b"host")
 OF_EVERY_ANSWER = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+OF_A_BODY = (b"content-type", b"content-length", b"transfer-encoding")
+SENTENCES = {  # of errors that another program has put in its own words
+    408: "The request took too long.",
+    500: "The server failed; its log says why.",
+    503: "The server is busy; send the request again later.",
+}
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -72,15 +80,11 @@ class Guard:
             return await send({"type": "websocket.close", "code": 1008})
 
         async def send_marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                present = {name for name, _ in message.get("headers", ())}
-                added = [(name, value) for name, value in OF_EVERY_ANSWER if name not in present]
-                message = {**message, "headers": [*message.get("headers", ()), *added]}
-            await send(message)
+            await send({**message, "headers": _marked(message["headers"])} if "headers" in message else message)
 
         try:
             check_sender(scope, self.rules)
-            await self._answer(scope, receive, send_marked)
+            await self._answer(scope, receive, _in_json(send_marked))
         except Refused as error:
             if error.status < 500 and error.status != 408 and (b"connection", b"close") in scope["headers"]:
                 await bodies.discard(receive, 2 * self.rules.most_bytes, self.rules.seconds)
@@ -113,6 +117,33 @@ class Guard:
         headers = [(name, value) for name, value in scope["headers"] if name in FORWARDED]
         headers.append((b"content-length", str(len(body)).encode()))
         await self.app({**scope, "headers": headers}, receive_once, send)
+
+
+def _marked(headers):
+    present = {name for name, _ in headers}
+    return [*headers, *((name, value) for name, value in OF_EVERY_ANSWER if name not in present)]
+
+
+def _in_json(send):
+    """`send` of a server whose errors may be plain text, such as Ray's own: they become {"error": a sentence}."""
+    is_text = False
+
+    async def send_in_json(message: Message) -> None:
+        nonlocal is_text
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
+            is_text = b"application/json" not in kinds
+            if is_text:
+                status = message["status"]
+                body = json.dumps({"error": SENTENCES.get(status, http.HTTPStatus(status).phrase + ".")}).encode()
+                kept = [(name, value) for name, value in message["headers"] if name.lower() not in OF_A_BODY]
+                headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+                await send({**message, "headers": [*kept, *headers]})
+                return await send({"type": "http.response.body", "body": body})
+        if not is_text:
+            await send(message)
+
+    return send_in_json
 
 
 def check_sender(scope: Scope, rules: Rules) -> None:
