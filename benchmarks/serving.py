@@ -1,13 +1,17 @@
 """Images a second of an exported encoder beside the Keras model; latency, throughput and abuse of a server.
 
 python -m benchmarks.serving forward [--backbone resnet50] [--size 256 128] [--batch 8]
+python -m benchmarks.serving model FOLDER [--backbone resnet50] [--size 256 128]
 python -m benchmarks.serving server localhost:8500 MODEL IMAGE [--bare VERSION] [--clients 1 8 32] [--abuse 1000]
+python -m benchmarks.serving server http://localhost:8501 MODEL IMAGE ANOTHER
 
 `forward`: the encoder has random weights, which cost as much as others. Each is timed in turn, several times over, and
 the median stands; the ratio to Keras's own forward pass in the same process is what counts.
-`server`: every client sends one image a request and waits for the answer; beside it the model's own time without any
-server, where its version's folder is given. Abuse is requests that are wrong in turn in
-eight ways; whether a good client beside them is still answered is what counts.
+`model`: writes a folder of such an encoder, named `reid`, for a server to serve, beside it a crop, a photograph of
+12 megapixels and the same photograph as a progressive JPEG.
+`server`: every client sends one image a request, by gRPC or REST, and waits for the answer; each image is timed by
+itself; beside it the model's own time without any server, where its version's folder is given. Abuse is requests that
+are wrong in turn in eight ways; whether a good client beside them is still answered is what counts.
 """
 
 import argparse
@@ -16,6 +20,7 @@ import io
 import os
 import threading
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -30,16 +35,20 @@ def main():
     forwards.add_argument("--size", type=int, nargs=2, default=[256, 128])
     forwards.add_argument("--batch", type=int, default=8)
     forwards.add_argument("--rounds", type=int, default=12)
+    models = commands.add_parser("model")
+    models.add_argument("folder", type=Path)
+    models.add_argument("--backbone", default="resnet50")
+    models.add_argument("--size", type=int, nargs=2, default=[256, 128])
     servers = commands.add_parser("server")
-    servers.add_argument("server", help="host:port of gRPC")
+    servers.add_argument("server", help="host:port of gRPC, or http://host:port of REST")
     servers.add_argument("model")
-    servers.add_argument("image")
+    servers.add_argument("images", nargs="+", metavar="IMAGE")
     servers.add_argument("--bare", metavar="VERSION", help="also time this version's folder, loaded here, by itself")
     servers.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     servers.add_argument("--seconds", type=float, default=10.0)
-    servers.add_argument("--abuse", type=int, default=0)
+    servers.add_argument("--abuse", type=int, default=0, help="wrong requests, by gRPC only")
     args = parser.parse_args()
-    {"forward": forward, "server": server}[args.command](args)
+    {"forward": forward, "model": model, "server": server}[args.command](args)
 
 
 def forward(args):
@@ -75,37 +84,63 @@ def forward(args):
         print(f"{name:16}{args.batch / np.median(found):8.1f} images/s   {reference / np.median(found):5.2f} x Keras")
 
 
-def server(args):
-    from pathlib import Path
+def model(args):
+    import keras
+    import tensorflow as tf
+    from PIL import Image
 
+    from export import deployment
+    from tf_reid.encoders.servable import Servable
+    from tf_reid.networks.backbones import BACKBONES
+
+    keras.utils.set_random_seed(0)
+    encoder = BACKBONES[args.backbone](tuple(args.size), None)
+    servable = Servable(encoder, tuple(args.size), flip=False, unit=True)
+    tf.saved_model.save(servable, str(args.folder / "reid" / "1"), signatures=servable.signatures())
+    deployment.write(args.folder)
+    blocks = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)
+    photograph = Image.fromarray(blocks).resize((4000, 3000), Image.Resampling.BICUBIC)
+    photograph.resize(tuple(args.size)[::-1]).save(args.folder / "crop.jpg")
+    photograph.save(args.folder / "photograph.jpg")
+    photograph.save(args.folder / "progressive.jpg", progressive=True)
+
+
+def server(args):
+    for path in args.images:
+        image = Path(path).read_bytes()
+        print(f"{Path(path).name}, {len(image)} bytes, {args.server}")
+        if args.bare:
+            bare(args, image)
+        for clients in args.clients:
+            timed(args, image, clients)
+    if args.abuse:
+        abuse(args, Path(args.images[0]).read_bytes())
+
+
+def timed(args, image, clients):
+    """Print images a second and latency of so many clients, each of which sends one image at a time."""
     from export.client import Client
 
-    image = Path(args.image).read_bytes()
-    if args.bare:
-        bare(args, image)
-    for clients in args.clients:
-        taken, stop = [], time.monotonic() + args.seconds
+    taken, ready = [], threading.Barrier(clients)
 
-        def one(taken=taken, stop=stop):
-            client = Client(args.server, args.model)
-            list(client.embed_bytes([image]))  # the connection
-            while time.monotonic() < stop:
-                start = time.perf_counter()
-                list(client.embed_bytes([image]))
-                taken.append(time.perf_counter() - start)
+    def one():
+        client = Client(args.server, args.model)
+        list(client.embed_bytes([image]))  # the connection
+        ready.wait()
+        stop = time.monotonic() + args.seconds
+        while time.monotonic() < stop:
+            start = time.perf_counter()
+            list(client.embed_bytes([image]))
+            taken.append(time.perf_counter() - start)
 
-        _together(one, clients)
-        p50, p99 = np.percentile(taken, [50, 99]) * 1000
-        rate = len(taken) / args.seconds
-        print(f"{clients:3d} clients: {rate:7.1f} images/s, p50 {p50:7.1f} ms, p99 {p99:7.1f} ms")
-    if args.abuse:
-        abuse(args, image)
+    _together(one, clients)
+    p50, p99 = np.percentile(taken, [50, 99]) * 1000
+    rate = len(taken) / args.seconds
+    print(f"{clients:3d} clients: {rate:7.1f} images/s, p50 {p50:7.1f} ms, p99 {p99:7.1f} ms")
 
 
 def bare(args, image):
     """Milliseconds of the model on as many images at once as there are clients, decoding included."""
-    from pathlib import Path
-
     import tensorflow as tf
 
     from tf_reid.encoders.servable import endpoints

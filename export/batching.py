@@ -37,17 +37,21 @@ class Batcher:
                 continue
             requests, futures = zip(*batch, strict=True)
             try:
-                answers = await asyncio.to_thread(self.answer, list(requests))
+                answers = list(zip(futures, await asyncio.to_thread(self.answer, list(requests)), strict=True))
             except Exception as error:
                 for future in futures:
                     if not future.cancelled():
                         future.set_exception(error)
                 continue
-            for future, answer in zip(futures, answers, strict=True):
+            for future, answer in answers:
                 if not future.cancelled():
                     future.set_result(answer)
 
     def _next_batch(self):
         """The requests that wait longest, without those whose client has left."""
-        batch = [self._waiting.popleft() for _ in range(min(self.most, len(self._waiting)))]
-        return [(request, future) for request, future in batch if not future.cancelled()]
+        batch = []
+        while self._waiting and len(batch) < self.most:
+            request, future = self._waiting.popleft()
+            if not future.cancelled():
+                batch.append((request, future))
+        return batch

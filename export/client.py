@@ -11,6 +11,7 @@ import base64
 import io
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -64,6 +65,7 @@ class Client:
         label: the label of the version, where no number is given; None: the newest version.
         batch_size: images in one request.
         timeout: seconds that a request may take.
+        token: of the server; default: the variable TF_REID_TOKEN, or none.
     """
 
     def __init__(
@@ -75,7 +77,10 @@ class Client:
         label: str | None = "stable",
         batch_size: int = 32,
         timeout: float = 60.0,
+        token: str | None = None,
     ):
+        token = token or os.environ.get("TF_REID_TOKEN")
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
         self.model, self.version, self.batch_size, self.timeout = model, version, batch_size, timeout
         self.label = label if version is None else None
         self._ask = self._by_rest(server) if server.startswith(("http://", "https://")) else self._by_grpc(server)
@@ -120,7 +125,8 @@ class Client:
                 request.model_spec.version_label = self.label
             request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(images, shape=[len(images)]))
             try:
-                return tf.make_ndarray(stub.Predict(request, timeout=self.timeout).outputs["embedding"])
+                answer = stub.Predict(request, timeout=self.timeout, metadata=list(self._headers.items()))
+                return tf.make_ndarray(answer.outputs["embedding"])
             except grpc.RpcError as error:
                 refused = error.code() is grpc.StatusCode.INVALID_ARGUMENT
                 message = f"{server}: {error.code().name}: {error.details()}"
@@ -137,6 +143,7 @@ class Client:
 
         retries = Retry(4, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
         session = requests.Session()
+        session.headers.update(self._headers)
         session.mount(server, HTTPAdapter(max_retries=retries))
         chosen = ""  # the newest version
         if self.version is not None:
@@ -152,7 +159,7 @@ class Client:
             except requests.RequestException as error:
                 raise ServerError(f"{server}: {error}") from None
             if answer.status_code != 200:
-                raise ServerError(f"{url}: {answer.status_code}: {answer.text[:500]}", answer.status_code == 400)
+                raise ServerError(f"{url}: {answer.status_code}: {answer.text[:500]}", answer.status_code in (400, 413))
             return np.array(answer.json()["predictions"], np.float32)
 
         return ask
@@ -172,6 +179,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--to", type=Path, required=True, help="the .npz file to write: embedding [N, D], path [N]")
     parser.add_argument("--version", type=int, help="the number of the model's version (default: by --label)")
     parser.add_argument("--label", default="stable", help="the label of the model's version (default: stable)")
+    parser.add_argument("--token", help="the server's token (default: the variable TF_REID_TOKEN)")
     parser.add_argument("--batch", type=int, default=32, help="images in one request (default: 32)")
     return parser.parse_args(argv)
 
@@ -179,7 +187,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     files = images_in(args.paths)
-    client = Client(args.server, args.model, version=args.version, label=args.label, batch_size=args.batch)
+    chosen = {"version": args.version, "label": args.label}
+    client = Client(args.server, args.model, **chosen, batch_size=args.batch, token=args.token)
     paths, embeddings = [], []
     with tqdm(total=len(files), unit="image") as bar:
         for batch in _batched(files, args.batch):

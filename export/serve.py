@@ -11,10 +11,12 @@ import signal
 import threading
 from pathlib import Path
 
+from export import ray_proxy
 from export.deployment import POLL_SECONDS, served_models
 from export.limits import Limits
 from tf_reid.command_line import program, run_command
-from tf_reid.gallery.loopback import check_free, is_loopback
+from tf_reid.web.guard import Rules, names
+from tf_reid.web.loopback import check_free, check_token, is_loopback
 
 SERVICERS = [
     "tensorflow_serving.apis.prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server",
@@ -35,6 +37,14 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 lets others in")
     parser.add_argument("--grpc-port", type=int, default=8500, help="port of gRPC")
     parser.add_argument("--rest-port", type=int, default=8501, help="port of REST")
+    parser.add_argument("--token", help="what clients have to send as Authorization: Bearer TOKEN, or TF_REID_TOKEN")
+    parser.add_argument(
+        "--allowed-host",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names by which REST may be asked for; on loopback, further ones",
+    )
     parser.add_argument("--max-image-bytes", type=int, default=limits.image_bytes, help="bytes of an encoded image")
     parser.add_argument("--max-pixels", type=int, default=limits.pixels, help="pixels of an image")
     parser.add_argument("--max-images", type=int, default=limits.images, help="images in a request")
@@ -44,11 +54,14 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--poll-seconds", type=float, default=POLL_SECONDS, help="how often models.config is read for new labels"
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.token = args.token or os.environ.get("TF_REID_TOKEN") or None  # no default of its option: --help prints those
+    return args
 
 
 def main(argv=None) -> None:
     args = arguments(argv)
+    check_token(args.host, args.token, "the models")
     # These errors are reported here; later they would end in the log of a replica.
     served_models(args.folder)
     check_free(args.host, args.grpc_port, "--grpc-port")
@@ -72,7 +85,7 @@ def start(args: argparse.Namespace) -> None:
     """Start Ray, its proxies and the models; returns once requests are answered."""
     verbose = os.environ.get("TF_REID_VERBOSE", "0") != "0"
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ["RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"] = str(args.max_request_bytes)  # read by Ray's proxy
+    os.environ |= ray_proxy.environment(args.host, rules(args))
     # Imported only now, for Ray reads these variables when it is imported.
     import ray
     from ray import serve
@@ -101,15 +114,20 @@ def start(args: argparse.Namespace) -> None:
         str(args.folder.resolve()),
         tuple(Limits(args.max_image_bytes, args.max_pixels, 2 * args.max_pixels, args.max_images)),
         batch=args.batch,
-        request_bytes=args.max_request_bytes,
-        # Ray's gRPC port cannot be bound to one address: the server refuses clients by where they come from.
+        # Beside the address that the proxy listens on, the server refuses clients by where they come from.
         local_only=is_loopback(args.host),
+        token=args.token,
         poll_seconds=args.poll_seconds,
     )
     try:
         serve.run(application, name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
         raise RuntimeError(f"{args.folder} cannot be served: {_reason(serve.status()) or error}") from error
+
+
+def rules(args: argparse.Namespace) -> Rules:
+    """What REST lets in."""
+    return Rules(names(args.host, args.allowed_host), args.token, args.max_request_bytes)
 
 
 def _reason(status):

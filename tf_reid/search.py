@@ -88,6 +88,9 @@ def arguments(argv=None) -> argparse.Namespace:
     serving.add_argument(
         "--token", default=os.environ.get("TF_REID_TOKEN"), help="what users have to enter (default: TF_REID_TOKEN)"
     )
+    serving.add_argument(
+        "--allowed-host", nargs="+", default=[], metavar="NAME", help="names by which the page may be asked for"
+    )
     return parser.parse_args(argv)
 
 
@@ -259,7 +262,7 @@ def serve(args) -> None:
     with open_gallery(args.index) as gallery:
         encoder = _encoder_of(gallery, args)
         read = crops.reader(Path(gallery.about["source"]))
-        web_page.run(gallery, encoder, read, args.host, args.port, args.token)
+        web_page.run(gallery, encoder, read, args.host, args.port, args.token, args.allowed_host)
 
 
 def open_gallery(place: str, about: dict[str, Any] | None = None) -> "Gallery":

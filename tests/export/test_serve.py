@@ -1,6 +1,8 @@
 """The server as its clients see it: gRPC by the unmodified stub, REST, and export.client by either."""
 
 import base64
+import contextlib
+import io
 import json
 import signal
 import socket
@@ -17,7 +19,9 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+import uvicorn.config
 from conftest import SIZE, make_records
+from PIL import Image
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -26,7 +30,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export import client, deployment, label, serve
+from export import client, deployment, label, ray_proxy, serve
+from tf_reid.config import ConfigError
 from tf_reid.encoders.servable import Servable
 
 IMAGES = make_records([1, 1, 2, 2], [1, 2, 1, 2], size=(40, 30)).images.tolist()
@@ -226,6 +231,90 @@ def test_a_label_moves_to_a_version_in_between_and_back_while_the_server_runs(se
 def test_what_is_wrong_gets_a_status_and_a_sentence(server, path, body, code, message):
     status, answer = rest(server.rest_port, path, body)
     assert status == code and message in answer["error"]
+
+
+def test_no_client_stops_the_server(server):
+    # Other names, other addresses, other routes.
+    foreign = urllib.request.Request(f"http://127.0.0.1:{server.rest_port}/-/routes", headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(foreign, timeout=60)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", server.grpc_port), timeout=10)
+    assert rest(server.rest_port, "reid", {}) == (404, {"error": "POST to /v1/models/reid:predict."})
+    assert rest(server.rest_port, "../../nowhere")[0] == 404
+    # What would take long, or much memory.
+    many = b'{"signature_name": "tensor", "instances": [' + b"0," * 100_000 + b"0]}"
+    assert "more than 22288 values" in rest(server.rest_port, "reid:predict", many)[1]["error"]
+    slow = {"instances": rows([progressive_with_scans(20)])}
+    start = time.monotonic()
+    status, answer = rest(server.rest_port, "reid:predict", slow)
+    assert status == 400 and "Image 0" in answer["error"] and time.monotonic() - start < 10
+    # Clients that send half a request take no place from others.
+    half = b"POST /v1/models/reid:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n{"
+    with contextlib.ExitStack() as clients:
+        for _ in range(200):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", server.rest_port), timeout=10))
+            client.sendall(half)
+        start = time.monotonic()
+        assert rest(server.rest_port, "reid:predict", {"instances": rows(IMAGES)})[0] == 200
+        assert time.monotonic() - start < 5
+
+
+def progressive_with_scans(more):
+    """A progressive JPEG whose last scan is there so many more times."""
+    file = io.BytesIO()
+    Image.effect_noise((300, 300), 50).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    return content[:-2] + more * content[content.rindex(b"\xff\xda") : -2] + content[-2:]
+
+
+class Context:
+    """Of a gRPC request."""
+
+    def __init__(self, metadata=(), peer="ipv4:127.0.0.1:5000"):
+        self.metadata, self.status, self.peer = metadata, None, lambda: peer
+
+    def invocation_metadata(self):
+        return self.metadata
+
+    def set_code(self, code):
+        self.status = code.name
+
+    def set_details(self, details):
+        self.details = details
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it is imported
+def test_grpc_asks_for_the_token_and_for_a_local_client():
+    from export.ray_server import _GrpcErrors
+
+    def status(token, local_only=False, **context):
+        context = Context(**context)
+        with contextlib.suppress(PermissionError), _GrpcErrors(context, local_only, token):
+            pass
+        return context.status
+
+    assert status(None) is None
+    assert status("secret", metadata=[("authorization", "Bearer secret")]) is None
+    for values in ((), ("Bearer other",), ("Bearer secret", "Bearer secret"), ("secret",)):
+        assert status("secret", metadata=[("authorization", value) for value in values]) == "UNAUTHENTICATED"
+    assert status(None, local_only=True, peer="ipv4:192.0.2.1:5000") == "PERMISSION_DENIED"
+    assert status(None, local_only=True, peer="ipv6:%5B::ffff:127.0.0.1%5D:5000") is None
+
+
+def test_the_token_and_the_names_reach_the_proxy(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_REID_TOKEN", "secret")
+    args = serve.arguments([str(tmp_path), "--allowed-host", "reid.example"])
+    monkeypatch.setattr(ray_proxy, "_bind_grpc", lambda host: None)
+    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
+    for name, value in ray_proxy.environment(args.host, serve.rules(args)).items():
+        monkeypatch.setenv(name, value)
+    (guard,) = ray_proxy.prepare()
+    found = guard.kwargs["rules"]
+    assert found.token == "secret" and "reid.example" in found.hosts and found.most_bytes == args.max_request_bytes
+    with pytest.raises(ConfigError, match=r"--host 0\.0\.0\.0 lets others reach the models: give a --token"):
+        monkeypatch.delenv("TF_REID_TOKEN")
+        serve.main([str(tmp_path), "--host", "0.0.0.0"])
 
 
 def test_the_pod_would_be_ready(server):

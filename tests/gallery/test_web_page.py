@@ -19,6 +19,7 @@ from tf_reid.gallery import web_page
 from tf_reid.gallery.faiss_gallery import FaissGallery
 from tf_reid.gallery.records import Record
 from tf_reid.gallery.rejection import calibrate
+from tf_reid.web.connections import Connection
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ABOUT = {"digest": "d", "distance": "euclidean", "width": 3, "source": "none"}
@@ -46,6 +47,14 @@ def decoded(image):
 
 def crop(colour):
     return cv2.imencode(".png", np.full((20, 10, 3), colour, np.uint8))[1].tobytes()
+
+
+def bomb(scans):
+    """A progressive JPEG whose last scan is there so many times, which takes its decoder long."""
+    image = np.full((1000, 1000), 128, np.uint8)
+    content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    start = content.rindex(b"\xff\xda")
+    return content[:-2] + scans * content[start:-2] + content[-2:]
 
 
 @pytest.fixture
@@ -96,6 +105,8 @@ def test_cameras_and_times_are_kept_to(client):
         ("", bytes(image_checks.MOST_BYTES + 1), 413, "larger than"),
         ("?top=0", b"", 400, "1 to 50"),
         ("?top=many", b"", 400, "must be a number"),
+        ("", bomb(1500), 415, "scans"),
+        ("", bomb(20), 415, "The image "),  # few enough to be tried, where it can be given up
         ("?since=soon", b"", 400, "since: 'soon' is not a time from 1973"),
     ],
 )
@@ -124,12 +135,18 @@ def test_others_are_let_in_with_a_token_only(gallery, monkeypatch):
     with pytest.raises(ConfigError, match=r"--host 0\.0\.0\.0 lets others reach the gallery: give a --token"):
         web_page.run(gallery, Colours(), read, "0.0.0.0", 1, None)
     started = []
-    monkeypatch.setattr(uvicorn, "run", lambda app, **settings: started.append((app, settings["host"])))
+    monkeypatch.setattr(uvicorn, "run", lambda app, **settings: started.append((app, settings)))
     web_page.run(gallery, Colours(), read, "0.0.0.0", 1, "secret")
     web_page.run(gallery, Colours(), read, "127.0.0.1", 1, None)
-    assert [host for _, host in started] == ["0.0.0.0", "127.0.0.1"]
+    assert [settings["host"] for _, settings in started] == ["0.0.0.0", "127.0.0.1"]
+    assert all(settings["http"] is Connection for _, settings in started)  # which no client keeps for itself
     foreign = TestClient(started[1][0], base_url="http://evil.example")
     assert foreign.get("/api/about").status_code == 400
+    local = TestClient(started[1][0], base_url="http://127.0.0.1")
+    assert local.get("/api/about").status_code == 200
+    assert local.get("/api/about", headers={"Origin": "http://evil.example"}).status_code == 403
+    web_page.run(gallery, Colours(), read, "127.0.0.1", 1, None, ["evil.example"])
+    assert TestClient(started[2][0], base_url="http://evil.example").get("/api/about").status_code == 200
 
 
 IN_A_BROWSER = """

@@ -1,6 +1,6 @@
 """A web page that searches a gallery by an image dropped on it, and the interface that the page uses."""
 
-import hmac
+import http
 import secrets
 import threading
 from collections.abc import Callable, Sequence
@@ -11,14 +11,16 @@ import fastapi
 import uvicorn
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.exceptions import HTTPException
 
-from tf_reid.config import ConfigError
 from tf_reid.encoders import image_checks
 from tf_reid.gallery import embedding, report, times
 from tf_reid.gallery.base import Gallery
-from tf_reid.gallery.loopback import check_free, is_loopback
 from tf_reid.gallery.records import Filters
+from tf_reid.web.connections import Connection
+from tf_reid.web.decoding import Busy, Decoder
+from tf_reid.web.guard import Guard, Rules, names
+from tf_reid.web.loopback import check_free, check_token
 
 PAGE = Path(__file__).with_name("web_page.html")
 MOST_MATCHES = 50
@@ -37,43 +39,44 @@ class RequestError(Exception):
 
 
 def create(
-    gallery: Gallery, encoder, read: Callable[[str], bytes | None], token: str | None, hosts: Sequence[str] = ("*",)
-) -> fastapi.FastAPI:
+    gallery: Gallery, encoder, read: Callable[[str], bytes | None], token: str | None, hosts: Sequence[str] = ()
+) -> Guard:
     """The page's application.
 
     Args:
         encoder: the encoder that embedded the gallery's images. read: a record's path -> its bytes or None.
         token: what `Authorization: Bearer` has to hold; None: nothing.
-        hosts: the names by which the page may be asked for.
+        hosts: the names by which the page may be asked for; none: any name.
     """
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    decoder = Decoder()
     one_at_a_time = threading.Lock()  # images are decoded: many large ones at once would take all memory
 
     @app.get("/")
     async def page() -> HTMLResponse:
         nonce = secrets.token_urlsafe(16)
-        headers = {
-            "Content-Security-Policy": POLICY.format(nonce=nonce),
-            "X-Content-Type-Options": "nosniff",
-            "Cache-Control": "no-store",
-        }
+        headers = {"Content-Security-Policy": POLICY.format(nonce=nonce)}
         return HTMLResponse(PAGE.read_text().replace("NONCE", nonce), headers=headers)
 
     @app.get("/api/about")
-    async def about(request: fastapi.Request) -> dict[str, Any]:
-        _check_token(request, token)
+    async def about() -> dict[str, Any]:
         return await run_in_threadpool(gallery.summary)
 
     @app.post("/api/search")
     async def search(request: fastapi.Request, top: str = "12", since: str = "", until: str = "") -> dict[str, Any]:
-        _check_token(request, token)
         count, cameras = _count(top), tuple(request.query_params.getlist("camera"))
         filters = Filters(cameras, since=_time("since", since), until=_time("until", until))
-        content = await _body(request)
+        content = await request.body()
         return await run_in_threadpool(nearest, content, count, filters)
 
     def nearest(content: bytes, count: int, filters: Filters) -> dict[str, Any]:
+        try:
+            image_checks.check(content)
+            content = decoder.plain(content)
+        except ValueError as error:
+            raise RequestError(415, f"The image {error}.") from None
+        except Busy as error:
+            raise RequestError(429, str(error)) from None
         with one_at_a_time:
             embeddings, errors = embedding.embed(encoder, [content], encoder.query_role)
         if errors:
@@ -89,42 +92,47 @@ def create(
     async def in_json(_request: fastapi.Request, error: RequestError) -> JSONResponse:
         return JSONResponse({"error": error.message}, error.status)
 
-    return app
+    @app.exception_handler(HTTPException)
+    async def no_such_route(_request: fastapi.Request, error: HTTPException) -> JSONResponse:
+        sentence = f"{http.HTTPStatus(error.status_code).phrase}; the page is at /."
+        return JSONResponse({"error": sentence}, error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(_request: fastapi.Request, _error: Exception) -> JSONResponse:
+        return JSONResponse({"error": "The search failed; the server's own messages say why."}, 500)
+
+    return Guard(app, Rules(tuple(hosts), token, image_checks.MOST_BYTES, open_paths=("/",)))
 
 
 def run(
-    gallery: Gallery, encoder, read: Callable[[str], bytes | None], host: str, port: int, token: str | None
+    gallery: Gallery,
+    encoder,
+    read: Callable[[str], bytes | None],
+    host: str,
+    port: int,
+    token: str | None,
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Serve the page until it is stopped.
+
+    Args:
+        allowed_hosts: names by which the page may be asked for; on loopback, further ones.
 
     Raises:
         ConfigError: others could reach it and there is no token; the port is in use.
     """
-    local = is_loopback(host)
-    if not local and not token:
-        raise ConfigError(
-            f"--host {host} lets others reach the gallery: give a --token (or TF_REID_TOKEN) that they have to enter, "
-            "and put a proxy that speaks TLS in front."
-        )
+    check_token(host, token, "the gallery")
     check_free(host, port, "--port")
-    # A page of another site whose name leads to this machine is refused.
-    hosts = ("127.0.0.1", "localhost", "[::1]") if local else ("*",)
-    app = create(gallery, encoder, read, token, hosts)
+    app = create(gallery, encoder, read, token or None, names(host, allowed_hosts))
     print(f"http://{host}:{port}/ searches {len(gallery)} images. Ctrl-C stops.", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
-
-
-def _check_token(request, token):
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
-        raise RequestError(401, "This page needs its token; enter the right one.")
+    uvicorn.run(app, host=host, port=port, log_level="warning", http=Connection, ws="none")
 
 
 def _count(text):
     try:
         count = int(text)
     except ValueError:
-        raise RequestError(400, f"top must be a number, not {text!r}.") from None
+        raise RequestError(400, f"top must be a number, not {text[:50]!r}.") from None
     if not 1 <= count <= MOST_MATCHES:
         raise RequestError(400, f"top must be 1 to {MOST_MATCHES}.")
     return count
@@ -132,16 +140,6 @@ def _count(text):
 
 def _time(name, text):
     try:
-        return times.parse(text) if text else None
+        return times.parse(text[:50]) if text else None
     except ValueError as error:
         raise RequestError(400, f"{name}: {error}.") from None
-
-
-async def _body(request):
-    """The image's bytes; reading stops at the size that an image may have."""
-    content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > image_checks.MOST_BYTES:
-            raise RequestError(413, f"The image is larger than {image_checks.MOST_BYTES} bytes.")
-    return bytes(content)

@@ -18,6 +18,20 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host.strip('[]')}]" if ":" in host else host
+
+
+def check_token(host: str, token: str | None, what: str) -> None:
+    """Raise a ConfigError where others could reach `what` without a token."""
+    if not is_loopback(host) and not token:
+        raise ConfigError(
+            f"--host {host} lets others reach {what}: give a --token (or TF_REID_TOKEN) that they have to send, "
+            "and put a proxy that speaks TLS in front."
+        )
+
+
 def check_free(host: str, port: int, option: str) -> None:
     """Raise a ConfigError that names the command's option where a port is in use or may not be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

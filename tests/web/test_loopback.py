@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from tf_reid.config import ConfigError
-from tf_reid.gallery.loopback import check_free, is_loopback
+from tf_reid.web.loopback import check_free, is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "::1", "[::1]", "::ffff:127.0.0.1"])
