@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from ray import serve
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
-from export import grpc_forms, rest_forms
+from export import grpc_forms, private_ray, rest_forms
 from export.batching import Batcher
 from export.limits import Limits, RequestError
 from export.served_models import ModelVersion, ServedModels
@@ -36,6 +36,7 @@ class Server:
     def __init__(
         self, folder: str, limits: tuple, batch: int, request_bytes: int, local_only: bool, poll_seconds: float
     ):
+        private_ray.keep_replica_here()
         self.models = ServedModels(Path(folder), Limits(*limits))
         self.batcher = Batcher(self.models.answer, batch)
         self.request_bytes, self.local_only = request_bytes, local_only

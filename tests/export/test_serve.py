@@ -283,4 +283,4 @@ def test_a_replica_that_does_not_start_is_reported_by_its_own_error(tmp_path, mo
     monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={"tf_reid": application}))
     expected = "OSError: Cannot parse file" if message else "Failed to update the deployments"
     with pytest.raises(RuntimeError, match=f"{tmp_path} cannot be served: {expected}"):
-        serve.start(serve.arguments([str(tmp_path)]))
+        serve.start(serve.arguments([str(tmp_path)]), "127.0.0.1", tmp_path)
