@@ -17,7 +17,7 @@ from ray import serve
 from starlette.exceptions import HTTPException
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
 
-from export import grpc_forms, rest_forms
+from export import grpc_forms, private_ray, rest_forms
 from export.batching import Batcher
 from export.limits import Limits, RequestError
 from export.served_models import ModelVersion, ServedModels
@@ -50,6 +50,7 @@ class Server:
     def __init__(
         self, folder: str, limits: tuple, batch: int, local_only: bool, token: str | None, poll_seconds: float
     ):
+        private_ray.keep_replica_here()
         self.models = ServedModels(Path(folder), Limits(*limits))
         self.batcher = Batcher(self.models.answer, batch)
         self.decoder = Decoder(self.models.limits.pixels)

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import http.client
 import io
 import json
 import signal
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 import uvicorn.config
@@ -33,6 +35,7 @@ from tensorflow_serving.apis import (
 from export import client, deployment, label, ray_proxy, serve
 from tf_reid.config import ConfigError
 from tf_reid.encoders.servable import Servable
+from tf_reid.web.loopback import is_loopback
 
 IMAGES = make_records([1, 1, 2, 2], [1, 2, 1, 2], size=(40, 30)).images.tolist()
 
@@ -44,12 +47,13 @@ def free_port():
 
 
 class Running(NamedTuple):
-    """A server: its ports, the embeddings of IMAGES, its folder."""
+    """A server: its ports, the embeddings of IMAGES, its folder, its process."""
 
     grpc_port: int
     rest_port: int
     embeddings: np.ndarray
     folder: Path
+    process: psutil.Process
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +92,19 @@ def server(tmp_path_factory):
                 break
         assert process.poll() is None, "".join(lines)
         assert lines[-1].startswith(f"Serving {folder}: gRPC on ") and len(lines) == 1, lines
-        yield Running(*ports, own, folder)
+        running = Running(*ports, own, folder, psutil.Process(process.pid))
+        token = token_file(running)
+        yield running
         process.send_signal(signal.SIGINT)
         remaining = process.stdout.read()
         assert process.wait(60) == 0 and remaining == ""
+        assert not token.parent.exists()
+
+
+def token_file(server):
+    """The file of Ray's token, by a replica's environment."""
+    (replica,) = (child for child in server.process.children(recursive=True) if "ServeReplica" in child.name())
+    return Path(replica.environ()["RAY_AUTH_TOKEN_PATH"])
 
 
 def rest(port, path, body=None):
@@ -317,6 +330,69 @@ def test_the_token_and_the_names_reach_the_proxy(monkeypatch, tmp_path):
         serve.main([str(tmp_path), "--host", "0.0.0.0"])
 
 
+def test_ray_listens_on_this_machine_alone_and_asks_for_its_token(server):
+    processes = [server.process, *server.process.children(recursive=True)]
+    listening = [
+        (process.name(), connection.laddr)
+        for process in processes
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert {server.grpc_port, server.rest_port} < {address.port for _, address in listening}
+    assert not [each for each in listening if not is_loopback(each[1].ip)]
+    token = token_file(server)
+    assert token.stat().st_mode & 0o777 == 0o600 and token.parent.stat().st_mode & 0o777 == 0o700
+
+    # Neither the jobs of the dashboard's agent nor the port that unpickles what it gets takes a call without it.
+    answers = set()
+    for name, address in listening:
+        place = f"127.0.0.1:{address.port}"
+        if "DashboardAgent" in name:
+            with pytest.raises((urllib.error.URLError, http.client.HTTPException, OSError)) as error:
+                urllib.request.urlopen(f"http://{place}/api/job_agent/jobs/", b'{"entrypoint": "id"}', timeout=10)
+            assert getattr(error.value, "code", 401) in (401, 404, 405)
+        if "ServeReplica" in name:
+            call = grpc.insecure_channel(place).unary_unary("/ray.serve.ASGIService/HandleRequest")
+            with pytest.raises(grpc.RpcError) as error:
+                call(b"", timeout=10)
+            answers.add(error.value.code().name)
+    assert "UNAUTHENTICATED" in answers and answers <= {"UNAUTHENTICATED", "UNIMPLEMENTED"}
+
+
+HOSTS = {"127.0.0.1": "127.0.0.1", "127.0.0.2": "127.0.0.2", "localhost": "127.0.0.1", "127.1": "127.0.0.1"}
+HOSTS |= {"0.0.0.0": "0.0.0.0"} | ({"::1": "::1", "[::1]": "::1"} if socket.has_dualstack_ipv6() else {})
+
+
+@pytest.mark.parametrize(("host", "address"), HOSTS.items())
+def test_a_host_becomes_an_address_of_this_machine(host, address):
+    assert serve.address_of(host) == address
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "", "a" * 70, "no-such-name.invalid", "1.2.3.4.5"])
+def test_a_host_that_cannot_be_served_is_refused(host):
+    with pytest.raises(ConfigError, match=r"^--host .* is (not an address of this machine; |neither an address nor )"):
+        serve.address_of(host)
+
+
+def test_ports_that_cannot_be_served_are_refused_at_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(serve, "served_models", lambda _folder: None)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = str(held.getsockname()[1])
+        for option in ("--grpc-port", "--rest-port"):
+            with pytest.raises(
+                ConfigError, match=f"Port {port} of 127.0.0.1 cannot be used .*; choose another {option}"
+            ):
+                serve.main([str(tmp_path), option, port])
+    with pytest.raises(ConfigError, match="cannot both use port 9000; choose another --rest-port"):
+        serve.main([str(tmp_path), "--grpc-port", "9000", "--rest-port", "9000"])
+    for option, value in (("--rest-port", "0"), ("--grpc-port", "70000"), ("--batch", "0"), ("--poll-seconds", "nan")):
+        with pytest.raises(SystemExit):
+            serve.arguments([str(tmp_path), option, value])
+        assert f"argument {option}: {value} is not between" in capsys.readouterr().err
+
+
 def test_the_pod_would_be_ready(server):
     command = deployment.ready(["reid"], server.rest_port)
     assert subprocess.run(["bash", "-c", command]).returncode == 0
@@ -373,4 +449,4 @@ def test_a_replica_that_does_not_start_is_reported_by_its_own_error(tmp_path, mo
     monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={"tf_reid": application}))
     expected = "OSError: Cannot parse file" if message else "Failed to update the deployments"
     with pytest.raises(RuntimeError, match=f"{tmp_path} cannot be served: {expected}"):
-        serve.start(serve.arguments([str(tmp_path)]))
+        serve.start(serve.arguments([str(tmp_path)]), "127.0.0.1", tmp_path)
