@@ -13,7 +13,6 @@ import pytest
 
 import tfds_builders
 from tfds_builders import DatasetError, base
-from tfds_builders.base import sound_image
 from tfds_builders.viper.viper_dataset_builder import Builder
 
 IDENTITIES = 8
@@ -153,16 +152,6 @@ def test_interrupted_build_leaves_nothing_half_built(tmp_path, viper, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path)
     assert not [path for path in (tmp_path / "data").rglob("*") if "1.0.0" in path.name]
-
-
-@pytest.mark.parametrize("format", [".jpg", ".png"])
-def test_sound_image_is_kept_byte_for_byte_and_a_cut_one_refused(format):
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 32, 3), np.uint8)
-    data = cv2.imencode(format, pixels)[1].tobytes()
-    assert sound_image(data) == data
-    for length in (0, 3, len(data) // 2, len(data) - 8):
-        with pytest.raises(ValueError):
-            sound_image(data[:length])
 
 
 def test_decoded_image_is_rgb(tmp_path, viper):

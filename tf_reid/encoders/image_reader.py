@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from tf_reid.data import pipeline
+from tf_reid.data import decoding
 from tf_reid.encoders import image_checks
 from tf_reid.encoders.image_checks import ImageError
 
@@ -30,8 +30,8 @@ class ImageReader:
     def __init__(self, image_size: tuple[int, int]):
         self.image_size = image_size
         content, pixels = tf.TensorSpec((), tf.string), tf.TensorSpec((None, None, 3), tf.uint8)
-        self._decode = tf.function(pipeline.decoder(image_size), input_signature=[content])
-        self._resize = tf.function(partial(pipeline.resized, image_size=image_size), input_signature=[pixels])
+        self._decode = tf.function(decoding.decoder(image_size), input_signature=[content])
+        self._resize = tf.function(partial(decoding.resized, image_size=image_size), input_signature=[pixels])
         self._threads = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "tf_reid_image_reader")
 
     def read(self, numbered: Iterable[tuple[int, Image]]) -> Iterator[np.ndarray | ImageError]:
