@@ -260,7 +260,7 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
                 yield from zip(batch, pool.map(self.encoded, batch), strict=True)
 
     def encoded(self, record: Record) -> bytes:
-        """Returns a record's image as it is stored, a plain JPEG or PNG file; DatasetError names one that is damaged."""
+        """Returns a record's image as it is stored, a plain JPEG or PNG; DatasetError names a damaged one."""
         if callable(record.image):
             bgr = record.image()[..., ::-1]
             return cv2.imencode(pathlib.PurePath(record.file).suffix, bgr)[1].tobytes()  # JPEG: of quality 95
@@ -274,9 +274,9 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             raise DatasetError(
                 f"{self.name}: the image {record.image} is no longer there: put it back, or try again"
             ) from None
-        except DAMAGED as error:
+        except DAMAGED:
             raise DatasetError(
-                f"{self.name}: the image {record.image} is damaged: {error}: replace it with a sound copy"
+                f"{self.name}: the image {record.image} is damaged: replace it with a sound copy"
             ) from None
         try:
             return images.plain(content)

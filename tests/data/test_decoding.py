@@ -89,8 +89,8 @@ WEBP = saved(RGBA, "WEBP", save_all=True, append_images=[Image.fromarray(RGBA)],
     "content",
     [
         b"", b"\xff", b"text", b"a longer text, that is not an image of any kind", JPEG[:100], PNG[:100], WEBP[:100],
-        WEBP[:30], saved(PICTURE, "BMP")[:30], saved(PICTURE, "BMP")[:-1], saved(PICTURE, "GIF"), saved(PICTURE, "TIFF"),
-        bmp([bytes(WIDTH)], WIDTH, 8, bytes(4)), LOSSLESS["BMP, 16 bits"][0],
+        WEBP[:30], saved(PICTURE, "BMP")[:30], saved(PICTURE, "BMP")[:-1], saved(PICTURE, "GIF"),
+        saved(PICTURE, "TIFF"), bmp([bytes(WIDTH)], WIDTH, 8, bytes(4)), LOSSLESS["BMP, 16 bits"][0],
     ],
 )  # fmt: skip
 def test_what_is_no_image_is_an_invalid_argument(decode, content):
