@@ -20,7 +20,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from tf_reid.encoders.image_checks import ImageError, check_array
 from tf_reid.files import images_in, write_bytes
+from tfds_builders import images
 from tfds_builders.listing import shown
 
 Value = TypeVar("Value")
@@ -85,22 +87,34 @@ class Client:
         self.label = label if version is None else None
         self._ask = self._by_rest(server) if server.startswith(("http://", "https://")) else self._by_grpc(server)
 
-    def embed_bytes(self, images: Iterable[bytes]) -> Iterator[np.ndarray]:
+    def embed_bytes(self, encoded: Iterable[bytes]) -> Iterator[np.ndarray]:
         """The embedding of each encoded image (JPEG, PNG, BMP or WebP), float32 [D], in order.
 
         Raises:
             ServerError: the server refused a request, or cannot be reached.
         """
-        for batch in _batched(images, self.batch_size):
+        for batch in _batched(encoded, self.batch_size):
             yield from self._ask(batch)
 
     def embed(self, files: Iterable[str | Path]) -> Iterator[np.ndarray]:
-        """As `embed_bytes`, of files."""
-        return self.embed_bytes(Path(file).read_bytes() for file in files)
+        """As `embed_bytes`, of files, also TIFF and GIF. What not every decoder reads alike is sent as a PNG.
 
-    def embed_frames(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """As `embed_bytes`, of images uint8 [H, W, 3] in RGB, such as crops of a video's frames; sent without loss."""
-        return self.embed_bytes(cv2.imencode(".png", frame[..., ::-1])[1].tobytes() for frame in frames)
+        Raises:
+            ImageError: a file cannot be read or is no sound image.
+        """
+        return self.embed_bytes(_plain(index, Path(file)) for index, file in enumerate(files))
+
+    def embed_frames(self, frames: Iterable[np.ndarray], bgr: bool = False) -> Iterator[np.ndarray]:
+        """As `embed_bytes`, of arrays, such as crops of a video's frames; sent without loss.
+
+        Args:
+            frames: uint8 [H, W, 3] in RGB, each of any size and strides.
+            bgr: the colours are in the order blue, green, red, in which OpenCV reads them.
+
+        Raises:
+            ValueError: a frame has another type or shape, or no pixel; the message has its index.
+        """
+        return self.embed_bytes(_png(index, frame, bgr) for index, frame in enumerate(frames))
 
     def _by_grpc(self, server: str) -> Ask:
         import grpc
@@ -165,6 +179,20 @@ class Client:
         return ask
 
 
+def _plain(index: int, file: Path) -> bytes:
+    try:
+        return images.plain(file.read_bytes())
+    except OSError as error:
+        raise ImageError(index, file, f"cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ImageError(index, file, str(error)) from None
+
+
+def _png(index: int, frame: np.ndarray, bgr: bool) -> bytes:
+    check_array(f"Frame {index}", frame)
+    return cv2.imencode(".png", np.ascontiguousarray(frame if bgr else frame[..., ::-1]))[1].tobytes()
+
+
 def _batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:  # itertools has it from Python 3.12 on
     values = iter(values)
     while batch := list(itertools.islice(values, size)):
@@ -205,11 +233,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def embed_or_leave_out(client: Client, files: list[Path]) -> list[tuple[Path, np.ndarray]]:
-    """The files that the server embeds, with their embeddings. Each other file is named on the screen."""
+    """The files that the server embeds, with their embeddings. The others are named on the screen, with the reason."""
     try:
         return list(zip(files, client.embed(files), strict=True))
-    except (ServerError, OSError) as error:  # OSError: such as a file that vanished since it was listed
-        if isinstance(error, ServerError) and not error.refused:
+    except ImageError as error:
+        print(f"Left out: {shown(files[error.index])}: It {error.reason}.")
+        return embed_or_leave_out(client, [file for file in files if file != error.path])
+    except ServerError as error:
+        if not error.refused:
             raise
         if len(files) == 1:
             print(f"Left out: {shown(files[0])}: {error}")

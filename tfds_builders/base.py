@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders import KINDS, DatasetError
+from tfds_builders import KINDS, DatasetError, images
 from tfds_builders.pairs import draw_pairs, draw_triplets
 from tfds_builders.sources import DAMAGED, Archive, Location, a_few, images_below, images_in, locate
 
@@ -260,12 +260,12 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
                 yield from zip(batch, pool.map(self.encoded, batch), strict=True)
 
     def encoded(self, record: Record) -> bytes:
-        """Returns a record's image as it is stored, a JPEG or PNG file; DatasetError names one that is damaged."""
+        """Returns a record's image as it is stored, a plain JPEG or PNG; DatasetError names a damaged one."""
         if callable(record.image):
             bgr = record.image()[..., ::-1]
             return cv2.imencode(pathlib.PurePath(record.file).suffix, bgr)[1].tobytes()  # JPEG: of quality 95
         try:
-            return sound_image(record.image.read_bytes())
+            content = record.image.read_bytes()
         except PermissionError:
             raise DatasetError(
                 f"{self.name}: the image {record.image} may not be read: change its permissions"
@@ -274,25 +274,14 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             raise DatasetError(
                 f"{self.name}: the image {record.image} is no longer there: put it back, or try again"
             ) from None
-        except (*DAMAGED, cv2.error):
+        except DAMAGED:
             raise DatasetError(
                 f"{self.name}: the image {record.image} is damaged: replace it with a sound copy"
             ) from None
-
-
-def sound_image(data: bytes) -> bytes:
-    """Returns an image file's bytes, JPEG and PNG untouched, other formats as PNG; ValueError if damaged."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    if pixels is None:
-        raise ValueError("not an image")
-    if data.startswith(b"\xff\xd8\xff"):
-        # Some releases of OpenCV fill a JPEG that was cut off with grey: look for its end marker too.
-        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-            raise ValueError("cut off")
-        return data
-    if data.startswith(b"\x89PNG"):
-        return data
-    return cv2.imencode(".png", pixels)[1].tobytes()
+        try:
+            return images.plain(content)
+        except ValueError as error:
+            raise DatasetError(f"{self.name}: the image {record.image} {error}: replace it with a sound copy") from None
 
 
 def _example(record: Record, image: bytes, role: str = "") -> dict[str, Any]:

@@ -29,7 +29,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, Tiff
 from tfds_builders import image_headers
 from tfds_builders.image_headers import FORMATS, Header, damaged
 
-__all__ = ["FORMATS", "Header", "check", "pixels", "plain", "plain_or_pixels"]
+__all__ = ["FORMATS", "Header", "check", "looks_plain", "pixels", "plain", "plain_or_pixels"]
 
 MOST_BYTES = 8 * 2**20  # of an image that somebody sends to a server
 MOST_PIXELS = 25_000_000
@@ -45,6 +45,7 @@ PLUGINS = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "GIF": GifImagePlugin.GifImageFile,
 }
+SPECIAL = re.compile(rb"Exif\0\0|eXIf|tRNS|acTL")
 READ_BY_ALL = {0xC0, 0xC1, 0xC2}  # a JPEG's frame: baseline, extended and progressive
 READ_BY_PILLOW = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I;16", "I;16L", "I;16B"}
 
@@ -113,6 +114,12 @@ def pixels(content: bytes, most_pixels: int = MOST_PIXELS, most_scans: int = MOS
     if found.startswith(b"\xff\xd8"):
         return _jpeg_pixels(found)
     return cv2.imdecode(np.frombuffer(found, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def looks_plain(content: bytes) -> bool:
+    """Whether the bytes of a sound JPEG or PNG need no change: a quick look, without decoding. When in doubt, no."""
+    is_plain_png = content.startswith(b"\x89PNG") and content[24:26] in (b"\x08\x00", b"\x08\x02")
+    return (is_plain_png or content.startswith(b"\xff\xd8")) and not SPECIAL.search(content)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import tensorflow as tf
 from conftest import METHODS, SIZE, build, make_records
 
 from tf_reid import config as configuration
-from tf_reid.data import pipeline
+from tf_reid.data import decoding
 from tf_reid.encoders.servable import Servable, digest, servables
 from tf_reid.evaluation import extraction
 
@@ -28,7 +28,7 @@ def test_embeddings_are_those_that_are_evaluated(encoder, flip, distance):
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     found = servable.from_bytes(tf.constant(RECORDS.images.tolist()))["embedding"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    pixels = np.stack([pipeline.decoder(SIZE)(image) for image in RECORDS.images])
+    pixels = np.stack([decoding.decoder(SIZE)(image) for image in RECORDS.images])
     np.testing.assert_allclose(servable.from_pixels(pixels)["embedding"], expected, atol=1e-5)
 
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from tf_reid.data.decoding import plain_decoder
 from tf_reid.data.records import Records, relabelled
+from tfds_builders import images
 
 # A sampler draws one epoch: domain -> indices into that domain's records, int [steps, ...batch].
 Epoch = dict[str, np.ndarray]
@@ -119,50 +121,22 @@ def to_uint8(images) -> np.ndarray:
 def _reader(encoded, image_size, reads):
     """-> int [B] -> uint8 [B, H, W, 3]. Few images that are read often are decoded (and resized) once for all."""
     if reads <= len(encoded) or len(encoded) * 3 * image_size[0] * image_size[1] > DECODED_BYTES:
-        blobs = tf.constant(encoded.tolist())
-        decode, image = decoder(image_size), tf.TensorSpec((*image_size, 3), tf.uint8)
+        blobs = tf.constant(_plain(encoded))
+        decode, image = plain_decoder(image_size), tf.TensorSpec((*image_size, 3), tf.uint8)
         return lambda indices: tf.map_fn(decode, tf.gather(blobs, indices), fn_output_signature=image)
-    images = _decoded(encoded, image_size).batch(len(encoded)).get_single_element()
-    return lambda indices: tf.gather(images, indices)
+    decoded = _decoded(encoded, image_size).batch(len(encoded)).get_single_element()
+    return lambda indices: tf.gather(decoded, indices)
 
 
 def _decoded(encoded, image_size) -> tf.data.Dataset:
     """All images in order, uint8 [H, W, 3]."""
-    dataset = tf.data.Dataset.from_tensor_slices(encoded.tolist())
-    return dataset.map(decoder(image_size), num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = tf.data.Dataset.from_tensor_slices(_plain(encoded))
+    return dataset.map(plain_decoder(image_size), num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def decoder(image_size):
-    """A function of the graph: bytes of a JPEG, PNG, BMP, WebP or GIF image -> uint8 [H, W, 3]."""
-
-    def decode(encoded):
-        is_bmp = tf.equal(tf.strings.substr(encoded, 0, 2), "BM")
-        encoded = tf.cond(is_bmp, lambda: _without_padding(encoded), lambda: encoded)
-        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        image.set_shape((None, None, 3))
-        return resized(image, image_size)
-
-    return decode
-
-
-def resized(image, image_size):
-    """uint8 [h, w, 3] of any size -> uint8 [H, W, 3]. An image that has this size already stays as it is."""
-    height, width = image_size
-
-    def smaller_or_larger():
-        pixels = tf.image.resize(image, (height, width), antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
-
-    same = tf.reduce_all(tf.shape(image)[:2] == (height, width))
-    return tf.ensure_shape(tf.cond(same, lambda: image, smaller_or_larger), (height, width, 3))
-
-
-def _without_padding(bmp):
-    """A BMP image's bytes without what some writers add behind the last pixel, which TensorFlow refuses."""
-    # Where the pixels begin; width, height (negative: from the top) and bits a pixel. A row fills whole four bytes.
-    start, width, height = (tf.io.decode_raw(tf.strings.substr(bmp, place, 4), tf.int32)[0] for place in (10, 18, 22))
-    bits = tf.cast(tf.io.decode_raw(tf.strings.substr(bmp, 28, 2), tf.int16)[0], tf.int32)
-    return tf.strings.substr(bmp, 0, start + (width * bits + 31) // 32 * 4 * tf.abs(height))
+def _plain(encoded) -> list[bytes]:
+    """Bytes that are read alike everywhere. Those of a data set that an earlier version built may need it."""
+    return [content if images.looks_plain(content) else images.plain(content) for content in encoded]
 
 
 def _augmented(images, draws, flip, pad, grey):

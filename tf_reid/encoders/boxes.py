@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tf_reid.encoders.image_checks import ImageError
+from tf_reid.encoders.image_checks import ImageError, check_array
 
 Boxes: TypeAlias = Sequence[Sequence[float]] | np.ndarray
 
@@ -17,9 +17,7 @@ def crops_of_boxes(frame: np.ndarray, boxes: Boxes) -> list[np.ndarray]:
 
 def _checked(frame: np.ndarray, boxes: Boxes) -> np.ndarray:
     """Boxes float64 [N, 4]."""
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        given = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise ValueError(f"The frame must be an array uint8 [H, W, 3] in RGB, not {given}.")
+    check_array("The frame", frame)
     try:
         corners = np.asarray(boxes, np.float64)
     except (TypeError, ValueError):  # rows of several lengths, or no numbers

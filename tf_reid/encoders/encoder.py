@@ -37,8 +37,9 @@ QUERY_ROLES, GALLERY_ROLES = ("probe", "image", "rgb"), ("gallery", "image", "rg
 class Encoder:
     """Images -> embeddings and distances, by a run's networks or by an exported model. Threads may share one.
 
-    An image is a path, the bytes of a JPEG, PNG, BMP or WebP file, or an array uint8 [H, W, 3] in RGB; of any size. It
-    is resized as evaluation does it. An orientation that a camera wrote beside the pixels (EXIF) is not applied.
+    An image is a path, the bytes of a JPEG, PNG, BMP, WebP, TIFF or GIF file, or an array uint8 [H, W, 3] in RGB; of
+    any size. It is resized as evaluation does it. A file is read as it is seen: turned upright by the orientation that
+    a camera wrote beside the pixels (EXIF), its transparency on white, of an animation the first frame.
 
     An array gives the embedding of a lossless file of it. A JPEG file does not always: OpenCV, Pillow and TensorFlow,
     which reads files here, decode it to slightly different pixels. So embed both sides of a comparison the same way.

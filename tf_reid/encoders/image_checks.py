@@ -1,16 +1,16 @@
-"""Whether bytes are an image of a size that one can afford. Only the header is read; nothing is decoded.
+"""Whether an image can be embedded: its size, by its header alone, and the form of an array.
 
 Importing this module loads no TensorFlow.
 """
 
-import io
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-MOST_BYTES = 8 * 2**20  # of an image that somebody sends to a server
-MOST_PIXELS = 25_000_000
+from tfds_builders import images
+from tfds_builders.images import FORMATS, MOST_BYTES, MOST_PIXELS, MOST_SCANS
+
+__all__ = ["FORMATS", "MOST_BYTES", "MOST_PIXELS", "MOST_SCANS", "ImageError", "check", "check_array"]
 
 
 class ImageError(ValueError):
@@ -19,7 +19,7 @@ class ImageError(ValueError):
     Attributes:
         index: its place among the images that were given, from 0.
         path: its file, or None where it was given as bytes or pixels.
-        reason: what is wrong, as the rest of a sentence about the image: "is not a JPEG, PNG, BMP, WEBP image".
+        reason: what is wrong, as the rest of a sentence about the image: "is damaged: it is cut off".
     """
 
     def __init__(self, index: int, path: Path | None, reason: str):
@@ -32,10 +32,7 @@ class ImageError(ValueError):
 
 
 def check(content: bytes, most_bytes: int | None = MOST_BYTES, most_pixels: int = MOST_PIXELS) -> int:
-    """Check an encoded image by its header.
-
-    Args:
-        most_bytes: how many bytes it may have; None: any number.
+    """Check an encoded image by its header, as `tfds_builders.images.check` does.
 
     Returns:
         How many pixels it has.
@@ -43,13 +40,37 @@ def check(content: bytes, most_bytes: int | None = MOST_BYTES, most_pixels: int 
     Raises:
         ValueError: the rest of a sentence about the image: it is too large, or it is no image of `FORMATS`.
     """
-    if most_bytes is not None and len(content) > most_bytes:
-        raise ValueError(f"has {len(content)} bytes; {most_bytes} are allowed")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise ValueError(f"is not a {', '.join(FORMATS)} image") from None
-    if width * height > most_pixels:
-        raise ValueError(f"has {width} x {height} pixels; {most_pixels} are allowed")
-    return width * height
+    return images.check(content, most_bytes, most_pixels).pixels
+
+
+def check_array(name: str, image: object) -> None:
+    """Check pixels that somebody hands over: uint8 [H, W, 3] in RGB, of any strides.
+
+    Args:
+        name: what the sentence calls the image, such as "Image 3".
+
+    Raises:
+        ValueError: a sentence that says what was given and how it is converted.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"{name} is a {type(image).__name__}, not an array uint8 [H, W, 3] in RGB.")
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+        return
+    if not image.size:
+        advice = "It has no pixel."
+    elif image.dtype.kind == "f":
+        advice = "Floats from 0 to 1 are converted by np.round(255 * image).astype(np.uint8)."
+    elif image.dtype != np.uint8:
+        advice = "Convert the values to 0..255, and the array by astype(np.uint8)."
+    elif image.ndim == 2:
+        advice = "Grey is converted by np.repeat(image[..., None], 3, axis=2)."
+    elif image.ndim == 3 and image.shape[2] == 1:
+        advice = "Grey is converted by np.repeat(image, 3, axis=2)."
+    elif image.ndim == 3 and image.shape[2] == 4:
+        advice = "Give RGBA without its transparency, image[..., :3], or composited on a colour."
+    else:
+        advice = "Give one image at a time, with its channels last."
+    raise ValueError(
+        f"{name} is an array {image.dtype} {list(image.shape)}; an image as an array is uint8 [H, W, 3] in RGB, "
+        f"with values from 0 to 255. {advice}"
+    )

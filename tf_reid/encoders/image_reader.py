@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from tf_reid.data import pipeline
-from tf_reid.encoders import image_checks
-from tf_reid.encoders.image_checks import ImageError
+from tf_reid.data import decoding
+from tf_reid.encoders.image_checks import ImageError, check_array
+from tfds_builders import images
 
 Image: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray
 MOST_THREADS = 8
@@ -20,6 +20,8 @@ MOST_THREADS = 8
 
 class ImageReader:
     """Reads images just as evaluation does: an array gives the same pixels as a lossless file of it.
+
+    Files are read by the rules of `tfds_builders/images.py`: upright, on white, and of JPEG, PNG, BMP, WebP, TIFF, GIF.
 
     It may be used by several threads at once.
 
@@ -30,8 +32,8 @@ class ImageReader:
     def __init__(self, image_size: tuple[int, int]):
         self.image_size = image_size
         content, pixels = tf.TensorSpec((), tf.string), tf.TensorSpec((None, None, 3), tf.uint8)
-        self._decode = tf.function(pipeline.decoder(image_size), input_signature=[content])
-        self._resize = tf.function(partial(pipeline.resized, image_size=image_size), input_signature=[pixels])
+        self._decode = tf.function(decoding.plain_decoder(image_size), input_signature=[content])
+        self._resize = tf.function(partial(decoding.resized, image_size=image_size), input_signature=[pixels])
         self._threads = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1), "tf_reid_image_reader")
 
     def read(self, numbered: Iterable[tuple[int, Image]]) -> Iterator[np.ndarray | ImageError]:
@@ -48,21 +50,26 @@ class ImageReader:
 
     def _pixels_or_error(self, index: int, image: Image) -> np.ndarray | ImageError:
         if isinstance(image, np.ndarray):
-            _check_array(index, image)
-            with tf.device("CPU:0"):  # where evaluation's pipeline also reads
-                return self._resize(tf.constant(image)).numpy()
+            check_array(f"Image {index}", image)
+            return self._resized(image)
         path = Path(image) if isinstance(image, str | os.PathLike) else None
         try:
             content = _bytes_of(index, image)
-            image_checks.check(content, most_bytes=None)
-            with tf.device("CPU:0"):
-                return self._decode(tf.constant(content)).numpy()
+            plain = images.plain_or_pixels(content)
+            if isinstance(plain, np.ndarray):
+                return self._resized(plain)
+            with tf.device("CPU:0"):  # where evaluation's pipeline also reads
+                return self._decode(tf.constant(plain)).numpy()
         except OSError as error:
             return ImageError(index, path, f"cannot be read: {error.strerror or error}")
-        except tf.errors.InvalidArgumentError:  # the header is right and the rest is not
+        except tf.errors.InvalidArgumentError:  # TensorFlow may be stricter
             return ImageError(index, path, "cannot be decoded")
         except ValueError as error:
             return ImageError(index, path, str(error))
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        with tf.device("CPU:0"):
+            return self._resize(tf.constant(image)).numpy()
 
 
 def _bytes_of(index: int, image: object) -> bytes:
@@ -74,11 +81,3 @@ def _bytes_of(index: int, image: object) -> bytes:
         f"Image {index} is a {type(image).__name__}; give a path, an encoded image's bytes, "
         "or an array uint8 [H, W, 3] in RGB."
     )
-
-
-def _check_array(index: int, image: np.ndarray) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(
-            f"Image {index} is an array {image.dtype} {list(image.shape)}; "
-            "an image as an array is uint8 [H, W, 3] in RGB, with values from 0 to 255."
-        )

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # has no public name
 
 from tf_reid.config import Config
-from tf_reid.data import pipeline
+from tf_reid.data import decoding, pipeline
 from tf_reid.encoders.folding import folded
 from tf_reid.evaluation.feature_store import identifier
 
@@ -64,7 +64,7 @@ class Servable(tf.Module):
 
     def _from_bytes(self, image_bytes):
         image = tf.TensorSpec((*self.image_size, 3), tf.uint8)
-        return self._from_pixels(tf.map_fn(pipeline.decoder(self.image_size), image_bytes, fn_output_signature=image))
+        return self._from_pixels(tf.map_fn(decoding.decoder(self.image_size), image_bytes, fn_output_signature=image))
 
     def search_in(self, ids: list[str], embeddings: np.ndarray, top: int) -> None:
         """Add the endpoint `search`: an image's bytes -> `ids` and `scores` [B, top] of a gallery, most alike first.
@@ -133,7 +133,7 @@ class ImageServable(tf.Module):
 
     def _from_bytes(self, *encoded):
         image = tf.TensorSpec((*self.image_size, 3), tf.uint8)
-        decode = pipeline.decoder(self.image_size)
+        decode = decoding.decoder(self.image_size)
         pixels = [tf.map_fn(decode, part, fn_output_signature=image) for part in encoded]
         images = self._from_pixels(*pixels)["images"]
         return {"image_bytes": tf.map_fn(tf.io.encode_png, images, fn_output_signature=tf.string)}

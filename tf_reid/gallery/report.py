@@ -17,6 +17,7 @@ from tf_reid.files import write_text
 from tf_reid.gallery import times
 from tf_reid.gallery.records import Match
 from tf_reid.pictures import grids
+from tfds_builders import images
 
 Results = Mapping[str, Sequence[Match]]
 Read = Callable[[str], bytes | None]  # a path -> the image's bytes, None where it is no longer there
@@ -147,19 +148,22 @@ def thumbnail(content: bytes | None) -> str | None:
         return None
     width = max(1, round(image.shape[1] * SHOWN_HEIGHT / image.shape[0]))
     small = cv2.resize(image, (min(width, 4 * SHOWN_HEIGHT), SHOWN_HEIGHT), interpolation=cv2.INTER_AREA)
-    return "data:image/jpeg;base64," + base64.b64encode(cv2.imencode(".jpg", small)[1].tobytes()).decode()
+    return "data:image/jpeg;base64," + base64.b64encode(cv2.imencode(".jpg", small[..., ::-1])[1].tobytes()).decode()
 
 
 def _decoded(content):
-    """uint8 [H, W, 3], BGR, or None where there is no image to show."""
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    """uint8 [H, W, 3] in RGB, or None where there is no image to show."""
+    try:
+        return images.pixels(content) if content else None
+    except ValueError:  # the file was replaced since by one that is no sound image
+        return None
 
 
 def _pixels(content):
     image = _decoded(content)
     if image is None:
         return np.full((SHOWN_HEIGHT, SHOWN_HEIGHT // 2, 3), GREY, np.uint8)
-    return cv2.resize(image, (SHOWN_HEIGHT // 2, SHOWN_HEIGHT), interpolation=cv2.INTER_AREA)[..., ::-1]
+    return cv2.resize(image, (SHOWN_HEIGHT // 2, SHOWN_HEIGHT), interpolation=cv2.INTER_AREA)
 
 
 def _tile(content, caption, frame):
