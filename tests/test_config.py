@@ -37,6 +37,14 @@ def test_the_resolved_configuration_reads_back_to_the_same_values(tmp_path):
     assert loaded(tmp_path / "config.yaml") == first
 
 
+def test_labels_of_a_folder_may_be_text_numbers_or_none(tmp_path):
+    spec = "{name: folder, csv: labels.csv, camera: 1, distractor: none, junk: null}"
+    first = loaded("configs/identity.yaml", f"data.source={spec}")
+    assert first.data.source == {"name": "folder", "csv": "labels.csv", "camera": 1, "distractor": "none", "junk": None}
+    (tmp_path / "config.yaml").write_text(config.dump(first))
+    assert loaded(tmp_path / "config.yaml") == first
+
+
 def test_overrides_reach_every_section():
     changed = loaded("configs/simpgan.yaml", "method.cycle_weight=3", "stages.translation.steps=5", "strategy=one")
     assert changed.method["cycle_weight"] == 3

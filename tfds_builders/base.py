@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tfds_builders import KINDS, DatasetError, images
+from tfds_builders.listing import shown
 from tfds_builders.pairs import draw_pairs, draw_triplets
 from tfds_builders.sources import DAMAGED, Archive, Location, a_few, images_below, images_in, locate
 
@@ -268,20 +269,22 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
             content = record.image.read_bytes()
         except PermissionError:
             raise DatasetError(
-                f"{self.name}: the image {record.image} may not be read: change its permissions"
+                f"{self.name}: the image {shown(str(record.image))} may not be read: change its permissions"
             ) from None
         except FileNotFoundError:
             raise DatasetError(
-                f"{self.name}: the image {record.image} is no longer there: put it back, or try again"
+                f"{self.name}: the image {shown(str(record.image))} is no longer there: put it back, or try again"
             ) from None
         except DAMAGED:
             raise DatasetError(
-                f"{self.name}: the image {record.image} is damaged: replace it with a sound copy"
+                f"{self.name}: the image {shown(str(record.image))} is damaged: replace it with a sound copy"
             ) from None
         try:
             return images.plain(content)
         except ValueError as error:
-            raise DatasetError(f"{self.name}: the image {record.image} {error}: replace it with a sound copy") from None
+            raise DatasetError(
+                f"{self.name}: the image {shown(str(record.image))} {error}: replace it with a sound copy"
+            ) from None
 
 
 def _example(record: Record, image: bytes, role: str = "") -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from tfds_builders import DatasetError, builder
 from tfds_builders.base import MULTI_QUERY, SPLITS, PedestrianBuilder, Record
+from tfds_builders.listing import shown
 from tfds_builders.sources import a_few, locate
 
 SAMPLE = 200  # images that are decoded: enough to notice a copy that went wrong, at once
@@ -197,7 +198,7 @@ def look_at_images(patient: PedestrianBuilder, records: list[Record], every_imag
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         complaints = dict(zip(chosen, pool.map(complaint, chosen), strict=True))
-    bad = sorted(record.file for record, text in complaints.items() if text)
+    bad = sorted(shown(record.file) for record, text in complaints.items() if text)
     looked_at = f"{len(chosen)} of {len(records)} images were decoded"
     if bad:
         first = next(text for text in complaints.values() if text)

@@ -216,7 +216,7 @@ def _file_of(path: pathlib.Path, root: pathlib.Path) -> str:
 
 
 def _written(row: Row) -> str:
-    return " ".join(f"{label} {value}" for label, value in zip(LABELS, row.said, strict=True) if value) or "none"
+    return shown(" ".join(f"{label} {value}" for label, value in zip(LABELS, row.said, strict=True) if value)) or "none"
 
 
 def _row(file: str, path: pathlib.Path, where: str, said: Mapping[str, str | None]) -> Row:

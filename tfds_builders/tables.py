@@ -46,10 +46,9 @@ def read(table: pathlib.Path, required: Mapping[str, str], columns: Sequence[str
         have more or fewer cells than the first; the message names the file and the row.
     """
     text = _text(table)
-    headers = {separator: next(_filled_rows(text, separator, table), (1, []))[1] for separator in SEPARATORS}
-    known = {separator: [name for name in _lower(headers[separator]) if name in columns] for separator in SEPARATORS}
-    separator = max(SEPARATORS, key=lambda separator: len(known[separator]))
-    names = _lower(headers[separator])
+    headers = {separator: _header(text, separator, table) for separator in SEPARATORS}
+    separator = max(SEPARATORS, key=lambda separator: len(set(headers[separator]) & set(columns)))
+    names = headers[separator]
     if missing := [column for column in required if column not in names]:
         optional = [column for column in columns if column not in required]
         raise DatasetError(
@@ -98,6 +97,15 @@ def _text(table: pathlib.Path) -> str:
     return text
 
 
+def _header(text: str, separator: str, table: pathlib.Path) -> list[str]:
+    """The names in the first row, in lower case; none where its quotes do not fit this separator."""
+    try:
+        _, cells = next(_filled_rows(text, separator, table), (1, []))
+    except DatasetError:
+        return []
+    return [cell.casefold() for cell in cells]
+
+
 def _filled_rows(text: str, separator: str, table: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
     """Yields number and cells of the rows that are not blank."""
     number = 0
@@ -108,11 +116,7 @@ def _filled_rows(text: str, separator: str, table: pathlib.Path) -> Iterator[tup
             if any(cells):
                 yield number, cells
     except csv.Error as error:
-        raise DatasetError(f"the table {shown(table)} cannot be read after row {number}: {error}") from None
-
-
-def _lower(names: Sequence[str]) -> list[str]:
-    return [name.casefold() for name in names]
+        raise DatasetError(f"the table {shown(table)} cannot be read after row {number}: {shown(str(error))}") from None
 
 
 def _count(number: int, what: str) -> str:

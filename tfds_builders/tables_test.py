@@ -40,6 +40,12 @@ def read(tmp_path, content, required=("path", "person")):
         text(rows=[tuple(f"  {cell}\t" for cell in row) for row in ROWS]),
         text(rows=[tuple(f' "{cell}"' for cell in row) for row in ROWS]),
         text(separator=";", rows=[(*row, "", "") for row in ROWS]),
+        text(separator=";", header='"path","person","camera","split"'),
+        text(
+            separator="\t",
+            rows=[[f'"{cell}"' for cell in row] for row in ROWS],
+            header='"path","person","camera","split"',
+        ),
         text(header=HEADER + ",remark", rows=[(*row, '"a, b; c"') for row in ROWS]),
     ],
 )

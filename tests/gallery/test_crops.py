@@ -7,9 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+import tfds_builders
 from tf_reid.config import ConfigError
+from tf_reid.data.records import load_records
 from tf_reid.gallery import crops, times
 from tf_reid.gallery.records import Record
+from tf_reid.runs import run_folder, splits
 from tfds_builders import labels
 from tfds_builders.folder.folder_dataset_builder import Builder
 
@@ -177,3 +180,21 @@ def test_of_a_file_that_vanished_the_encoder_gets_the_path(folder):
     content = (folder / "00_c0.png").read_bytes()
     (folder / "01_c1.png").unlink()
     assert crops.contents(images) == [content, (folder / "01_c1.png").resolve()]
+
+
+def test_images_of_a_run_have_the_labels_of_the_users_own_folder(tmp_path, monkeypatch):
+    image = cv2.imencode(".png", np.zeros((8, 4, 3), np.uint8))[1].tobytes()
+    files = ["0007_cdoor", "0007_cyard", "0030_cdoor", "0030_cyard", "0000_cyard"]
+    (tmp_path / "images").mkdir()
+    for file in files:
+        (tmp_path / "images" / f"{file}.png").write_bytes(image)
+    spec = {"name": "folder", "root": tmp_path / "images", "pattern": r"(?P<person>\d+)_c(?P<camera>\w+)"}
+    with pytest.warns(UserWarning, match="a distractor"):
+        records = load_records(tfds_builders.prepare(tfds_builders.builder(spec, data_dir=tmp_path / "data")))
+    monkeypatch.setattr(run_folder, "is_run", lambda run: True)
+    monkeypatch.setattr(run_folder, "load_run", lambda run: None)
+    monkeypatch.setattr(splits, "load_data", lambda config: {"source": records})
+    monkeypatch.setattr(splits, "scored_domain", lambda config: "source")
+    names = [f"run:{file}.png" for file in files]
+    found = [crop.record[1:3] for crop in crops.crops_in(names, None, tmp_path / "run")]
+    assert found == [("7", "door"), ("7", "yard"), ("30", "door"), ("30", "yard"), (None, "yard")]

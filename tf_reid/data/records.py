@@ -1,7 +1,8 @@
 """The images of a data set, still encoded, and what is known of each. Importing this module loads no TensorFlow."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,6 +21,7 @@ class Records:
         protocols: name -> protocol, see `tf_reid.metrics.protocols`.
         default_protocol: the one that is used where none is asked for.
         population: which people the identities are of. In two data sets of one population, a number is one person.
+        identity_labels, camera_labels: number -> what the user calls it, of a folder of his own; else nothing.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Records:
     protocols: dict
     default_protocol: str
     population: str
+    identity_labels: Mapping[int, str] = field(default_factory=dict)
+    camera_labels: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,6 +74,8 @@ def load_records(builder) -> Records:
         protocols=metadata["protocols"],
         default_protocol=metadata["default_protocol"],
         population=builder.population,
+        identity_labels={number: label for label, number in metadata.get("identities", {}).items()},
+        camera_labels={number: label for label, number in metadata.get("cameras", {}).items()},
     )
 
 

@@ -204,7 +204,9 @@ def _crops_by_split(run):
     for split, file, identity, camera, content in zip(
         records.split, records.file, records.identity, records.camera, records.images, strict=True
     ):
-        record = Record(f"{RUN_PREFIX}{file}", str(identity) if identity > 0 else None, str(camera))
+        identity_label = records.identity_labels.get(int(identity), str(identity)) if identity > 0 else None
+        camera_label = records.camera_labels.get(int(camera), str(camera))
+        record = Record(f"{RUN_PREFIX}{file}", identity_label, camera_label)
         crops.setdefault(str(split), []).append(Crop(record, functools.partial(bytes, content)))
     return crops
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from tfds_builders import DatasetError, labels
 from tfds_builders.base import MODALITIES, SPLITS, PedestrianBuilder, PedestrianConfig, Record
 from tfds_builders.labels import LARGEST, Meaning, Row
-from tfds_builders.listing import IMAGE_SUFFIXES, Named, as_text, images_below
+from tfds_builders.listing import IMAGE_SUFFIXES, Named, as_text, images_below, shown
 from tfds_builders.protocols import MARKET, SAME_CAMERA
 from tfds_builders.sources import a_few
 
@@ -106,7 +106,7 @@ class Builder(PedestrianBuilder):
             subject = "1 identity is" if len(both) == 1 else f"{len(both)} identities are"
             self.report(
                 f"{subject} in train and also in query or gallery, so no score would be fair: "
-                f"{a_few([labels[identity] for identity in both])}; put all images of an identity on one side"
+                f"{shown(a_few([labels[identity] for identity in both]))}; put all images of an identity on one side"
             )
 
 
