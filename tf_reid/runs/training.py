@@ -1,5 +1,6 @@
 """The training loop: one `fit` a stage, from the last checkpoint on."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,7 @@ def _save_networks(model, folder):
         beside = path.with_name(f"unfinished_{path.name}")
         try:
             folder.mkdir(exist_ok=True)
+            files.reserve(beside, _size_of_weights(weights))  # where the disk is full, HDF5 ends the process
             weights.save_weights(beside)
             files.sync(beside)
             beside.replace(path)
@@ -172,6 +174,11 @@ def _save_networks(model, folder):
         except (OSError, RuntimeError) as error:
             beside.unlink(missing_ok=True)
             raise NotSaved(f"{path} cannot be written ({reason(error)}); the last checkpoint stands.") from None
+
+
+def _size_of_weights(network):
+    """No less bytes than a network's file has: HDF5 adds less than this to each variable."""
+    return sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size + 4096 for variable in network.weights) + 2**16
 
 
 def _check_that_workers_agree(strategy, stage, step):
