@@ -95,12 +95,10 @@ def train(
                 if number + 1 < len(config.stages):
                     stop.check()
             except Requested:
+                step = int(model.step.numpy())
                 finished = int(progress.stage) > number
-                raise stop.end(
-                    f"the end of stage {name}"
-                    if finished
-                    else f"stage {name} at step {int(model.step)} of {stage.steps}"
-                ) from None
+                where = f"the end of stage {name}" if finished else f"stage {name} at step {step} of {stage.steps}"
+                raise stop.end(where) from None
 
 
 def _fit(model: ReIDModel, batches: tf.data.Dataset, callbacks: list[keras.callbacks.Callback]) -> None:
@@ -178,7 +176,9 @@ def _save_networks(model, folder):
 
 def _size_of_weights(network):
     """No less bytes than a network's file has: HDF5 adds less than this to each variable."""
-    return sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size + 4096 for variable in network.weights) + 2**16
+    return (
+        sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size + 4096 for variable in network.weights) + 2**16
+    )
 
 
 def _check_that_workers_agree(strategy, stage, step):
