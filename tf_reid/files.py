@@ -50,6 +50,17 @@ def write_bytes(path: str | Path, content: bytes, *, private: bool = False) -> N
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+def reserve(path: str | Path, size: int) -> None:
+    """Make a file of so many bytes, for a library that crashes where it finds no room while it writes.
+
+    Raises:
+        OSError: there is no room for them, or files may not be so large.
+    """
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
 def sync(path: str | Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
     if os.name == "nt" and Path(path).is_dir():  # Windows cannot open a folder

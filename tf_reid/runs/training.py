@@ -1,5 +1,6 @@
 """The training loop: one `fit` a stage, from the last checkpoint on."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,10 @@ def train(
                 if number + 1 < len(config.stages):
                     stop.check()
             except Requested:
+                step = int(model.step.numpy())
                 finished = int(progress.stage) > number
-                raise stop.end(
-                    f"the end of stage {name}"
-                    if finished
-                    else f"stage {name} at step {int(model.step)} of {stage.steps}"
-                ) from None
+                where = f"the end of stage {name}" if finished else f"stage {name} at step {step} of {stage.steps}"
+                raise stop.end(where) from None
 
 
 def _fit(model: ReIDModel, batches: tf.data.Dataset, callbacks: list[keras.callbacks.Callback]) -> None:
@@ -165,6 +164,7 @@ def _save_networks(model, folder):
         beside = path.with_name(f"unfinished_{path.name}")
         try:
             folder.mkdir(exist_ok=True)
+            files.reserve(beside, _size_of_weights(weights))  # where the disk is full, HDF5 ends the process
             weights.save_weights(beside)
             files.sync(beside)
             beside.replace(path)
@@ -172,6 +172,13 @@ def _save_networks(model, folder):
         except (OSError, RuntimeError) as error:
             beside.unlink(missing_ok=True)
             raise NotSaved(f"{path} cannot be written ({reason(error)}); the last checkpoint stands.") from None
+
+
+def _size_of_weights(network):
+    """No less bytes than a network's file has: HDF5 adds less than this to each variable."""
+    return (
+        sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size + 4096 for variable in network.weights) + 2**16
+    )
 
 
 def _check_that_workers_agree(strategy, stage, step):
