@@ -7,9 +7,11 @@ Ray starts its proxy in a process of its own. It calls `prepare` there, before t
 import json
 import os
 
+import grpc
 import uvicorn.config
 from starlette.middleware import Middleware
 
+from tf_reid.web.bodies import Budget, Refused
 from tf_reid.web.guard import Guard, Rules
 from tf_reid.web.loopback import bracketed
 
@@ -37,18 +39,51 @@ def environment(host: str, rules: Rules) -> dict[str, str]:
 def prepare() -> list[Middleware]:
     """Prepare this process, which is Ray's proxy; returns what its HTTP server is wrapped in."""
     settings = json.loads(os.environ[SETTINGS])
+    rules = Rules(**settings["rules"])
     # Ray has no option for uvicorn's kind of connection and takes the one that is called "auto".
     uvicorn.config.HTTP_PROTOCOLS["auto"] = "tf_reid.web.connections:Connection"
-    _bind_grpc(settings["host"])
-    return [Middleware(Guard, rules=Rules(**settings["rules"]))]
+    _prepare_grpc(settings["host"], rules)
+    return [Middleware(Guard, rules=rules)]
 
 
-def _bind_grpc(host):
-    """Have gRPC listen on one address. Ray has no option for that: it listens on all and has this function for it."""
-    from ray.serve._private import default_impl, grpc_util
+def _prepare_grpc(host, rules):
+    """Have gRPC listen on one address and bound what it holds. Ray has no option for either: its functions change.
+
+    A release of Ray without these functions serves all the same; the server behind it checks addresses once more.
+    """
+    from ray.serve._private import default_impl, grpc_util, proxy
 
     def add_grpc_address(server, address):
         server.add_insecure_port(f"{bracketed(host)}:{address.rpartition(':')[2]}")
 
     default_impl.add_grpc_address = add_grpc_address
-    grpc_util.DEFAULT_GRPC_SERVER_OPTIONS.extend(GRPC_OPTIONS)
+    if hasattr(grpc_util, "DEFAULT_GRPC_SERVER_OPTIONS"):
+        grpc_util.DEFAULT_GRPC_SERVER_OPTIONS.extend(GRPC_OPTIONS)
+    if hasattr(proxy, "gRPCProxy") and hasattr(proxy.gRPCProxy, "service_handler_factory"):
+        proxy.gRPCProxy.service_handler_factory = _bounded(proxy.gRPCProxy.service_handler_factory, rules)
+
+
+def _bounded(factory, rules):
+    """Ray's maker of handlers, whose large messages are given to the server as `Guard` gives large bodies."""
+    held, given = Budget(max(rules.held_bytes, rules.most_bytes)), Budget(rules.most_bytes)
+
+    def make(self, service_method, streaming_type):
+        handler = factory(self, service_method=service_method, streaming_type=streaming_type)
+        if streaming_type.name != "UNARY_UNARY":
+            return handler
+
+        async def bounded(request, context):
+            size = request.ByteSize()
+            if size <= rules.small_bytes:
+                return await handler(request, context)
+            try:
+                async with held.holding(size, 0), given.holding(size, 3 * rules.seconds):
+                    return await handler(request, context)
+            except Refused as error:
+                context.set_code(grpc.StatusCode.RESOURCE_EXHAUSTED)
+                context.set_details(error.message)
+                return b""
+
+        return bounded
+
+    return make

@@ -1,5 +1,6 @@
 """The server as its clients see it: gRPC by the unmodified stub, REST, and export.client by either."""
 
+import asyncio
 import base64
 import contextlib
 import http.client
@@ -35,6 +36,7 @@ from tensorflow_serving.apis import (
 from export import client, deployment, label, ray_proxy, serve
 from tf_reid.config import ConfigError
 from tf_reid.encoders.servable import Servable
+from tf_reid.web.guard import Rules
 from tf_reid.web.loopback import is_loopback
 
 IMAGES = make_records([1, 1, 2, 2], [1, 2, 1, 2], size=(40, 30)).images.tolist()
@@ -315,10 +317,38 @@ def test_grpc_asks_for_the_token_and_for_a_local_client():
     assert status(None, local_only=True, peer="ipv6:%5B::ffff:127.0.0.1%5D:5000") is None
 
 
+def test_large_grpc_messages_are_answered_one_at_a_time_and_many_are_refused():
+    rules = Rules((), None, most_bytes=100, small_bytes=10, held_bytes=250)
+    at_once, most = 0, 0
+
+    async def handler(request, _context):
+        nonlocal at_once, most
+        at_once += request.ByteSize() > 10
+        most = max(most, at_once)
+        await asyncio.sleep(0.05)
+        at_once -= request.ByteSize() > 10
+        return b"answer"
+
+    def factory(_self, service_method, streaming_type):
+        return handler
+
+    bounded = ray_proxy._bounded(factory, rules)(None, "/Predict", SimpleNamespace(name="UNARY_UNARY"))
+
+    async def ask(size):
+        context = Context()
+        return await bounded(SimpleNamespace(ByteSize=lambda: size), context), context.status
+
+    async def run():
+        return await asyncio.gather(*map(ask, (100, 100, 100, 5)))
+
+    answers = asyncio.run(run())
+    assert answers == [(b"answer", None)] * 2 + [(b"", "RESOURCE_EXHAUSTED"), (b"answer", None)] and most == 1
+
+
 def test_the_token_and_the_names_reach_the_proxy(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_REID_TOKEN", "secret")
     args = serve.arguments([str(tmp_path), "--allowed-host", "reid.example"])
-    monkeypatch.setattr(ray_proxy, "_bind_grpc", lambda host: None)
+    monkeypatch.setattr(ray_proxy, "_prepare_grpc", lambda host, rules: None)
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
     for name, value in ray_proxy.environment(args.host, serve.rules(args)).items():
         monkeypatch.setenv(name, value)
