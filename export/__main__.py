@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tf_reid.command_line import program
+from tfds_builders.listing import shown
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
         images=args.images,
     )
     for folder in exported.values():
-        print(f"Exported: {folder}")
+        print(f"Exported: {shown(folder)}")
     return exported
 
 

@@ -139,14 +139,17 @@ class Client:
                 request.model_spec.version_label = self.label
             request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(images, shape=[len(images)]))
             try:
-                answer = stub.Predict(request, timeout=self.timeout, metadata=list(self._headers.items()))
-                return tf.make_ndarray(answer.outputs["embedding"])
+                metadata = list(self._headers.items())
+                outputs = stub.Predict(request, timeout=self.timeout, metadata=metadata).outputs
             except grpc.RpcError as error:
                 refused = error.code() is grpc.StatusCode.INVALID_ARGUMENT
                 message = f"{server}: {error.code().name}: {error.details()}"
-                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     message += " (Is the server up, and is this its gRPC port? REST is asked as http://host:port.)"
                 raise ServerError(message, refused) from None
+            if "embedding" not in outputs:
+                raise ServerError(f"{server}: {self.model} answers {', '.join(sorted(outputs))}, and no embedding.")
+            return tf.make_ndarray(outputs["embedding"])
 
         return ask
 
@@ -173,8 +176,11 @@ class Client:
             except requests.RequestException as error:
                 raise ServerError(f"{server}: {error}") from None
             if answer.status_code != 200:
-                raise ServerError(f"{url}: {answer.status_code}: {answer.text[:500]}", answer.status_code in (400, 413))
-            return np.array(answer.json()["predictions"], np.float32)
+                raise ServerError(f"{url}: {answer.status_code}: {_begin(answer)}", answer.status_code in (400, 413))
+            try:
+                return np.array(answer.json()["predictions"], np.float32)
+            except (ValueError, KeyError, TypeError):  # another server's page, or another model's answer
+                raise ServerError(f"{url} answers no embeddings but {_begin(answer)} (Is it a REST port?)") from None
 
         return ask
 
@@ -191,6 +197,11 @@ def _plain(index: int, file: Path) -> bytes:
 def _png(index: int, frame: np.ndarray, bgr: bool) -> bytes:
     check_array(f"Frame {index}", frame)
     return cv2.imencode(".png", np.ascontiguousarray(frame if bgr else frame[..., ::-1]))[1].tobytes()
+
+
+def _begin(answer):
+    """How a server's answer begins, on one line."""
+    return " ".join(answer.text[:500].split())
 
 
 def _batched(values: Iterable[Value], size: int) -> Iterator[list[Value]]:  # itertools has it from Python 3.12 on

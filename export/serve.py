@@ -20,7 +20,8 @@ from export.names import check_folder
 from tf_reid.command_line import program, run_command
 from tf_reid.config import ConfigError
 from tf_reid.web.guard import Rules, names
-from tf_reid.web.loopback import check_free, check_token, is_loopback
+from tf_reid.web.loopback import bracketed, check_free, check_token, is_loopback
+from tfds_builders.listing import shown
 
 SERVICERS = [
     "tensorflow_serving.apis.prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server",
@@ -81,16 +82,16 @@ _port, _count, _seconds = _number(int, 1, 65535), _number(int, 1, 2**31 - 1), _n
 
 def main(argv=None) -> None:
     args = arguments(argv)
-    check_token(args.host, args.token, "the models")
     # These errors are reported here; later they would end in the log of a replica.
+    address = address_of(args.host)
+    check_token(address, args.token, "the models")
     check_folder(args.folder, "The folder of models")
     served_models(args.folder)
-    address = address_of(args.host)
     if args.grpc_port == args.rest_port:
         raise ConfigError(f"gRPC and REST cannot both use port {args.rest_port}; choose another --rest-port.")
     check_free(address, args.grpc_port, "--grpc-port")
     check_free(address, args.rest_port, "--rest-port")
-    shown = f"[{address}]" if ":" in address else address
+    place = bracketed(address)
     stopped = threading.Event()
     with private_ray.folder() as folder:
         try:
@@ -98,8 +99,8 @@ def main(argv=None) -> None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: stopped.set())
             print(
-                f"Serving {args.folder}: gRPC on {shown}:{args.grpc_port}, "
-                f"REST on http://{shown}:{args.rest_port}/v1/models/NAME. Ctrl-C stops.",
+                f"Serving {shown(args.folder)}: gRPC on {place}:{args.grpc_port}, "
+                f"REST on http://{place}:{args.rest_port}/v1/models/NAME. Ctrl-C stops.",
                 flush=True,
             )
             stopped.wait()

@@ -7,6 +7,7 @@ import random
 import re
 import struct
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -234,35 +235,45 @@ def test_what_a_request_named_is_quoted_short_and_printable():
         assert shown.isprintable() and shown.encode() and len(shown) <= limits.QUOTED + 3
 
 
-def test_random_requests_are_answered_or_refused(served):
-    """Whatever comes out of mutations of good requests, but a crash, is a sound request or a refusal."""
-    randomly = random.Random(0)
+def small_png():
     written = io.BytesIO()
     Image.fromarray(np.zeros((4, 3, 3), np.uint8)).save(written, "PNG")
-    image = written.getvalue()
-    pixels = np.zeros((1, *SIZE, 3), np.uint8)
-    bodies = [
-        json.dumps({"instances": [{"b64": base64.b64encode(image).decode()}] * 2}).encode(),
-        json.dumps({"signature_name": "serving_default", "inputs": {"image_bytes": [{"b64": "AAAA"}]}}).encode(),
-        json.dumps({"signature_name": "tensor", "instances": pixels[:, :2, :2].tolist()}).encode(),
-    ]
-    requests = [predict_pb2.PredictRequest() for _ in range(2)]
-    for request, endpoint, values in zip(requests, ("", "tensor"), ([image, image], pixels), strict=True):
-        request.model_spec.name, request.model_spec.signature_name = "reid", endpoint
-        spec = next(iter(served.inputs_of(served.find("reid"), endpoint)))
-        request.inputs[spec].CopyFrom(tf.make_tensor_proto(values))
+    return written.getvalue()
 
-    outcomes = {"answered": 0, "refused": 0}
-    for _ in range(5000):
-        outcomes[_outcome(by_rest, served, "reid:predict", _mutated(randomly.choice(bodies), randomly))] += 1
-        changed = predict_pb2.PredictRequest()
-        content = _mutated(randomly.choice(requests).SerializeToString(), randomly)
-        try:
-            changed.ParseFromString(content)
-        except Exception:  # gRPC refuses it before it comes to us
-            continue
-        outcomes[_outcome(by_grpc, served, changed)] += 1
-    assert min(outcomes.values()) > 50, outcomes
+
+B64 = {"b64": base64.b64encode(small_png()).decode()}
+BODIES = [
+    {"instances": [B64, B64]},
+    {"signature_name": "serving_default", "inputs": {"image_bytes": [B64]}},
+    {"signature_name": "tensor", "instances": np.zeros((2, 2, 2, 3), int).tolist()},
+]
+ODD_VALUES = [10**400, -(2**63), 1e400, float("nan"), -0.0, 256, 0.5, True, None, "", "1", "\ud800", "x" * 1000, [], {}]
+ODD_VALUES += [[[]], {"b64": 1}, {"b64": "\u00e9"}, {"b64": []}, {"": {}}, [1, [2]]]
+TENSORS = [("", tensor(7, (2,), string_val=[small_png()] * 2)), ("tensor", tensor(tensor_content=bytes(COUNT)))]
+ODD_FIELDS = {
+    "dtype": [0, 1, 3, 4, 7, 104, 999],
+    "tensor_content": [b"", b"x", bytes(COUNT), bytes(COUNT + 1)],
+    "int_val": [[], [256], [-1], [1] * COUNT, [2**31 - 1] * COUNT],
+    "string_val": [[], [b""], [b"x"] * 70],
+    "float_val": [[1.0], [1.0] * COUNT],
+}
+ODD_SIZES = [-1, 0, 1, 2, 3, 16, 32, COUNT, 2**31, 2**62]
+
+
+def test_random_requests_are_answered_or_refused(served):
+    """Of each random change of a good request comes a sound request or a refusal, never another error."""
+    randomly = random.Random(0)
+    outcomes = Counter()
+    for _ in range(2000):
+        body = json.dumps(_changed_value(randomly.choice(BODIES), randomly))
+        outcomes["JSON", _outcome(by_rest, served, "reid:predict", body.encode())] += 1
+        outcomes["bytes", _outcome(by_rest, served, "reid:predict", _changed_bytes(body.encode(), randomly))] += 1
+        endpoint, proto = randomly.choice(TENSORS)
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = "reid", endpoint
+        request.inputs["images" if endpoint else "image_bytes"].CopyFrom(_changed_tensor(proto, randomly))
+        outcomes["tensor", _outcome(by_grpc, served, request)] += 1
+    assert len(outcomes) == 6 and min(outcomes.values()) >= 10, outcomes
 
 
 def _outcome(call, *args):
@@ -274,14 +285,37 @@ def _outcome(call, *args):
     return "answered"
 
 
-def _mutated(content, randomly):
-    """Bytes with one to three of them changed, cut out, doubled or put in."""
-    content = bytearray(content)
+def _changed_value(value, randomly):
+    """JSON with one value in it replaced by an odd one, or a key by another."""
+    if not value or not isinstance(value, dict | list) or randomly.random() < 0.1:
+        return randomly.choice(ODD_VALUES)
+    if isinstance(value, list):
+        place = randomly.randrange(len(value))
+        return [*value[:place], _changed_value(value[place], randomly), *value[place + 1 :]]
+    key = randomly.choice(list(value))
+    if randomly.random() < 0.1:
+        return {**value, randomly.choice(["inputs", "signature_name", "\n", "x" * 1000]): value[key]}
+    return {**value, key: _changed_value(value[key], randomly)}
+
+
+def _changed_bytes(content, randomly):
+    """Bytes with some of them changed, cut out, doubled or put in."""
+    start = randomly.randrange(len(content) + 1)
+    end = min(len(content), start + randomly.choice((1, 8, 100)))
+    new = randomly.choice((b"", content[start:end] * 2, bytes([randomly.randrange(256)]), b"9999", b"[", b"-"))
+    return content[:start] + new + content[end:]
+
+
+def _changed_tensor(proto, randomly):
+    """A tensor with one to three of its fields or sizes replaced."""
+    changed = type(proto)()
+    changed.CopyFrom(proto)
     for _ in range(randomly.randint(1, 3)):
-        start = randomly.randrange(len(content) + 1)
-        end = min(len(content), start + randomly.choice((1, 1, 1, 8, 100)))
-        new = randomly.choice(
-            (b"", content[start:end] * 2, bytes([randomly.randrange(256)]), b"99999999999", b"[", b"-")
-        )
-        content[start:end] = new
-    return bytes(content)
+        if randomly.random() < 0.5:
+            randomly.choice(changed.tensor_shape.dim).size = randomly.choice(ODD_SIZES)
+            continue
+        field = randomly.choice(list(ODD_FIELDS))
+        value = randomly.choice(ODD_FIELDS[field])
+        changed.ClearField(field)
+        getattr(changed, field).extend(value) if isinstance(value, list) else setattr(changed, field, value)
+    return changed
