@@ -36,8 +36,8 @@ SURFACES = {  # name -> its part of all inputs; of clients that stall there is a
     "rest": 0.2,
     "grpc": 0.15,
     "frames": 0.04,
-    "slow page": 0,
-    "slow rest": 0,
+    "slow-page": 0.0,
+    "slow-rest": 0.0,
 }
 CROWD = 100
 
@@ -74,11 +74,11 @@ def parts(surfaces: Sequence[str], inputs: int) -> dict[str, int]:
     """How many of all inputs each surface gets; together as many as there are."""
     counts = {name: CROWD for name in surfaces if not SURFACES[name]}
     others = [name for name in surfaces if SURFACES[name]]
-    rest, whole = inputs - sum(counts.values()), sum(SURFACES[name] for name in others)
-    counts |= {name: int(rest * SURFACES[name] / whole) for name in others}
+    left, whole = max(inputs - sum(counts.values()), len(others)), sum(SURFACES[name] for name in others)
+    counts |= {name: int(left * SURFACES[name] / whole) for name in others}
     if others:
-        counts[others[0]] += inputs - sum(counts.values())
-    return {name: counts[name] for name in SURFACES if name in surfaces}
+        counts[others[0]] += left - sum(counts[name] for name in others)
+    return {name: counts[name] for name in SURFACES if name in counts}
 
 
 def attack_all(counts: dict[str, int], place: Path, seed: int) -> Iterator[verdicts.Report]:
@@ -86,25 +86,25 @@ def attack_all(counts: dict[str, int], place: Path, seed: int) -> Iterator[verdi
     from benchmarks.attack import in_process, servers
 
     def attack(name, surface, *arguments, process=None):
-        log = place / f"{name.replace(' ', '-')}.log"
+        log = place / f"{name}.log"
         return runner.attack(functools.partial(surface, *arguments), name, seed, counts[name], log, process)
 
     own = {"api": in_process.Api, "data": in_process.Data, "search": in_process.Search}
-    for name in own.keys() & counts.keys():
+    for name in [name for name in own if name in counts]:
         yield attack(name, own[name], place)
-    if {"page", "slow page"} & counts.keys():
+    if {"page", "slow-page"} & counts.keys():
         with servers.searching(place) as address:
             if "page" in counts:
                 yield attack("page", servers.Page, address, process=address.process)
-            if "slow page" in counts:
-                yield attack("slow page", servers.Slow, address, servers.Page, process=address.process)
+            if "slow-page" in counts:
+                yield attack("slow-page", servers.Slow, address, servers.Page, process=address.process)
     of_ray = {"rest": servers.Rest, "grpc": servers.Grpc, "frames": servers.Frames}
-    if (of_ray.keys() | {"slow rest"}) & counts.keys():
+    if (of_ray.keys() | {"slow-rest"}) & counts.keys():
         with servers.serving(place) as address:
-            for name in of_ray.keys() & counts.keys():
+            for name in [name for name in of_ray if name in counts]:
                 yield attack(name, of_ray[name], address, process=address.process)
-            if "slow rest" in counts:
-                yield attack("slow rest", servers.Slow, address, servers.Rest, process=address.process)
+            if "slow-rest" in counts:
+                yield attack("slow-rest", servers.Slow, address, servers.Rest, process=address.process)
 
 
 if __name__ == "__main__":

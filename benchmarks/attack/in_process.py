@@ -136,8 +136,8 @@ class Search:
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
         self.images, self.place = place / "images", files.empty_folder(place / f"search-{os.getpid()}")
         self.model = str(place / "models" / material.MODEL / "1")
-        self.gallery = str(self.place / "gallery")
-        shutil.copytree(place / "gallery", self.gallery)
+        self.searched, self.grows = str(place / "gallery"), str(self.place / "gallery")
+        shutil.copytree(self.searched, self.grows)
         self.pictures = place / "pictures"
 
     def case(self, rng: np.random.Generator) -> Case:
@@ -161,24 +161,24 @@ class Search:
         self._query(Case("good", images.plain("rgb"), ANSWER, "rgb"))
 
     def _add(self, *words):
-        return self._run("add", *words)["unreadable"]
+        return self._run("add", self.grows, *words)["unreadable"]
 
     def _query(self, case):
         with files.image_in(self.place, case) as path:
-            ((nearest, *_),) = self._run("query", str(path))
+            ((nearest, *_),) = self._run("query", self.searched, str(path))
         expected = f"{case.picture.replace(' ', '_')}.png"
         if Path(nearest.record.path).name != expected or nearest.distance > (1e-5 if case.is_exact else 1 - CLOSE):
             raise WrongAnswer(
                 f"read as another picture: the nearest is {nearest.record.path} at {nearest.distance:.4f}"
             )
 
-    def _run(self, command, *words):
+    def _run(self, command, gallery, *words):
         from tf_reid import search
         from tf_reid.config import ConfigError
         from tfds_builders import DatasetError
 
         try:
-            return search.main([command, "--index", self.gallery, "--model", self.model, *words])
+            return search.main([command, "--index", gallery, "--model", self.model, *words])
         except (ConfigError, DatasetError) as error:
             raise Refused(str(error)) from None
         except OSError as error:

@@ -24,7 +24,7 @@ def make(place: Path) -> None:
 
     table = str(place / "images" / "table.csv")
     line = ["build", "--index", str(place / "gallery"), "--model", str(place / "models" / MODEL / "1")]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         search.main([*line, str(place / "pictures"), "--csv", table])
 
 

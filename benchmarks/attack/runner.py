@@ -20,7 +20,7 @@ from benchmarks.attack.cases import Case, generator
 from benchmarks.attack.verdicts import CRASH, HANG, Report, verdict
 
 SPARE = 3 * 2**30  # bytes that an attacked process may take beside what it holds: the machine must not suffer
-STALL = 20.0  # seconds without any answer, after which the process is ended
+STALL = 20.0  # seconds that one input may take in a process, which is then ended; longer than a server's client waits
 ALONE, PAUSE = 2.0, 0.02  # seconds of good requests before the attack, and between any two of them
 
 
@@ -63,7 +63,7 @@ def attack(make_surface, name: str, seed: int, count: int, log: Path, process: i
             break
         # It hung or died: these inputs are to blame. The rest is sent by another process.
         for index, kind in unanswered.items():
-            said = f"no answer for {STALL:.0f} s" if is_hang else f"the process ended with exit code {child.exitcode}"
+            said = "no answer at all" if is_hang else f"the process ended with exit code {child.exitcode}"
             report.add(index, kind, HANG if is_hang else CRASH, said)
         start = max(unanswered) + 1
     report.seconds = time.monotonic() - began
@@ -79,11 +79,11 @@ def _follow(report: Report, messages: Connection, process: int, start: int) -> t
     """
     waiting: dict[int, str] = {}
     since: dict[int, float] = {}
-    last = start - 1
+    last, stall = start - 1, STALL
     meter = Meter(process)
     while True:
         meter.look()
-        if waiting and time.monotonic() - min(since[index] for index in waiting) > STALL:
+        if waiting and time.monotonic() - min(since[index] for index in waiting) > stall:
             return waiting, True
         try:
             message = messages.recv() if messages.poll(0.2) else None
@@ -98,7 +98,7 @@ def _follow(report: Report, messages: Connection, process: int, start: int) -> t
                 getattr(report, phase).append(seconds)
             case "failed", why:
                 report.failed.append(why)
-            case ("begins",):
+            case "begins", stall:
                 meter.begin(report)
             case ("ends",):
                 meter.end(report)
@@ -158,7 +158,7 @@ def _attack(make_surface, name, seed, start, count, is_limited, log, messages):
     gc.collect()
     if is_limited:
         _limit_memory()
-    outbox("begins")
+    outbox("begins", getattr(surface, "stall", STALL))
     beside = threading.Thread(target=_good, args=(surface, outbox, "beside", float("inf"), done))
     beside.start()
     indices = iter(range(start, count))

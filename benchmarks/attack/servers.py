@@ -20,7 +20,7 @@ from benchmarks.attack.http_requests import HttpRequest
 from benchmarks.attack.in_process import CLOSE, check_embedding
 from benchmarks.attack.verdicts import Refused, ServerFault, WrongAnswer
 
-PATIENCE = 30.0  # seconds that the client waits at most
+PATIENCE = 15.0  # seconds that the client waits at most
 
 
 class Address(NamedTuple):
@@ -272,6 +272,7 @@ class Slow:
 
     senders = 100
     deadline = 45.0  # seconds until every one of them has to be closed
+    stall = 90.0
 
     def __init__(self, address: Address, good: type[_Http]):
         self.port, self.server = address.http, good(address)
@@ -306,6 +307,7 @@ class Slow:
                 except ConnectionError:
                     content = b""
                 raise Refused(content[:500].decode(errors="replace") or "the connection was closed")
+        raise WrongAnswer("still open")
 
     def good(self) -> None:
         self.server.good()
