@@ -4,7 +4,6 @@ import functools
 import io
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +131,7 @@ class Search:
     def __init__(self, place: Path):
         from tf_reid.encoders import loading
 
-        loading.load = functools.cache(loading.load)
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+        loading.load = functools.cache(loading.load)  # the commands open the model anew each time
         self.images, self.place = place / "images", files.empty_folder(place / f"search-{os.getpid()}")
         self.model = str(place / "models" / material.MODEL / "1")
         self.searched, self.grows = str(place / "gallery"), str(self.place / "gallery")

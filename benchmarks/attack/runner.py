@@ -8,7 +8,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +21,7 @@ from benchmarks.attack.verdicts import CRASH, HANG, Report, verdict
 
 SPARE = 3 * 2**30  # bytes that an attacked process may take beside what it holds: the machine must not suffer
 STALL = 20.0  # seconds that one input may take in a process, which is then ended; longer than a server's client waits
-ALONE, PAUSE = 2.0, 0.02  # seconds of good requests before the attack, and between any two of them
+PAUSE = 0.02  # seconds between two good requests
 
 
 class Surface(Protocol):
@@ -36,7 +36,15 @@ class Surface(Protocol):
     def good(self) -> None: ...
 
 
-def attack(make_surface, name: str, seed: int, count: int, log: Path, process: int | None = None) -> Report:
+def attack(
+    make_surface: Callable[[], Surface],
+    name: str,
+    seed: int,
+    count: int,
+    log: Path,
+    process: int | None = None,
+    alone: float = 2.0,
+) -> Report:
     """Send inputs 0 to `count` and report.
 
     Args:
@@ -44,12 +52,13 @@ def attack(make_surface, name: str, seed: int, count: int, log: Path, process: i
         name: the surface's, which also seeds its inputs.
         log: the file that takes what the attacking process and its libraries print.
         process: whose memory, and that of its children, counts; None: that of the process that sends.
+        alone: seconds of good requests before the attack.
     """
-    report, start, began = Report(name), 0, time.monotonic()
+    report, start = Report(name), 0
     context = multiprocessing.get_context("spawn")
     while start < count:
         here, there = context.Pipe(duplex=False)
-        arguments = (make_surface, name, seed, start, count, process is None, log, there)
+        arguments = (make_surface, name, seed, range(start, count), alone, process is None, log, there)
         child = context.Process(target=_attack, args=arguments, daemon=True)
         child.start()
         there.close()
@@ -66,7 +75,6 @@ def attack(make_surface, name: str, seed: int, count: int, log: Path, process: i
             said = "no answer at all" if is_hang else f"the process ended with exit code {child.exitcode}"
             report.add(index, kind, HANG if is_hang else CRASH, said)
         start = max(unanswered) + 1
-    report.seconds = time.monotonic() - began
     return report
 
 
@@ -119,7 +127,7 @@ class Meter:
             self.next_look = time.monotonic() + 0.25
 
     def begin(self, report: Report) -> None:
-        self.last = self.peak = self._now()
+        self.last = self.peak = self._now() or self.last
         if not report.memory:
             report.memory = [self.peak] * 3
 
@@ -145,25 +153,24 @@ def _resident(process):
 # ------------------------------------------------------------------ in the attacking process
 
 
-def _attack(make_surface, name, seed, start, count, is_limited, log, messages):
+def _attack(make_surface, name, seed, numbers, alone, is_limited, log, messages):
     with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     faulthandler.register(signal.SIGUSR1)
     surface = make_surface()
     outbox, done = Outbox(messages), threading.Event()
     for _ in range(3):  # what is made at first use
         surface.good()
-    if start == 0:
-        _good(surface, outbox, "alone", time.monotonic() + ALONE, done)
+    if numbers.start == 0:
+        _good(surface, outbox, "alone", time.monotonic() + alone, done)
     gc.collect()
     if is_limited:
         _limit_memory()
     outbox("begins", getattr(surface, "stall", STALL))
     beside = threading.Thread(target=_good, args=(surface, outbox, "beside", float("inf"), done))
     beside.start()
-    indices = iter(range(start, count))
-    lock = threading.Lock()
-    arguments = (surface, outbox, name, seed, indices, lock)
+    arguments = (surface, outbox, name, seed, iter(numbers), threading.Lock())
     senders = [threading.Thread(target=_send, args=arguments) for _ in range(surface.senders)]
     for sender in senders:
         sender.start()

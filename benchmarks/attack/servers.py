@@ -42,7 +42,7 @@ def serving(place: Path) -> Iterator[Address]:
     """`python -m export.serve` on ports that are free."""
     http_port, grpc_port = free_port(), free_port()
     words = ["export.serve", str(place / "models"), "--rest-port", str(http_port), "--grpc-port", str(grpc_port)]
-    with _running(words, place / "serve.log") as process:
+    with _running(words, place / "serve.log", http_port) as process:
         yield Address(process, http_port, grpc_port)
 
 
@@ -52,17 +52,17 @@ def searching(place: Path) -> Iterator[Address]:
     port = free_port()
     model = str(place / "models" / material.MODEL / "1")
     words = ["tf_reid.search", "serve", "--index", str(place / "gallery"), "--model", model, "--port", str(port)]
-    with _running(words, place / "page-server.log") as process:
+    with _running(words, place / "page-server.log", port) as process:
         yield Address(process, port)
 
 
 @contextlib.contextmanager
-def _running(words, log):
+def _running(words, log, port):
     with log.open("wb") as file:
         process = subprocess.Popen([sys.executable, "-m", *words], stdout=file, stderr=subprocess.STDOUT)
     try:
         until = time.monotonic() + 180
-        while "Ctrl-C stops" not in log.read_text(errors="replace"):
+        while "Ctrl-C stops" not in log.read_text(errors="replace") or not _listens(port):
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(f"python -m {words[0]} did not start: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.2)
@@ -74,6 +74,11 @@ def _running(words, log):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # ------------------------------------------------------------------ HTTP

@@ -76,7 +76,6 @@ class Report:
     beside: list[float] = dataclasses.field(default_factory=list)
     failed: list[str] = dataclasses.field(default_factory=list)
     memory: list[int] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
 
     def add(self, index: int, kind: str, what: str, said: str) -> None:
         self.counts[what] += 1
@@ -103,9 +102,8 @@ class Report:
         if self.memory:
             before, peak, after = self.memory
             if after - before > GROWTH or peak - before > PEAK:
-                lines.append(
-                    f"{self.surface}: memory grew by {(peak - before) >> 20} MiB, {(after - before) >> 20} stay"
-                )
+                grown, kept = (peak - before) >> 20, (after - before) >> 20
+                lines.append(f"{self.surface}: memory grew by {grown} MiB, and {kept} MiB stayed")
         return lines
 
 
