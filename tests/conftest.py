@@ -164,6 +164,12 @@ def make_records(identity, camera, split=None, size=SIZE, name="test", protocols
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def folder_of_known_models(tmp_path_factory):
+    """Search commands, also those in processes of their own, remember the models that they are given here."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(scope="session")
 def two_replicas():
     """One for all tests: a second strategy over the same devices would reuse the first one's collective keys."""

@@ -124,3 +124,14 @@ def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(monkeypat
 
     with pytest.raises(ModuleNotFoundError):
         run_command(broken)
+
+
+def test_an_error_is_printed_without_control_characters(monkeypatch):
+    def search():
+        raise ValueError("a\x1b[2J.jpg and b\u202e.jpg are damaged:\nremove them")
+
+    monkeypatch.setattr("tf_reid.command_line.hold_back", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        run_command(search)
+    first, second, _ = str(ended.value).splitlines()
+    assert (first, second) == (r"Error: a\x1b[2J.jpg and b\u202e.jpg are damaged:", "remove them")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -105,7 +106,10 @@ def test_an_identity_and_a_path_can_be_removed(built, folder, capsys):
 @pytest.mark.parametrize("kind", ["html", "png"])
 def test_ranked_crops_are_drawn(built, folder, tmp_path, kind):
     page = tmp_path / f"page.{kind}"
+    (tmp_path / "aim").write_text("of somebody else")
+    page.symlink_to(tmp_path / "aim")
     search.main(["query", *built, str(folder / "04_c1_2026-11-21T10.png"), "--top", "3", "--page", str(page)])
+    assert (tmp_path / "aim").read_text() == "of somebody else" and not page.is_symlink()
     if kind == "png":
         assert cv2.imread(str(page)).shape[1] > 300
     else:
@@ -215,7 +219,7 @@ def test_images_up_to_a_time_can_be_removed(built):
 
 
 def test_values_that_cannot_be_are_refused_with_their_option(built, folder, capsys):
-    for option, value in (("--since", "soon"), ("--until", "1700000000000"), ("--top", "0")):
+    for option, value in (("--since", "soon"), ("--until", "1700000000000"), ("--top", "0"), ("--top", "x")):
         with pytest.raises(SystemExit):
             search.main(["query", *built, str(folder), option, value])
         assert f"argument {option}: {value!r} is not a time" in (message := capsys.readouterr().err) or (
@@ -259,3 +263,55 @@ def test_labels_that_are_no_identity_can_be_named(folder):
     command = ["add", "--index", "any", str(folder), "--pattern", PATTERN, "--distractor", "none", "--junk", "4,x"]
     identities = {crop.record.identity for crop in search._named_crops(search.arguments(command), None)}
     assert identities == {"-1", "0", "1", "2", "3", "5", "6", "7", "8", "9", "10"}
+
+
+def test_a_gallery_of_somebody_else_does_not_choose_the_model(built, folder, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of_another_user"))
+    query = str(folder / "04_c1_2026-11-21T10.png")
+    with monkeypatch.context() as patched:
+        patched.setattr(loading, "load", lambda source: pytest.fail(f"{source} was opened"))
+        for command in (["query", *built, query], ["add", *built, query], ["serve", *built]):
+            with pytest.raises(ConfigError, match=r"built by the model .*reid/2, which you have not named"):
+                search.main(command)
+        with pytest.raises(ConfigError, match="which you have not named"):
+            search.main(["query", *built, "run:gallery"])
+    named = search.main(["query", *built, query, "--model", str(model)])
+    assert search.main(["query", *built, query]) == named  # once named, it is known
+
+
+def test_a_damaged_index_is_made_anew_and_that_is_said(built, folder, capsys):
+    query = ["query", *built, str(folder / "04_c1_2026-11-21T10.png")]
+    before = search.main(query)
+    (index,) = Path(built[1]).glob("index_*.faiss")
+    index.write_bytes(index.read_bytes()[:-1] + b"?")
+    assert search.main(["stats", *built])["index"].startswith("not used: ")
+    capsys.readouterr()
+    after = search.main(query)
+    assert "its digest is not the one that was kept; it was made anew" in capsys.readouterr().err
+    assert [match.record for match in after[0]] == [match.record for match in before[0]]
+    assert search.main(["stats", *built])["index"] == "flat"
+
+
+def test_a_file_too_large_or_with_a_hostile_name_is_left_out(built, folder, capsys):
+    hostile = folder / "13_c0_2026-11-20T10\x1b[2J.png"
+    with hostile.open("wb") as file:
+        file.truncate(3 * 2**30)
+    capsys.readouterr()
+    search.main(["add", *built, str(folder), "--pattern", PATTERN])
+    assert r"13_c0_2026-11-20T10\x1b[2J.png has 3221225472 bytes; 268435456 are allowed." in capsys.readouterr().out
+    (matches,) = search.main(["query", *built, str(hostile), str(folder / "04_c1_2026-11-21T10.png")])
+    printed = capsys.readouterr()
+    assert matches[0].record.identity == "4" and r"\x1b[2J.png has 3221225472 bytes" in printed.err
+    assert "\x1b" not in printed.out + printed.err
+
+
+def test_removing_again_finishes_what_was_killed(built, folder, monkeypatch):
+    content = next(Path(built[1]).glob("index_*.faiss")).read_bytes()
+    with search.open_gallery(built[1]) as gallery:
+        assert gallery.remove(identity="3") == 3  # and the process ends
+    with pytest.raises(
+        ConfigError, match=r"Nothing was removed: .* Its files keep nothing of images that were removed"
+    ):
+        search.main(["remove", *built, "--identity", "3"])
+    (index,) = Path(built[1]).glob("index_*.faiss")
+    assert len(index.read_bytes()) < len(content) and search.main(["stats", *built])["removed_images"] == "erased"

@@ -5,6 +5,7 @@ python -m tf_reid.search query --index galleries/street crop.jpg --cameras 2 3 -
 """
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tf_reid.command_line import program, run_command
 from tf_reid.config import ConfigError
+from tfds_builders.listing import shown
 
 if TYPE_CHECKING:
     from tf_reid.gallery.base import Gallery
@@ -97,11 +99,12 @@ def arguments(argv=None) -> argparse.Namespace:
 def build(args) -> dict[str, Any]:
     """Make a gallery and add images. After an interruption the same command continues."""
     from tf_reid.encoders.loading import load
-    from tf_reid.gallery import embedding
+    from tf_reid.gallery import embedding, known_models
 
     if not (args.run or args.model):
         raise ConfigError("build needs --run or --model: the encoder that embeds the images.")
     encoder = load(args.run or args.model)
+    known_models.remember(encoder.source)
     crops = _named_crops(args, args.run)
     # The gallery is made only now: a mistake in the images' names leaves no empty one behind.
     with open_gallery(args.index, embedding.about(encoder)) as gallery:
@@ -110,9 +113,12 @@ def build(args) -> dict[str, Any]:
 
 def add(args) -> dict[str, Any]:
     """Add images that the gallery does not hold yet. After an interruption the same command continues."""
+    from tf_reid.gallery import known_models
+
     with open_gallery(args.index) as gallery:
+        _repair(gallery, erase=True)
         encoder = _encoder_of(gallery, args)
-        crops = _named_crops(args, args.run or Path(gallery.about["source"]))
+        crops = _named_crops(args, args.run or known_models.known_source_of(gallery))
         return _embed_and_add(gallery, encoder, crops, args)
 
 
@@ -146,7 +152,7 @@ def _embed_and_add(gallery, encoder, crops, args):
     gallery.update_index()
 
     for path, error in unreadable.items():
-        print(f"Left out: {path} {error}.")
+        print(f"Left out: {shown(path)} {error}.")
     counts = {"added": len(new) - len(unreadable), "contained": len(contained), "images": len(gallery)}
     print(f"Images added to {args.index}: {counts['added']}. The gallery holds {counts['images']}.")
     if contained:
@@ -174,10 +180,13 @@ def remove(args) -> dict[str, int]:
         removed = gallery.remove(paths, args.identity, args.until)
         if args.identity is not None and labels.normal(args.identity) != args.identity:
             removed += gallery.remove(identity=labels.normal(args.identity))
+        gallery.erase()
         if not removed:
             of_identity = "" if args.identity is None else f" of identity {args.identity}"
-            raise ConfigError(f"Nothing was removed: {args.index} holds no such image{of_identity}.")
-        gallery.update_index(always=True)
+            raise ConfigError(
+                f"Nothing was removed: {args.index} holds no such image{of_identity}. Its files keep nothing of images "
+                "that were removed before."
+            )
         counts = {"removed": removed, "images": len(gallery)}
     print(f"Images removed from {args.index}: {removed}. The gallery holds {counts['images']}.")
     return counts
@@ -185,15 +194,15 @@ def remove(args) -> dict[str, int]:
 
 def query(args) -> "list[list[Match]]":
     """Search with each image; print the matches, and draw them where `--page` names a file."""
-    from tf_reid.gallery import crops, embedding, report
+    from tf_reid.gallery import crops, embedding, known_models, report
     from tf_reid.gallery.records import Filters
 
     if args.page and args.page.suffix not in (".html", ".png"):
         raise ConfigError(f"--page {args.page} must end in .html or .png.")
     with open_gallery(args.index) as gallery:
         cameras, not_cameras = _named_cameras(gallery, args)
-        encoder = _encoder_of(gallery, args)
-        run = args.run or Path(gallery.about["source"])
+        _repair(gallery)
+        encoder, run = _encoder_of(gallery, args), args.run or known_models.known_source_of(gallery)
 
         # Embed the queries that can be read.
         named = crops.crops_in(args.images, None, run)
@@ -201,7 +210,7 @@ def query(args) -> "list[list[Match]]":
         readable = []
         for number, path in enumerate(crop.record.path for crop in named):
             if number in errors:
-                print(f"Left out: {path} {errors[number]}.", file=sys.stderr)
+                print(f"Left out: {shown(path)} {errors[number]}.", file=sys.stderr)
             else:
                 readable.append(path)
         if not readable:
@@ -257,11 +266,12 @@ def stats(args) -> dict[str, Any]:
 
 def serve(args) -> None:
     """Serve the web page until Ctrl-C."""
-    from tf_reid.gallery import crops, web_page
+    from tf_reid.gallery import crops, known_models, web_page
 
     with open_gallery(args.index) as gallery:
+        _repair(gallery)
         encoder = _encoder_of(gallery, args)
-        read = crops.reader(Path(gallery.about["source"]))
+        read = crops.reader(args.run or known_models.known_source_of(gallery))
         web_page.run(gallery, encoder, read, args.host, args.port, args.token, args.allowed_host)
 
 
@@ -276,14 +286,28 @@ def open_gallery(place: str, about: dict[str, Any] | None = None) -> "Gallery":
     return FaissGallery(place, about)
 
 
+def _repair(gallery, erase=False):
+    """Do and print what an earlier command had to leave; a search is right without it, so a failure stops nothing."""
+    for step in (gallery.mend_index, gallery.erase) if erase else (gallery.mend_index,):
+        try:
+            sentence = step()
+        except ConfigError as error:
+            sentence = str(error)
+        if sentence:
+            print(shown(sentence), file=sys.stderr)
+
+
 def _encoder_of(gallery, args):
     """The encoder that the command names, or else the one that built the gallery; it must be the same model."""
     from tf_reid.encoders.loading import load
-    from tf_reid.gallery import embedding
+    from tf_reid.gallery import embedding, known_models
     from tf_reid.gallery.records import check_same_model
 
-    encoder = load(args.run or args.model or Path(gallery.about["source"]))
+    named = args.run or args.model
+    encoder = load(named or known_models.source_of(gallery, args.index))
     check_same_model(gallery.about, embedding.about(encoder), args.index)
+    if named:
+        known_models.remember(encoder.source)
     return encoder
 
 
@@ -294,14 +318,20 @@ def _add_encoder_options(parser):
 
 
 def _fraction(text):
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 
 def _positive(text):
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value

@@ -1,6 +1,8 @@
 """A gallery that lasts: exact against a slow reference, filtered, atomic, killed, read by two."""
 
+import errno
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 from people import ABOUT, FILTERS, WIDTH, people
 
 from tf_reid.config import ConfigError
-from tf_reid.gallery import faiss_gallery, faiss_index
+from tf_reid.gallery import faiss_gallery, faiss_index, image_table
 from tf_reid.gallery.faiss_gallery import FaissGallery
 from tf_reid.gallery.records import Filters, Record
 from tf_reid.gallery.rejection import calibrate
@@ -122,9 +124,90 @@ def test_a_lost_index_costs_time_and_nothing_else(gallery):
     index.write_bytes(index.read_bytes()[:100])
     again = FaissGallery(gallery.folder)
     assert [m.id for m in again.search(query, 5)[0]] == [m.id for m in before[0]]
-    assert again.stats()["index"] == "none"
+    assert again.stats()["index"].startswith(f"not used: The index {index} is damaged: its digest is not the one")
     again.update_index()
-    assert FaissGallery(gallery.folder).stats()["not_indexed"] == 0
+    stats = FaissGallery(gallery.folder).stats()
+    assert stats["not_indexed"] == 0 and stats["index"] == "flat"
+
+
+def flip(path, bit):
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_in_the_index_changes_no_answer(gallery):
+    gallery.update_index()
+    queries = people(3, seed=5)[1]
+    before = gallery.search(queries, 300)
+    bits = np.random.default_rng(0).integers(8 * next(gallery.folder.glob("*.faiss")).stat().st_size, size=10)
+    for bit in bits.tolist():
+        (index,) = gallery.folder.glob("*.faiss")
+        flip(index, bit)
+        with FaissGallery(gallery.folder) as damaged:
+            for matches, right in zip(damaged.search(queries, 300), before, strict=True):
+                assert {match.record for match in matches} == {match.record for match in right}
+                np.testing.assert_allclose([m.distance for m in matches], [m.distance for m in right], atol=1e-6)
+            assert damaged.stats()["index"].startswith("not used: ")
+            assert "its digest is not the one that was kept; it was made anew from the embeddings in" in (
+                damaged.mend_index()
+            )
+            assert damaged.mend_index() is None and damaged.stats()["index"] == "flat"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"file": "../outside.faiss", "covered": 300, "digest": "d"},
+        {"file": "/etc/passwd", "covered": 300, "digest": "d"},
+        {"file": "index_1_1_1.faiss\n", "covered": 300, "digest": "d"},
+        {"file": ["index_1_1_1.faiss"], "covered": 300, "digest": "d"},
+        "index_1_1_1.faiss",
+    ],
+)
+def test_an_index_outside_of_the_folder_is_neither_read_nor_removed(gallery, entry):
+    gallery.update_index()
+    outside = gallery.folder.parent / "outside.faiss"
+    shutil.copy(next(gallery.folder.glob("*.faiss")), outside)
+    with gallery._table.transaction():
+        gallery._table.write_about({"index": entry})
+        gallery._table.count("revision")
+    again = FaissGallery(gallery.folder)
+    assert len(again.search(people(1)[1], 300)[0]) == 300
+    assert "which is no index of its folder" in again.mend_index() and again.stats()["index"] == "flat"
+    assert outside.exists() and len(list(gallery.folder.glob("*.faiss"))) == 1
+
+
+def test_an_index_that_is_a_link_a_pipe_or_of_other_images_is_not_read(gallery, tmp_path):
+    gallery.update_index()
+    (index,) = gallery.folder.glob("*.faiss")
+    moved = index.rename(tmp_path / "moved.faiss")
+    index.symlink_to(moved)
+    assert "cannot be opened: Too many levels of symbolic links" in FaissGallery(gallery.folder).stats()["index"]
+    index.unlink()
+    os.mkfifo(index)
+    assert "it is not a file" in FaissGallery(gallery.folder).mend_index()
+    (index,) = gallery.folder.glob("*.faiss")
+    other = FaissGallery(tmp_path / "other", ABOUT)
+    other.add(*people(200))
+    other.update_index()
+    shutil.copy(next(other.folder.glob("*.faiss")), index)
+    with gallery._table.transaction():  # the right digest, and the wrong images
+        digest = other._table.about()["index"]["digest"]
+        gallery._table.write_about({"index": gallery._table.about()["index"] | {"digest": digest}})
+        gallery._table.count("revision")
+    assert "it is an index of other images" in FaissGallery(gallery.folder).stats()["index"]
+
+
+def test_an_index_that_cannot_be_written_costs_time_and_nothing_else(gallery, monkeypatch):
+    def full(_self, write):
+        write(b"the first part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(faiss_index.FaissIndex, "write", full)
+    with pytest.raises(ConfigError, match=r"cannot be written: No space left on device\. All images are stored"):
+        gallery.update_index()
+    assert not list(gallery.folder.glob("*.faiss")) and len(gallery.search(people(1)[1], 300)[0]) == 300
 
 
 def test_a_reader_sees_what_another_writes(gallery):
@@ -199,11 +282,114 @@ def test_a_removed_image_is_in_no_file(tmp_path):
     gone = embeddings[7].tobytes()
     assert any(gone in path.read_bytes() for path in tmp_path.iterdir())
     assert gallery.remove(["7.jpg"]) == 1
-    gallery.update_index(always=True)
+    assert gallery.stats()["removed_images"] == "still in the files; run remove again"
+    gallery.erase()
     assert not any(gone in path.read_bytes() for path in tmp_path.iterdir())
+    assert gallery.stats()["removed_images"] == "erased"
     gallery.remove(until=2000.0)
-    gallery.update_index(always=True)
+    gallery.erase()
     assert len(gallery) == 0 and not list(tmp_path.glob("*.faiss")) and gallery.search(embeddings[:1]) == [[]]
+
+
+def test_pages_that_were_split_keep_nothing_of_removed_images(tmp_path):
+    """SQLite leaves copies in pages that it splits, which secure_delete does not overwrite."""
+    gallery, gone, here = FaissGallery(tmp_path, ABOUT), {}, {}
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        count = int(rng.integers(1, 120))
+        names = [f"/data/{rng.bytes(10).hex()}/{'x' * rng.integers(300)}.jpg" for _ in range(count)]
+        embeddings = rng.normal(size=(count, WIDTH)).astype(np.float32)
+        gallery.add([Record(name) for name in names], embeddings)
+        here |= dict(zip(names, embeddings, strict=True))
+        removed = rng.permutation(sorted(here))[: rng.integers(60)].tolist()
+        gallery.remove(removed)
+        gone |= {name: here.pop(name) for name in removed}
+    gallery.erase()
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert len(gone) > 500 and len(gallery) == len(here)
+    assert not [name for name, row in gone.items() if name[6:26].encode() in content or row.tobytes()[:16] in content]
+
+
+def test_a_reader_that_keeps_removed_images_in_the_log_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_table, "WAITED", 0.1)
+    gallery = FaissGallery(tmp_path, ABOUT)
+    records, embeddings = people(50)
+    gallery.add(records, embeddings)
+    reader = sqlite3.connect(tmp_path / "gallery.sqlite", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT COUNT(*) FROM images").fetchone()
+    assert gallery.remove(["7.jpg"]) == 1
+    with pytest.raises(ConfigError, match=r"another process still reads .*gallery\.sqlite-wal, which keeps their data"):
+        gallery.erase()
+    gone = embeddings[7].tobytes()
+    assert any(gone in path.read_bytes() for path in tmp_path.iterdir())
+    reader.execute("COMMIT")
+    gallery.erase()
+    assert not any(gone in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_an_index_laid_out_while_another_process_removes_images_is_dropped(gallery, monkeypatch):
+    removed, own = [], faiss_gallery.FaissIndex.build
+
+    def build(*args):
+        index = own(*args)
+        if len(removed) < 2:
+            name = f"{len(removed)}.jpg"
+            removed.append(FaissGallery(gallery.folder).remove([name]))
+        return index
+
+    monkeypatch.setattr(faiss_gallery.FaissIndex, "build", build)
+    gallery.update_index(always=True)
+    (index,) = gallery.folder.glob("*.faiss")
+    assert removed == [1, 1] and gallery.stats()["index"] == "flat"
+    embeddings = people(300)[1]
+    assert [row.tobytes() in index.read_bytes() for row in embeddings[:3]] == [False, False, True]
+
+
+class Killed(BaseException):
+    """Ends what happens at once, as a signal does; what stands behind `finally` is tried in this process, too."""
+
+
+@pytest.mark.parametrize("place", ["add", "write_about", "VACUUM", "write", "_publish", "remove_others"])
+def test_a_command_killed_anywhere_leaves_a_sound_gallery(gallery, monkeypatch, place):
+    gallery.update_index()
+    target = {"add": gallery._table, "write_about": gallery._table, "VACUUM": gallery._table}
+    target |= {"_publish": gallery, "write": gallery._files, "remove_others": gallery._files}
+
+    def killed(*_args):
+        raise Killed
+
+    records, embeddings = people(100, seed=3, start=1000)
+    with monkeypatch.context() as patched:
+        patched.setattr(target[place], "erase" if place == "VACUUM" else place, killed)
+        with pytest.raises(Killed):
+            gallery.add(records, embeddings)
+            gallery.remove(["7.jpg"])
+            gallery.erase()
+    (gallery.folder / ".index_9_9_9.faiss").write_bytes(b"of a killed writer")
+    with FaissGallery(gallery.folder) as again:
+        stats = again.stats()
+        is_added = place not in ("add", "write_about")
+        assert stats["images"] == (399 if is_added else 300) and stats["database"] == "sound"
+        again.add(records, embeddings)
+        again.remove(["7.jpg"])
+        again.erase()
+        stats = again.stats()
+        assert (stats["images"], stats["index"], stats["removed_images"]) == (399, "flat", "erased")
+        assert len(again.search(embeddings[:1], 500)[0]) == 399
+    gone = people(300)[1][7].tobytes()
+    assert not any(gone in path.read_bytes() for path in gallery.folder.iterdir())
+    assert len(list(gallery.folder.glob("*index_*"))) == 1
+
+
+@pytest.mark.parametrize("top", [0, -1, 1.5, True, None])
+def test_a_number_of_matches_that_cannot_be_is_refused(gallery, top):
+    with pytest.raises(ValueError, match=r"top must be a whole number from 1 on, not "):
+        gallery.search(people(1)[1], top)
+
+
+def test_more_matches_than_images_are_all_images(gallery):
+    assert len(gallery.search(people(1)[1], 10**30)[0]) == 300
 
 
 def test_other_identities_are_met_also_where_identities_have_many_images(tmp_path):

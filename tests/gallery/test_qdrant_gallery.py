@@ -100,3 +100,19 @@ def test_opening_a_qdrant_gallery_loads_no_faiss():
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", OPEN_QDRANT], cwd=root, capture_output=True, text=True, check=True)
     assert "qdrant_client" in done.stdout.split() and "faiss" not in done.stdout.split()
+
+
+def test_a_point_that_something_else_wrote_and_other_mistakes_are_refused(client):
+    gallery = QdrantGallery(client, "g", ABOUT)
+    records, embeddings = people(5)
+    gallery.add(records, embeddings)
+    assert len(gallery.search(embeddings[:1], 10**30)[0]) == 5
+    with pytest.raises(ValueError, match="top must be a whole number from 1 on, not 0"):
+        gallery.search(embeddings[:1], 0)
+    client.upsert("g", [models.PointStruct(id=7, vector=embeddings[0].tolist(), payload={"other": 1})])
+    assert gallery.remove(["folder"]) == 0 and gallery.mend_index() is None
+    with pytest.raises(ConfigError, match="Point 7 of collection g is no image of a gallery"):
+        gallery.search(embeddings[:1], 6)
+    client.create_collection("newer", models.VectorParams(size=8, distance="Cosine"), metadata=ABOUT | {"format": 3})
+    with pytest.raises(ConfigError, match=r"Collection newer has gallery format 3, .* made by a newer version"):
+        QdrantGallery(client, "newer")

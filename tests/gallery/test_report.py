@@ -36,3 +36,23 @@ def test_a_query_beyond_the_threshold_is_unknown(matches, rejection, unknown, fi
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(ValueError, match="No query has a match"):
         report.as_png({"a.jpg": []}, lambda _: None, lambda _: None)
+
+
+OBEYED = "\x1b[2J\x07\u202egnp.exe\n"  # clears a terminal, rings, turns what follows, and begins a line
+
+
+def test_a_name_that_a_terminal_would_obey_is_written_out():
+    hostile = Match(7, Record(f"b{OBEYED}.jpg", f"anna{OBEYED}", f"door{OBEYED}", None), 0.2, True)
+    results = {f"a{OBEYED}.jpg": [hostile]}
+    stats = report.stats_table({"images": 1, "source": f"runs/{OBEYED}", "rejection": None})
+    page = report.as_html(results, lambda _: None, lambda _: None, REJECTION)
+    for text, lines in ((report.as_table(results, REJECTION), 2), (stats, 2), (page, None)):
+        assert not set(text) & {"\x1b", "\x07", "\u202e"} and r"\x1b[2J\x07\u202egnp.exe\n" in text
+        assert lines is None or len(text.splitlines()) == lines
+    assert json.loads(report.as_json(results))[0]["matches"][0]["path"] == hostile.record.path
+    assert "\x1b" not in report.as_json(results)
+
+
+def test_names_in_any_script_stay_as_they_are():
+    results = {"می‌خواهم.jpg": [match(0.2)], "人　物.jpg": []}
+    assert [line.split("  ")[0] for line in report.as_table(results, None).splitlines()[::2]] == list(results)

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from tf_reid.command_line.log_filter import hold_back
+from tfds_builders.listing import shown
 
 EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg that brings it
     "faiss": "search",
@@ -63,7 +64,8 @@ def run_command(command: Callable[[], object]) -> None:
             sys.exit(f"Error: {error.name} is not installed; this needs pip install 'tf_reid[{extra}]'.")
         if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _reported_in_a_sentence()):
             raise
-        sys.exit(f"Error: {error}\n{HINT}")
+        message = "\n".join(map(shown, str(error).split("\n")))  # names of files may hold what a terminal obeys
+        sys.exit(f"Error: {message}\n{HINT}")
     if held_back:
         held_back.forget()
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tf_reid.data import decoding
 from tf_reid.encoders.image_checks import ImageError, check_array
+from tf_reid.files import read_image
 from tfds_builders import images
 
 Image: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray
@@ -74,7 +75,7 @@ class ImageReader:
 
 def _bytes_of(index: int, image: object) -> bytes:
     if isinstance(image, str | os.PathLike):
-        return Path(image).read_bytes()
+        return read_image(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     raise TypeError(

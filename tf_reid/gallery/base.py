@@ -1,15 +1,18 @@
 """What every gallery offers: a folder (`faiss_gallery`) and a collection on a server (`qdrant_gallery`) alike."""
 
 import abc
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from typing_extensions import Self
 
-from tf_reid.gallery.records import Filters, Match, Record
+from tf_reid.config import ConfigError
+from tf_reid.gallery.records import Filters, Match, Record, check_format
 
 ABOUT_MODEL = ("digest", "distance", "width", "source")
+WIDEST = 2**20  # numbers in an embedding
 
 
 class Gallery(abc.ABC):
@@ -43,11 +46,26 @@ class Gallery(abc.ABC):
 
     @abc.abstractmethod
     def remove(self, paths: Sequence[str] = (), identity: str | None = None, until: float | None = None) -> int:
-        """Remove images by their paths or folders, all of an identity, and all up to a time. Returns how many."""
+        """Remove images by their paths or folders, all of an identity, and all up to a time. Returns how many.
+
+        They are in no search from then on; `erase` removes their data from the gallery's files.
+        """
+
+    @abc.abstractmethod
+    def erase(self) -> None:
+        """Leave nothing in the gallery's files of the images removed so far.
+
+        Raises:
+            ConfigError: something of them stays for now, such as where another process still reads it.
+        """
 
     @abc.abstractmethod
     def update_index(self, always: bool = False) -> None:
-        """Bring the index up to date where it lags far behind the images, or `always`."""
+        """Bring the index up to date where it lags far behind the images or holds removed ones, or `always`."""
+
+    @abc.abstractmethod
+    def mend_index(self) -> str | None:
+        """Make an index anew that was damaged or lost. Returns a sentence that says so, or None where it is sound."""
 
     @abc.abstractmethod
     def search(
@@ -57,7 +75,11 @@ class Gallery(abc.ABC):
 
         Args:
             embeddings: float32 [Q, D] of the same model.
+            top: 1 or more; more than there are images means all.
             exact: compare with every image, also where an approximate index would do.
+
+        Raises:
+            ValueError: the embeddings or `top` cannot be.
         """
 
     @abc.abstractmethod
@@ -94,3 +116,47 @@ class Gallery(abc.ABC):
     def accepted(self, distance: float) -> bool | None:
         """Whether a distance is within the rejection threshold; None where there is none."""
         return None if self.rejection is None else bool(distance <= self.rejection["threshold"])
+
+
+def check_about(about: Mapping[str, Any], place: object) -> None:
+    """Raise a ConfigError where what a gallery keeps about itself cannot be, or is of another version.
+
+    Args:
+        place: names the gallery.
+    """
+    check_format(about, str(place))
+    rejection = about.get("rejection")
+    width = about.get("width")
+    is_sound = (
+        isinstance(about.get("digest"), str)
+        and about.get("distance") in ("cosine", "euclidean")
+        and isinstance(width, int)
+        and 1 <= width <= WIDEST
+        and isinstance(about.get("source"), str)
+        and all(isinstance(about.get(counter, 0), int) for counter in ("revision", "removals", "erased", "images"))
+        and (rejection is None or _is_rejection(rejection))
+    )
+    if not is_sound:
+        raise ConfigError(
+            f"{place} is damaged: what it keeps of its encoder cannot be. Restore it from a copy, or build it anew "
+            "with python -m tf_reid.search build."
+        )
+
+
+def _is_rejection(values):
+    """Whether these are values as `rejection.calibrate` measures them."""
+    keys = ("threshold", "false_accept_rate", "images", "queries")
+    if not isinstance(values, Mapping):
+        return False
+    return all(isinstance(values.get(key), int | float) and math.isfinite(values[key]) for key in keys)
+
+
+def checked_top(top: int, images: int) -> int:
+    """How many matches of a gallery of so many images are asked for, at least 1.
+
+    Raises:
+        ValueError: `top` is not a whole number from 1 on.
+    """
+    if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
+        raise ValueError(f"top must be a whole number from 1 on, not {top!r}.")
+    return max(1, min(int(top), images))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_reid.config import ConfigError
-from tf_reid.files import to_stderr
+from tf_reid.files import read_image, to_stderr
 from tf_reid.gallery import times
 from tf_reid.gallery.records import RUN_PREFIX, Record
 from tfds_builders import DatasetError, labels
@@ -109,7 +109,7 @@ def contents(crops: Iterable[Crop]) -> list[bytes | Path]:
 def _content(crop):
     try:
         return crop.read()
-    except OSError:  # such as a file that vanished since it was listed
+    except (OSError, ValueError):  # such as a file that vanished since it was listed, or is too large
         return Path(crop.record.path)
 
 
@@ -122,8 +122,8 @@ def reader(run: Path | None) -> Callable[[str], bytes | None]:
             name = path.removeprefix(RUN_PREFIX)
             return crops[name].read() if name in crops else None
         try:
-            return Path(path).read_bytes()
-        except OSError:
+            return read_image(path)
+        except (OSError, ValueError):
             return None
 
     return read
@@ -170,7 +170,7 @@ def _crop(row: Row, marks: Meaning) -> Crop:
     except ValueError as error:
         raise ConfigError(f"{row.where}: {error}.") from None
     identity = None if row.identity in marks.distractor else row.identity
-    return Crop(Record(str(row.path.resolve()), identity, row.camera, seconds), row.path.read_bytes)
+    return Crop(Record(str(row.path.resolve()), identity, row.camera, seconds), functools.partial(read_image, row.path))
 
 
 # ------------------------------------------------------------------ images of a run

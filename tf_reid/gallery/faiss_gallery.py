@@ -2,18 +2,18 @@
 
 ```
 GALLERY/gallery.sqlite      every image: path, identity, camera, time, embedding; what made the embeddings
-        index_<n>.faiss     made of it: the images up to number n, laid out for searching
+        index_<n>_*.faiss   made of it: the images up to number n, laid out for searching
+        index.lock          held by the process that lays out an index
 ```
 The database alone is the truth. An `add` is one transaction, whole or not at all; the index is written beside and
 renamed, and images that it does not hold yet are compared one by one. So a killed process loses nothing but its own
-`add`, and any number of processes may read while one writes.
+`add`, and any number of processes may read while one writes. The database keeps the index's digest, so a damaged
+index is never searched.
 """
 
 import contextlib
 import os
-import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,16 @@ from typing import Any
 import numpy as np
 
 from tf_reid.config import ConfigError
-from tf_reid.gallery.base import ABOUT_MODEL, Gallery
+from tf_reid.gallery.base import ABOUT_MODEL, Gallery, check_about, checked_top
 from tf_reid.gallery.faiss_index import FaissIndex, nearest
 from tf_reid.gallery.image_table import Columns, ImageTable
-from tf_reid.gallery.records import (
-    FORMAT,
-    Filters,
-    Match,
-    Record,
-    check_format,
-    check_same_model,
-    checked_embeddings,
-)
+from tf_reid.gallery.index_files import DamagedIndex, IndexFiles
+from tf_reid.gallery.records import FORMAT, Filters, Match, Record, check_same_model, checked_embeddings
 
 REBUILT_AT = 0.1  # the part of the gallery that may be missing from the index, or gone from the gallery
 FEW = 20_000  # images left by filters that are compared one by one rather than by HNSW
 BUILT_AT_ONCE = 50_000  # images whose embeddings are in memory while an index is built
-ABANDONED = 24 * 3600  # seconds without a write after which a half-written index belongs to no living process
+TRIES = 3  # to lay out an index from which no other process removes images meanwhile
 
 
 class FaissGallery(Gallery):
@@ -48,7 +41,8 @@ class FaissGallery(Gallery):
 
     Raises:
         ConfigError: there is none and none is to be made; it cannot be read; its embeddings are another model's; it
-          was made by an earlier version.
+          was made by another version. So ends every other method, too, where the gallery's files are damaged, locked
+          or cannot be written.
     """
 
     _columns: Columns
@@ -56,29 +50,28 @@ class FaissGallery(Gallery):
     def __init__(self, folder: str | Path, about: dict[str, Any] | None = None):
         self.folder, self._lock = Path(folder), threading.Lock()
         path = self.folder / "gallery.sqlite"
-        if not path.exists() and about is None:
+        if about is None and not path.exists():
             raise ConfigError(f"There is no gallery in {folder}; make one with python -m tf_reid.search build.")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._table, self._files = ImageTable(path, make=about is not None), IndexFiles(self.folder)
         try:
-            self._table = ImageTable(path)
             if about is not None:
                 self._table.create({**about, "format": FORMAT})
-            self.about = self._table.about()
-        except sqlite3.DatabaseError as error:
-            raise ConfigError(f"{path} cannot be read as a gallery: {error}.") from None
-        try:
+            with self._table.transaction("DEFERRED"):
+                self.about = self._table.about()
             self._check(about)
-        except ConfigError:
+        except BaseException:
             self._table.close()
             raise
         # What is kept in memory is read at the first search.
         self._revision: int | None = None
+        self._entry: dict[str, Any] | None = None  # what the database keeps of the index that is in memory
         self._index: FaissIndex | None = None
+        self._damage: str | None = None  # why there is none in memory
 
     def _check(self, about):
         if not self.about:
             raise ConfigError(f"{self.folder} holds no finished gallery; make it with python -m tf_reid.search build.")
-        check_format(self.about, self.folder)
+        check_about(self.about, self.folder)
         if about is not None:
             check_same_model(self.about, about, self.folder)
 
@@ -87,10 +80,12 @@ class FaissGallery(Gallery):
             self._table.close()
 
     def __len__(self):
-        return len(self._table)
+        with self._lock, self._table.transaction("DEFERRED"):
+            return len(self._table)
 
     def contained(self, paths: Sequence[str]) -> set[str]:
-        return self._table.contained(paths)
+        with self._lock, self._table.transaction("DEFERRED"):
+            return self._table.contained(paths)
 
     # ------------------------------------------------------------------ writing
 
@@ -98,55 +93,94 @@ class FaissGallery(Gallery):
         """As `Gallery.add`: all images or none."""
         embeddings = checked_embeddings(embeddings, self.about["width"], len(records))
         with self._lock, self._table.transaction():
-            before = len(self)
+            before = len(self._table)
             self._table.add(records, embeddings)
-            self._table.count_revision()
-            return len(self) - before
+            self._table.count("revision")
+            return self._table.keep_count() - before
 
     def remove(self, paths: Sequence[str] = (), identity: str | None = None, until: float | None = None) -> int:
-        """As `Gallery.remove`. Nothing stays in the database's files; `update_index(always=True)` empties the index."""
-        with self._lock:
-            with self._table.transaction():
-                before = len(self)
-                for path in paths:
-                    self._table.remove_path(path)
-                if identity is not None:
-                    self._table.remove_identity(identity)
-                if until is not None:
-                    self._table.remove_until(until)
-                self._table.count_revision()
-                removed = before - len(self)
-            self._table.empty_log()
+        with self._lock, self._table.transaction():
+            before = len(self._table)
+            for path in paths:
+                self._table.remove_path(path)
+            if identity is not None:
+                self._table.remove_identity(identity)
+            if until is not None:
+                self._table.remove_until(until)
+            removed = before - self._table.keep_count()
+            if removed:
+                self._table.count("revision")
+                self._table.count("removals")
             return removed
+
+    def erase(self) -> None:
+        """As `Gallery.erase`: makes the index anew without the removed images, and rewrites the database's file."""
+        self.update_index()
+        with self._lock:
+            with self._table.transaction("DEFERRED"):
+                about = self._table.about()
+            removals = about.get("removals", 0)
+            if about.get("erased", 0) >= removals:
+                return
+            if not self._table.erase():
+                raise ConfigError(
+                    f"The images are removed, but another process still reads {self.folder}/gallery.sqlite-wal, which "
+                    "keeps their data: end it, and run the same command again."
+                )
+            with self._table.transaction():
+                erased = self._table.about().get("erased", 0)  # another process may have erased more meanwhile
+                self._table.write_about({"erased": max(erased, removals)})
 
     def write_rejection(self, rejection: dict[str, Any]) -> None:
         with self._lock, self._table.transaction():
             self._table.write_about({"rejection": rejection})
-            self._table.count_revision()
+            self._table.count("revision")
 
     def update_index(self, always: bool = False) -> None:
-        """Write the index anew where too many images are missing from it, or gone from the gallery."""
-        with self._snapshot():
-            count = len(self._columns.ids)
-            if not always and self._index is not None and self._count_stale(self._index) <= REBUILT_AT * count:
-                return
-            entry = self._write_index() if count else None
-        with self._lock, self._table.transaction():
-            former = self._table.about().get("index")
-            self._table.write_about({"index": entry})
-            self._table.count_revision()
-        if former and former != entry:
-            (self.folder / former["file"]).unlink(missing_ok=True)
-        self._remove_abandoned(entry)
+        """As `Gallery.update_index`; index files that killed processes left are removed.
 
-    def _count_stale(self, index):
-        """How many images are missing from the index, or in it and no longer in the gallery."""
-        missing = self._count_missing()
-        gone = len(index) - (len(self._columns.ids) - missing)
-        return missing + gone
+        Raises:
+            ConfigError: it cannot be written. The images are stored all the same.
+        """
+        with self._files.writing():
+            for _ in range(TRIES):
+                with self._snapshot():
+                    self._files.remove_others(self._entry)
+                    if not always and not self._is_stale():
+                        return
+                    removals = self.about.get("removals", 0)
+                    entry = self._write_index() if len(self._columns.ids) else None
+                is_published = self._publish(entry, removals)
+                with self._snapshot():
+                    self._files.remove_others(self._entry)
+                if is_published:
+                    return
+
+    def _publish(self, entry, removals):
+        """Make this the gallery's index, unless images were removed since it was begun. Returns whether it is."""
+        with self._lock, self._table.transaction():
+            if self._table.about().get("removals", 0) != removals:
+                return False
+            self._table.write_about({"index": entry})
+            self._table.count("revision")
+            return True
+
+    def mend_index(self) -> str | None:
+        with self._snapshot():
+            damage = self._damage
+        if damage is None:
+            return None
+        self.update_index()
+        return f"{damage}; it was made anew from the embeddings in {self.folder}/gallery.sqlite."
+
+    def _is_stale(self):
+        """Whether many images are missing from the index, or it holds one that was removed."""
+        count, missing = len(self._columns.ids), self._count_missing()
+        gone = (0 if self._index is None else len(self._index)) - (count - missing)
+        return missing > REBUILT_AT * count or gone > 0
 
     def _write_index(self):
-        """Build an index of all images and write it beside, then rename. Returns what `about` keeps of it."""
+        """Build and write an index of all images. Returns what `about` keeps of it."""
         ids, width = self._columns.ids, self.about["width"]
         last = int(ids[-1])
 
@@ -155,18 +189,8 @@ class FaissGallery(Gallery):
                 part = ids[start : start + BUILT_AT_ONCE]
                 yield part, self._table.embeddings(part, width)
 
-        entry = {"file": f"index_{last}_{os.getpid()}_{self._revision}.faiss", "covered": last}
-        beside = self.folder / f".{entry['file']}"
-        FaissIndex.build(parts(), len(ids), width, self.about["distance"], last).write(beside)
-        os.replace(beside, self.folder / entry["file"])
-        return entry
-
-    def _remove_abandoned(self, entry):
-        """Remove the index files that killed processes left."""
-        for path in self.folder.glob("*index_*"):
-            is_current = entry is not None and path.name == entry["file"]
-            if not is_current and time.time() - path.stat().st_mtime > ABANDONED:
-                path.unlink(missing_ok=True)
+        index = FaissIndex.build(parts(), len(ids), width, self.about["distance"], last)
+        return self._files.write(index, f"index_{last}_{os.getpid()}_{self._revision}.faiss")
 
     # ------------------------------------------------------------------ reading
 
@@ -180,24 +204,32 @@ class FaissGallery(Gallery):
     def _refresh(self):
         """Read anew what this or another process wrote since the last time."""
         about = self._table.about()
-        if about["revision"] == self._revision:
+        revision = about.get("revision", 0)
+        if revision == self._revision:
             return
+        check_about(about, self.folder)
         self._columns = self._table.columns()
+        ids = self._columns.ids
+        if len(ids) != about.get("images", len(ids)) or (np.diff(ids) <= 0).any():
+            raise self._table.damaged("images are lost or out of order")
         entry = about.get("index")
-        if not entry:
-            self._index = None
-        elif self._index is None or entry != self.about.get("index"):
+        if entry != self._entry:
+            self._index, self._damage = None, None
             try:
-                self._index = FaissIndex.read(self.folder / entry["file"], about["distance"], entry["covered"])
-            except RuntimeError:  # lost or damaged: every image is compared one by one, slower and not wrong
-                self._index = None
-        self.about, self._revision = about, about["revision"]
+                index = self._files.read(entry, about["width"], about["distance"]) if entry else None
+                if index is not None and not index.holds(ids):
+                    raise DamagedIndex(f"The index {self.folder / entry['file']} lacks images")
+                self._index = index
+            except DamagedIndex as error:  # every image is compared one by one, slower and not wrong
+                self._damage = str(error)
+        self.about, self._revision, self._entry = about, revision, entry
 
     def search(
         self, embeddings, top: int = 10, filters: Filters | None = None, exact: bool = False
     ) -> list[list[Match]]:
         queries = checked_embeddings(embeddings, self.about["width"])
         with self._snapshot():
+            top = checked_top(top, len(self._columns.ids))
             indexed, others = self._split(self._allowed(filters or Filters()), exact)
             # The nearest of either kind of images, each [Q, up to top].
             parts = []
@@ -266,7 +298,7 @@ class FaissGallery(Gallery):
     def paths_and_embeddings(self) -> tuple[list[str], np.ndarray]:
         """Of all images; the embeddings are float32 [N, D]."""
         with self._snapshot():
-            return self._table.paths(), self._table.all_embeddings(self.about["width"])
+            return self._table.paths(), self._table.embeddings(self._columns.ids, self.about["width"])
 
     def identified(self, most: int) -> tuple[list[str], np.ndarray]:
         """As `Gallery.identified`; drawn evenly, always the same ones."""
@@ -282,13 +314,18 @@ class FaissGallery(Gallery):
             return {"images": len(self._columns.ids), "cameras": cameras, "rejection": self.rejection}
 
     def stats(self) -> dict[str, Any]:
+        """As `Gallery.stats`; all of the gallery's files are read and checked. A damaged index stays as it is."""
         with self._snapshot():
+            index = "none" if self._index is None else self._index.kind
+            about = self._table.about()  # "erased" is written without a new revision
+            is_erased = about.get("erased", 0) >= about.get("removals", 0)
             return {
                 **self._table.counts(),
-                "database": "sound" if self._table.is_sound() else "damaged",
-                "index": "none" if self._index is None else self._index.kind,
+                "database": self._table.damage(self._columns.ids, self.about["width"]) or "sound",
+                "index": index if self._damage is None else f"not used: {self._damage}",
                 "not_indexed": self._count_missing(),
-                "bytes": sum(path.stat().st_size for path in self.folder.iterdir()),
+                "removed_images": "erased" if is_erased else "still in the files; run remove again",
+                "bytes": sum(_size(path) for path in self.folder.iterdir()),
                 **{key: self.about[key] for key in ABOUT_MODEL},
                 "rejection": self.rejection,
             }
@@ -296,3 +333,10 @@ class FaissGallery(Gallery):
     def _count_missing(self):
         last = 0 if self._index is None else self._index.last
         return int((self._columns.ids > last).sum())
+
+
+def _size(path):
+    """In bytes; 0 where another process has removed it meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.lstat().st_size
+    return 0

@@ -1,7 +1,6 @@
 """A FAISS index over a gallery's embeddings: compared one by one up to some size, a graph (HNSW) above."""
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import faiss as untyped
@@ -45,15 +44,33 @@ class FaissIndex:
         return cls(index, distance, last)
 
     @classmethod
-    def read(cls, path: Path, distance: str, last: int) -> "FaissIndex":
-        """Raises RuntimeError where the file is missing or damaged."""
-        return cls(faiss.read_index(str(path)), distance, last)
+    def read(cls, read: Callable[[int], bytes], width: int, distance: str, last: int) -> "FaissIndex":
+        """Read an index by a function that returns up to so many bytes.
 
-    def write(self, path: Path) -> None:
-        faiss.write_index(self._index, str(path))
+        Raises:
+            ValueError: it is not one of embeddings of this width and distance, up to the image of this number.
+            RuntimeError: FAISS cannot read it.
+        """
+        index = faiss.read_index(faiss.PyCallbackIOReader(read))
+        if not isinstance(index, faiss.IndexIDMap2) or (index.d, index.metric_type) != (width, _metric(distance)):
+            raise ValueError("it is an index of other embeddings")
+        ids = faiss.vector_to_array(index.id_map)
+        if not len(ids) or ids.min() < 0 or ids.max() != last:
+            raise ValueError("it is an index of other images")
+        return cls(index, distance, last)
+
+    def write(self, write: Callable[[bytes], None]) -> None:
+        """Hand the index to a function, part by part; what that raises is raised here."""
+        faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
 
     def __len__(self):
         return self._index.ntotal
+
+    def holds(self, ids: np.ndarray) -> bool:
+        """Whether it holds all of these images that are not later ones."""
+        held = np.zeros(self.last + 1, bool)
+        held[faiss.vector_to_array(self._index.id_map)] = True
+        return bool(held[ids[ids <= self.last]].all())
 
     def embeddings(self, ids: np.ndarray) -> np.ndarray:
         """float32 [N, D] of these images."""

@@ -2,21 +2,48 @@
 
 import contextlib
 import json
+import math
+import os
 import sqlite3
+import stat
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tf_reid.config import ConfigError
 from tf_reid.gallery.records import Record
 
 PARAMETERS = 500  # values in one statement
+WAITED = 60.0  # seconds for another process that writes, or reads what is to be erased
 TABLES = (
     "CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS images (id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT UNIQUE NOT NULL, "
-    "identity TEXT, camera TEXT, time REAL, embedding BLOB NOT NULL)",
+    "identity TEXT, camera TEXT, time REAL, checksum INTEGER, embedding BLOB NOT NULL)",
 )
+SETTINGS = (
+    "journal_mode=WAL",
+    "secure_delete=ON",  # what is removed is overwritten; the copies that pages leave behind go with `erase`
+    "trusted_schema=OFF",  # the database may come from somebody else
+    "cell_size_check=ON",
+)
+# What SQLite says -> what is wrong and what to do, as the rest of a sentence about the file.
+SENTENCES = {
+    "file is not a database": "cannot be read as a gallery: it is not a database, or damaged. Restore it from a copy, "
+    "or name another folder",
+    "database is locked": "is being written by another process; run the command again when that has ended",
+    "readonly": "cannot be written: the file or its folder is read-only for you. Copy the gallery to a folder of your "
+    "own",
+    "unable to open": "cannot be opened: it, or its folder, is not readable and writable for you. Copy the gallery to "
+    "a folder of your own",
+    "is full": "cannot be written: the disk is full. What was stored before stays; free some space (removing images "
+    "needs as much as the gallery takes) and run the same command again",
+    "disk I/O error": "cannot be read or written: the disk reports an error, or may not hold a file of that size. Mend "
+    "that and run the same command again",
+}
+DAMAGED = "is damaged ({reason}). Restore it from a copy, or build the gallery anew with python -m tf_reid.search build"
 
 
 class Columns(NamedTuple):
@@ -30,14 +57,31 @@ class Columns(NamedTuple):
 class ImageTable:
     """Open the database. Every image has a number that is never given again.
 
-    Raises:
-        sqlite3.DatabaseError: the file is not a database.
+    What goes wrong here or later with its file is a ConfigError that names it.
+
+    Args:
+        make: make the file where there is none, for this user alone.
     """
 
-    def __init__(self, path: Path):
-        self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA secure_delete=ON")  # nothing of a removed image stays in the file
+    def __init__(self, path: Path, make: bool):
+        self._path, self._has_checksums = path, False
+        with self._in_sentences():
+            if make:
+                _make(path)
+            _check_kind(path)
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                timeout=WAITED,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                for setting in SETTINGS:
+                    self._connection.execute(f"PRAGMA {setting}")
+            except BaseException:
+                self._connection.close()
+                raise
 
     def close(self) -> None:
         self._connection.close()
@@ -45,13 +89,30 @@ class ImageTable:
     @contextlib.contextmanager
     def transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
         """What happens inside happens as a whole or not at all; DEFERRED: reads see one state of the database."""
-        self._connection.execute(f"BEGIN {kind}")
+        with self._in_sentences():
+            self._connection.execute(f"BEGIN {kind}")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # SQLite has ended some by itself, such as on a full disk
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _in_sentences(self):
+        """Inside, what is wrong with the file becomes a ConfigError; mistakes in the program stay what they are."""
         try:
             yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+        except OSError as error:
+            raise ConfigError(f"{self._path} cannot be opened: {error.strerror}.") from None
+        except sqlite3.DatabaseError as error:
+            if type(error) not in (sqlite3.DatabaseError, sqlite3.OperationalError):
+                raise
+            for said, rest in SENTENCES.items():
+                if said in str(error):
+                    raise ConfigError(f"{self._path} {rest}.") from None
+            raise self.damaged(str(error)) from None
 
     # -------------------------------------------------------------- the gallery
 
@@ -67,23 +128,34 @@ class ImageTable:
         """What is kept about the gallery; nothing where the tables were never made."""
         if not self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
             return {}
-        return {key: json.loads(value) for key, value in self._connection.execute("SELECT key, value FROM about")}
+        try:
+            return {key: json.loads(value) for key, value in self._connection.execute("SELECT key, value FROM about")}
+        except (TypeError, ValueError):
+            raise self.damaged("what it keeps about itself") from None
 
     def write_about(self, values: dict[str, Any]) -> None:
         rows = [(key, json.dumps(value)) for key, value in values.items()]
         self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
 
-    def count_revision(self) -> None:
-        """Let other processes know that something changed."""
-        self.write_about({"revision": self.about()["revision"] + 1})
+    def count(self, key: str) -> None:
+        """Add 1: to "revision", which lets other processes know that something changed, or to "removals"."""
+        self.write_about({key: self.about().get(key, 0) + 1})
+
+    def keep_count(self) -> int:
+        """Keep how many images there are, so that lost ones are missed. Returns it."""
+        images = len(self)
+        self.write_about({"images": images})
+        return images
 
     # ------------------------------------------------------------------ writing
 
     def add(self, records: Sequence[Record], embeddings: np.ndarray) -> None:
         """Images whose path is there already stay as they are."""
-        rows = [(*record, embedding.tobytes()) for record, embedding in zip(records, embeddings, strict=True)]
+        if self._checksums() == "NULL":
+            self._connection.execute("ALTER TABLE images ADD COLUMN checksum INTEGER")
+        rows = [_row(record, embedding) for record, embedding in zip(records, embeddings, strict=True)]
         self._connection.executemany(
-            "INSERT INTO images (path, identity, camera, time, embedding) VALUES (?, ?, ?, ?, ?) "
+            "INSERT INTO images (path, identity, camera, time, embedding, checksum) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (path) DO NOTHING",
             rows,
         )
@@ -100,9 +172,16 @@ class ImageTable:
     def remove_until(self, time: float) -> None:
         self._connection.execute("DELETE FROM images WHERE time <= ?", (time,))
 
-    def empty_log(self) -> None:
-        """Move everything from the write-ahead log into the database's file, so that the log keeps nothing removed."""
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def erase(self) -> bool:
+        """Rewrite the database's file without what was removed, and empty the write-ahead log.
+
+        Returns:
+            False where another process still reads the log, which then keeps what was removed.
+        """
+        with self._in_sentences():
+            self._connection.execute("VACUUM")
+            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
 
     # ------------------------------------------------------------------ reading
 
@@ -124,8 +203,7 @@ class ImageTable:
         return [path for (path,) in self._connection.execute("SELECT path FROM images ORDER BY id")]
 
     def records(self, ids: np.ndarray) -> dict[int, Record]:
-        rows = self._where_in("SELECT id, path, identity, camera, time FROM images WHERE id IN", ids)
-        return {number: Record(*values) for number, *values in rows}
+        return {number: Record(*values) for number, *values, _ in self._stored(ids, None)}
 
     def identities(self) -> list[tuple[int, str]]:
         """Number and identity of the images whose identity is known, by ascending number."""
@@ -134,13 +212,10 @@ class ImageTable:
 
     def embeddings(self, ids: np.ndarray, width: int) -> np.ndarray:
         """float32 [N, width] of these images; the numbers ascend."""
-        rows = self._where_in("SELECT embedding FROM images WHERE id IN", ids, "ORDER BY id")
-        return _stacked(rows, len(ids), width)
-
-    def all_embeddings(self, width: int) -> np.ndarray:
-        """float32 [N, width] of all images by ascending number."""
-        rows = self._connection.execute("SELECT embedding FROM images ORDER BY id")
-        return _stacked(rows, len(self), width)
+        embeddings = np.empty((len(ids), width), np.float32)
+        for row, (*_, content) in enumerate(self._stored(ids, width)):
+            embeddings[row] = np.frombuffer(content, np.float32)
+        return embeddings
 
     def counts(self) -> dict[str, Any]:
         """How many images, identities and cameras, and the earliest and the latest time."""
@@ -150,8 +225,53 @@ class ImageTable:
         values = self._connection.execute(statement).fetchone()
         return dict(zip(("images", "identities", "cameras", "since", "until"), values, strict=True))
 
-    def is_sound(self) -> bool:
-        return self._connection.execute("PRAGMA quick_check").fetchone()[0] == "ok"
+    def damage(self, ids: np.ndarray, width: int) -> str | None:
+        """What is damaged in the file, or stored of these images, all of which is read; or None."""
+        try:
+            found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                return f"damaged: {' '.join(str(found).split())}"
+            for _ in self._stored(ids, width):
+                pass
+        except (ConfigError, sqlite3.DatabaseError) as error:
+            return f"damaged: {error}"
+        return None
+
+    def damaged(self, reason: str) -> ConfigError:
+        return ConfigError(f"{self._path} {DAMAGED.format(reason=reason)}.")
+
+    def _stored(self, ids, width):
+        """(number, path, identity, camera, time, embedding) of images, whose numbers ascend, as they were stored.
+
+        Args:
+            width: of the embeddings; None: they are not read.
+
+        Raises:
+            ConfigError: an image is lost, or what is there is not what was stored.
+        """
+        embedding = "NULL" if width is None else "embedding"
+        columns = f"id, path, identity, camera, time, {embedding}, {self._checksums()}"
+        count = 0
+        for *row, checksum in self._where_in(f"SELECT {columns} FROM images WHERE id IN", ids, "ORDER BY id"):
+            if row[0] != ids[count]:
+                raise self.damaged(f"image {ids[count]} is lost")
+            if not _is_right(*row[1:], checksum, width):
+                raise ConfigError(
+                    f"{self._path} is damaged: what it keeps of image {row[0]}, {row[1]}, is not what was stored. "
+                    "Remove this image with python -m tf_reid.search remove and add it again, or restore the gallery "
+                    "from a copy."
+                )
+            count += 1
+            yield row
+        if count != len(ids):
+            raise self.damaged(f"image {ids[count]} is lost")
+
+    def _checksums(self):
+        """The column of checksums, or NULL in a gallery that was made before there were any."""
+        if not self._has_checksums:
+            columns = [name for _, name, *_ in self._connection.execute("PRAGMA table_info(images)")]
+            self._has_checksums = "checksum" in columns
+        return "checksum" if self._has_checksums else "NULL"
 
     def _where_in(self, statement, values, order=""):
         """Rows of a statement that ends in IN, a part of the values at a time."""
@@ -159,11 +279,51 @@ class ImageTable:
             part = values[start : start + PARAMETERS]
             part = part.tolist() if isinstance(part, np.ndarray) else list(part)  # SQLite knows no NumPy numbers
             marks = ",".join("?" * len(part))
-            yield from self._connection.execute(f"{statement} ({marks}) {order}", part)
+            # All at once: a statement that is left half read would keep the database busy.
+            yield from self._connection.execute(f"{statement} ({marks}) {order}", part).fetchall()
 
 
-def _stacked(rows, count, width):
-    embeddings = np.empty((count, width), np.float32)
-    for number, (content,) in enumerate(rows):
-        embeddings[number] = np.frombuffer(content, np.float32)
-    return embeddings
+def _row(record, embedding):
+    """What is stored of an image, as plain values, and the checksum of it."""
+    path, identity, camera = (None if text is None else str(text) for text in record[:3])
+    time = None if record.time is None or math.isnan(record.time) else float(record.time)
+    values, content = (path, identity, camera, time), embedding.tobytes()
+    return *values, content, _of_embedding(content) | _of_labels(*values)
+
+
+def _of_labels(*values):
+    """The lower half of a checksum, 32 bits."""
+    return zlib.crc32(repr(values).encode())
+
+
+def _of_embedding(content):
+    """The upper half of a checksum: of 63 bits, which SQLite keeps as a positive number."""
+    return zlib.crc32(content) >> 1 << 32
+
+
+def _is_right(path, identity, camera, time, embedding, checksum, width):
+    if width is not None and not (isinstance(embedding, bytes) and len(embedding) == 4 * width):
+        return False
+    if checksum is None:
+        return True
+    labels = _of_labels(path, identity, camera, time)
+    if width is None:
+        return isinstance(checksum, int) and checksum & 0xFFFFFFFF == labels
+    return checksum == _of_embedding(embedding) | labels
+
+
+def _make(path):
+    """An empty file that this user alone may read, and its folder likewise; what is there stays as it is."""
+    if path.parent.is_file():
+        raise ConfigError(f"{path.parent} is a file, not a folder; name another --index.")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _check_kind(path):
+    """Refuse links and all but files: SQLite would write where a link leads to, and wait for a pipe."""
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(file.lstat().st_mode):
+                raise ConfigError(f"{file} is a link, or not a file: put the file itself into the gallery's folder.")

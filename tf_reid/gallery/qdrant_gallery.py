@@ -12,16 +12,8 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
 from tf_reid.config import ConfigError
-from tf_reid.gallery.base import ABOUT_MODEL, Gallery
-from tf_reid.gallery.records import (
-    FORMAT,
-    Filters,
-    Match,
-    Record,
-    check_format,
-    check_same_model,
-    checked_embeddings,
-)
+from tf_reid.gallery.base import ABOUT_MODEL, Gallery, check_about, checked_top
+from tf_reid.gallery.records import FORMAT, Filters, Match, Record, check_same_model, checked_embeddings
 
 WRITTEN_AT_ONCE, READ_AT_ONCE = 256, 1000  # points a request
 INDEXED_FIELDS = {
@@ -53,7 +45,7 @@ class QdrantGallery(Gallery):
             self.about = client.get_collection(collection).config.metadata or {}
         if "digest" not in self.about:
             raise ConfigError(f"Qdrant's collection {collection} is no gallery of this library; name another one.")
-        check_format(self.about, f"Collection {collection}")
+        check_about(self.about, f"Collection {collection}")
         if about is not None:
             check_same_model(self.about, about, f"Collection {collection}")
 
@@ -77,7 +69,7 @@ class QdrantGallery(Gallery):
             ids = [_id(path) for path in paths[start : start + READ_AT_ONCE]]
             with _errors_of_the_server(self.collection):
                 points = self.client.retrieve(self.collection, ids, with_payload=["path"])
-            contained |= {_payload(point)["path"] for point in points}
+            contained |= {_path(point) for point in points}
         return contained
 
     def add(self, records: Sequence[Record], embeddings) -> int:
@@ -123,22 +115,30 @@ class QdrantGallery(Gallery):
                     self.collection, limit=READ_AT_ONCE, offset=page, with_payload=["path"]
                 )
             for point in points:
-                path = _payload(point)["path"]
+                path = _path(point)
                 if path.startswith(prefixes):
                     paths.append(path)
             if page is None:
                 return paths
 
+    def erase(self) -> None:
+        """Nothing: removed images are in no answer, and the server clears its own files when it next optimizes them."""
+
     def update_index(self, always: bool = False) -> None:
         """Nothing: the server keeps its own index."""
+
+    def mend_index(self) -> str | None:
+        """None: the server checks its own index."""
+        return None
 
     def search(
         self, embeddings, top: int = 10, filters: Filters | None = None, exact: bool = False
     ) -> list[list[Match]]:
+        limit = checked_top(top, len(self))
         requests = [
             models.QueryRequest(
                 query=query.tolist(),
-                limit=top,
+                limit=limit,
                 filter=_filter(filters or Filters()),
                 params=models.SearchParams(exact=exact),
                 with_payload=True,
@@ -151,7 +151,16 @@ class QdrantGallery(Gallery):
 
     def _match(self, point):
         distance = float(1.0 - point.score if self.about["distance"] == "cosine" else point.score)
-        return Match(point.id, Record(**_payload(point)), distance, self.accepted(distance))
+        return Match(point.id, self._record(point), distance, self.accepted(distance))
+
+    def _record(self, point):
+        try:
+            return Record(**_payload(point))
+        except TypeError:
+            raise ConfigError(
+                f"Point {point.id} of collection {self.collection} is no image of a gallery: something else has "
+                "written to it. Remove the point, or build the gallery anew in a collection of its own."
+            ) from None
 
     def identified(self, most: int) -> tuple[list[str], np.ndarray]:
         unknown = models.IsNullCondition(is_null=models.PayloadField(key="identity"))
@@ -160,7 +169,7 @@ class QdrantGallery(Gallery):
                 self.collection, models.Filter(must_not=[unknown]), limit=most, with_vectors=True
             )
         vectors = np.array([point.vector for point in points], np.float32).reshape(len(points), self.about["width"])
-        return [_payload(point)["identity"] for point in points], vectors
+        return [str(_payload(point).get("identity")) for point in points], vectors
 
     def write_rejection(self, rejection: dict[str, Any]) -> None:
         self.about = {**self.about, "rejection": rejection}
@@ -216,8 +225,13 @@ def _id(path):
 
 
 def _payload(point) -> dict[str, Any]:
-    """What is known of the image; each of a gallery's points has it."""
-    return point.payload
+    """What is known of the image; each point that a gallery has written has it."""
+    return point.payload or {}
+
+
+def _path(point) -> str:
+    """An image's path; empty where something else has written the point."""
+    return str(_payload(point).get("path") or "")
 
 
 def _is_one_of(field, values):

@@ -41,9 +41,15 @@ class Match(NamedTuple):
 
 def check_format(about: Mapping[str, Any], place: str | Path) -> None:
     """Raise a ConfigError where a gallery was made by a version of this library that kept other things."""
-    if about.get("format") != FORMAT:
+    made_by = about.get("format", 1)
+    if isinstance(made_by, int) and made_by > FORMAT:
         raise ConfigError(
-            f"{place} has gallery format {about.get('format', 1)}, and this version reads format {FORMAT}: "
+            f"{place} has gallery format {made_by}, and this version reads format {FORMAT}: it was made by a newer "
+            "version of tf_reid. Install that version, or build another gallery."
+        )
+    if made_by != FORMAT:
+        raise ConfigError(
+            f"{place} has gallery format {made_by}, and this version reads format {FORMAT}: "
             "remove it and build it anew with python -m tf_reid.search build."
         )
 

@@ -18,6 +18,7 @@ from tf_reid.gallery import times
 from tf_reid.gallery.records import Match
 from tf_reid.pictures import grids
 from tfds_builders import images
+from tfds_builders.listing import shown
 
 Results = Mapping[str, Sequence[Match]]
 Read = Callable[[str], bytes | None]  # a path -> the image's bytes, None where it is no longer there
@@ -50,16 +51,16 @@ def as_table(results: Results, rejection: Mapping[str, Any] | None) -> str:
     """A line for each query and each of its matches."""
     lines = []
     for query, matches in results.items():
-        lines.append(query)
+        lines.append(shown(query))
         if not matches:
             lines[-1] += "  unknown: no image passes the filters"
         elif is_unknown(matches) and rejection:
             lines[-1] += f"  unknown: no image is within the rejection threshold {rejection['threshold']:.3f}"
         for rank, match in enumerate(matches, 1):
-            _, identity, camera, time = match.record
+            path, identity, camera = (shown(text or "?") for text in match.record[:3])
             lines.append(
-                f"  {rank:3d}  {match.distance:8.4f}  identity {identity or '?':>6}  camera {camera or '?':>4}  "
-                f"{times.shown(time):16}  {match.record.path}"
+                f"  {rank:3d}  {match.distance:8.4f}  identity {identity:>6}  camera {camera:>4}  "
+                f"{times.shown(match.record.time):16}  {path}"
             )
     return "\n".join(lines)
 
@@ -74,7 +75,7 @@ def stats_table(stats: Mapping[str, Any]) -> str:
     if rejection:
         values["rejection threshold"] = f"{rejection['threshold']:.4f}"
         values["false accept rate"] = f"{100 * rejection['false_accept_rate']:g} %"
-    return "\n".join(f"{key.replace('_', ' '):22}{value}" for key, value in values.items())
+    return "\n".join(f"{key.replace('_', ' '):22}{shown(str(value))}" for key, value in values.items())
 
 
 def draw(path: Path, results: Results, read_query: Read, read: Read, rejection: Mapping[str, Any] | None) -> None:
@@ -102,7 +103,7 @@ def as_png(results: Results, read_query: Read, read: Read) -> np.ndarray:
         captions.append(["\n".join(_caption(match, rank)) for rank, match in enumerate(matches, 1)] + [""] * empty)
     order = np.arange(len(tiles)).reshape(len(results), columns)
     queries = np.stack([_pixels(read_query(path)) for path in results])
-    titles = [path.rsplit("/", 1)[-1][-24:] for path in results]
+    titles = [shown(path.rsplit("/", 1)[-1])[-24:] for path in results]
     return grids.rank_list(queries, np.stack(tiles), order, np.array(accepted), titles, captions)
 
 
@@ -115,7 +116,7 @@ def as_html(results: Results, read_query: Read, read: Read, rejection: Mapping[s
             frame = "accepted" if match.accepted else "rejected"
             tiles.append(_tile(read(match.record.path), _caption(match, rank), frame))
         marked = " · <b>unknown</b>" if is_unknown(matches) else ""
-        rows.append(f'<h2>{html.escape(query)}{marked}</h2><div class="row">{"".join(tiles)}</div>')
+        rows.append(f'<h2>{html.escape(shown(query))}{marked}</h2><div class="row">{"".join(tiles)}</div>')
     if rejection:
         legend = (
             f"Framed green: within the rejection threshold {rejection['threshold']:.3f} "
@@ -176,5 +177,6 @@ def _tile(content, caption, frame):
 def _caption(match, rank):
     """Lines of text."""
     _, identity, camera, time = match.record
-    lines = [f"{rank}: {match.distance:.3f}", f"identity {identity or '?'}", f"camera {camera or '?'}"]
+    lines = [f"{rank}: {match.distance:.3f}", f"identity {shown(identity or '?')}"]
+    lines.append(f"camera {shown(camera or '?')}")
     return [*lines, times.shown(time)] if time is not None else lines
