@@ -1,8 +1,12 @@
 """How matches are reported: tables and JSON; the pages are drawn in tests/test_search.py."""
 
+import base64
 import json
 
+import cv2
+import numpy as np
 import pytest
+from odd_images import exif, picture, saved, stored, with_exif
 
 from tf_reid.gallery import report
 from tf_reid.gallery.records import Match, Record
@@ -36,3 +40,13 @@ def test_a_query_beyond_the_threshold_is_unknown(matches, rejection, unknown, fi
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(ValueError, match="No query has a match"):
         report.as_png({"a.jpg": []}, lambda _: None, lambda _: None)
+
+
+def test_a_thumbnail_is_upright_and_in_its_colours():
+    image = picture(64, 32)
+    content = with_exif(saved(stored(image, 6), "JPEG", quality=98, subsampling=0), exif(6))
+    uri = report.thumbnail(content)
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert shown.shape == (128, 64, 3)
+    assert np.abs(shown[::2, ::2].astype(int) - image).mean() < 6
+    assert report.thumbnail(content[:-50]) is None and report.thumbnail(b"text") is None
