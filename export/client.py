@@ -250,8 +250,8 @@ def embed_or_leave_out(client: Client, files: list[Path]) -> list[tuple[Path, np
     except ImageError as error:
         print(f"Left out: {shown(files[error.index])}: It {error.reason}.")
         return embed_or_leave_out(client, [file for file in files if file != error.path])
-    except ServerError as error:
-        if not error.refused:
+    except (ServerError, OSError) as error:
+        if isinstance(error, ServerError) and not error.refused:
             raise
         if len(files) == 1:
             print(f"Left out: {shown(files[0])}: {error}")

@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 import tensorflow as tf
 from conftest import SIZE, make_records, stage_of
+from odd_images import exif, picture, saved, stored, with_exif
 
-from tf_reid.data import pipeline, samplers
+from tf_reid.data import decoding, pipeline, samplers
+from tfds_builders import images
 
 IDENTITY = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
 CAMERA = [1, 1, 2, 1, 2, 1, 3, 3, 3, 3]
@@ -42,15 +44,15 @@ def test_a_batch_is_a_function_of_seed_and_step():
 
 
 def test_few_images_that_are_read_often_are_decoded_once(monkeypatch):
-    images = make_records(IDENTITY, CAMERA, size=(64, 32)).images
+    encoded = make_records(IDENTITY, CAMERA, size=(64, 32)).images
     decoded = []
     monkeypatch.setattr(tf.io, "decode_image", lambda *a, to=tf.io.decode_image, **k: decoded.append(a) or to(*a, **k))
     once, seldom = (
-        pipeline._reader(images, SIZE, reads=len(images) + 1),
-        pipeline._reader(images, SIZE, reads=len(images)),
+        pipeline._reader(encoded, SIZE, reads=len(encoded) + 1),
+        pipeline._reader(encoded, SIZE, reads=len(encoded)),
     )
-    monkeypatch.setattr(pipeline, "DECODED_BYTES", len(images) * 3 * SIZE[0] * SIZE[1] - 1)
-    many = pipeline._reader(images, SIZE, reads=len(images) + 1)
+    monkeypatch.setattr(pipeline, "DECODED_BYTES", len(encoded) * 3 * SIZE[0] * SIZE[1] - 1)
+    many = pipeline._reader(encoded, SIZE, reads=len(encoded) + 1)
     for read, decodes in ((once, False), (seldom, True), (many, True)):
         decoded.clear()
         found = read(tf.constant([3, 5]))
@@ -107,3 +109,26 @@ def test_erasing_takes_a_rectangle_of_the_asked_share_of_images():
         assert mask.mean() < 0.45
     assert 0.15 < gone[gone.any(axis=(1, 2))].mean() < 0.25  # 2 to 40 %, less what is cut at the border
     assert not (pipeline.erased(images, draws, 0.0, tf.zeros(3)).numpy() != 1.0).any()
+
+
+def test_a_data_set_that_an_earlier_version_built_is_read_by_the_same_rules():
+    turned = with_exif(saved(stored(picture(*SIZE), 6), "JPEG", quality=98, subsampling=0), exif(6))
+    rgba = np.dstack([picture(*SIZE), np.full(SIZE, 128, np.uint8)])
+    records = make_records([1, 2, 3], [1, 1, 1])
+    records.images[1], records.images[2] = turned, saved(rgba, "PNG")
+    found = pipeline.to_uint8(pipeline.all_images(records, SIZE))
+    for image, content in zip(found, records.images, strict=True):
+        np.testing.assert_array_equal(image, images.pixels(content))
+    assert np.abs(found[1].astype(int) - picture(*SIZE)).mean() < 5
+
+
+def test_plain_images_are_decoded_as_they_always_were():
+    """By TensorFlow's own reader, and resized with antialiasing: results of training must not change by a bit."""
+    for content in (saved(picture(61, 37), "JPEG"), saved(picture(61, 37), "PNG"), saved(picture(*SIZE), "JPEG")):
+        pixels = tf.io.decode_image(content, channels=3, expand_animations=False)
+        if pixels.shape[:2] != SIZE:
+            pixels = tf.cast(
+                tf.clip_by_value(tf.round(tf.image.resize(pixels, SIZE, antialias=True)), 0, 255), tf.uint8
+            )
+        for decoder in (decoding.plain_decoder(SIZE), decoding.decoder(SIZE)):
+            np.testing.assert_array_equal(decoder(tf.constant(content)), pixels)

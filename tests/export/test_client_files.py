@@ -2,9 +2,13 @@
 
 import os
 
+import cv2
 import numpy as np
+import pytest
+from odd_images import picture, saved
 
 from export import client
+from tf_reid.encoders.image_checks import ImageError
 
 
 class Refusing:
@@ -27,3 +31,63 @@ def test_files_that_vanished_or_are_refused_are_named_and_the_others_embedded(tm
     printed = capsys.readouterr().out
     assert f"Left out: {tmp_path}/gone: [Errno 2] No such file" in printed
     assert f"Left out: {tmp_path}/bad\\n: no image" in printed
+
+
+@pytest.fixture
+def sent():
+    """A client, and a list of what it sends."""
+    contents = []
+    one = client.Client("localhost:1", "reid")
+    one._ask = lambda images: contents.extend(images) or np.zeros((len(images), 4), np.float32)
+    return one, contents
+
+
+def test_files_that_not_every_server_reads_are_sent_as_png_and_others_as_they_are(sent, tmp_path):
+    files = {kind: tmp_path / f"{kind}.jpg" for kind in ("JPEG", "PNG", "TIFF", "GIF", "BMP")}
+    for kind, file in files.items():
+        file.write_bytes(saved(picture(), kind))
+    one, contents = sent
+    assert len(list(one.embed(files.values()))) == 5
+    assert contents[:2] == [files["JPEG"].read_bytes(), files["PNG"].read_bytes()]
+    assert all(content.startswith(b"\x89PNG") for content in contents[1:])
+
+
+def test_a_damaged_file_is_named_and_the_others_are_sent(sent, tmp_path, capsys):
+    one, contents = sent
+    files = [tmp_path / name for name in ("good.jpg", "cut.jpg", "text.jpg", "gone.jpg")]
+    whole = saved(picture(), "JPEG")
+    for file, content in zip(files, (whole, whole[:-40], b"text"), strict=False):
+        file.write_bytes(content)
+    with pytest.raises(ImageError, match=r"Image 1 \(.*cut\.jpg\) is damaged: Premature end of JPEG file"):
+        list(one.embed(files[:3]))
+    contents.clear()
+    assert [file for file, _ in client.embed_or_leave_out(one, files)] == files[:1] and contents == [whole]
+    printed = capsys.readouterr().out
+    for name, reason in (("cut", "is damaged"), ("text", "is not a JPEG"), ("gone", "cannot be read: No such file")):
+        assert f"Left out: {tmp_path}/{name}.jpg: It {reason}" in printed
+
+
+def test_frames_are_sent_without_loss_in_the_colours_that_they_have(sent):
+    one, contents = sent
+    frame = picture()
+    frames = [frame, frame[:, ::-1], np.asfortranarray(frame)]
+    list(one.embed_frames(frames))
+    for content, expected in zip(contents, frames, strict=True):
+        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(bgr[..., ::-1], expected)
+    in_rgb = contents.copy()
+    contents.clear()
+    list(one.embed_frames((frame[..., ::-1] for frame in frames), bgr=True))
+    assert contents == in_rgb
+
+
+def test_a_frame_that_is_no_rgb_is_named_by_its_number(sent):
+    frame = picture()
+    for wrong, reason in (
+        (np.dstack([frame, frame[..., 0]]), "RGBA"),
+        (frame / 255.0, "float64"),
+        (frame[..., 0], "Grey"),
+        (frame[:0], "no pixel"),
+    ):
+        with pytest.raises(ValueError, match=f"Frame 1 is an array .*{reason}"):
+            list(sent[0].embed_frames([frame, wrong]))

@@ -1,8 +1,12 @@
 """How matches are reported: tables and JSON; the pages are drawn in tests/test_search.py."""
 
+import base64
 import json
 
+import cv2
+import numpy as np
 import pytest
+from odd_images import exif, picture, saved, stored, with_exif
 
 from tf_reid.gallery import report
 from tf_reid.gallery.records import Match, Record
@@ -56,3 +60,13 @@ def test_a_name_that_a_terminal_would_obey_is_written_out():
 def test_names_in_any_script_stay_as_they_are():
     results = {"می‌خواهم.jpg": [match(0.2)], "人　物.jpg": []}
     assert [line.split("  ")[0] for line in report.as_table(results, None).splitlines()[::2]] == list(results)
+
+
+def test_a_thumbnail_is_upright_and_in_its_colours():
+    image = picture(64, 32)
+    content = with_exif(saved(stored(image, 6), "JPEG", quality=98, subsampling=0), exif(6))
+    uri = report.thumbnail(content)
+    shown = cv2.imdecode(np.frombuffer(base64.b64decode(uri.split(",")[1]), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert shown.shape == (128, 64, 3)
+    assert np.abs(shown[::2, ::2].astype(int) - image).mean() < 6
+    assert report.thumbnail(content[:-50]) is None and report.thumbnail(b"text") is None

@@ -60,12 +60,8 @@ def _decoded(encoded):
 
 # A function of its own in the graph: traced once, and of no cost where it is not called. (What stands in a branch
 # directly is visited for every image.)
-_called = partial(
-    tf.function,
-    input_signature=[tf.TensorSpec((), tf.string)],
-    autograph=False,
-    experimental_attributes={"_noinline": True},
-)
+TEXT = tf.TensorSpec((), tf.string)
+_called = partial(tf.function, input_signature=[TEXT], autograph=False, experimental_attributes={"_noinline": True})
 
 
 @_called
@@ -126,6 +122,7 @@ def _upright(image, exif):
     return tf.cond(is_one_of(3, 4, 7, 8), lambda: image[::-1], lambda: image)
 
 
+@_called
 def _orientation(exif):
     """int32, 1 to 8; 1 where there is none."""
     prefix = tf.where(_part(exif, 0, 6) == b"Exif\0\0", 6, 0)
@@ -280,6 +277,7 @@ def _extended_webp(encoded):
     return tf.cond(has_exif, lambda: _upright(image, _chunk(encoded, _find(encoded, 12, (b"EXIF",)))), lambda: image)
 
 
+@_called(input_signature=[TEXT, tf.TensorSpec((), tf.int32), TEXT])
 def _still(encoded, start, size):
     """uint8 [h, w, 3] of the image whose chunks begin at `start`; `size`: as in the header, where it has alpha."""
     start = _find(encoded, start, (b"ALPH", b"VP8 ", b"VP8L"))
