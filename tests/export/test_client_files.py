@@ -10,27 +10,28 @@ from odd_images import picture, saved
 from export import client
 from tf_reid.encoders.image_checks import ImageError
 
+SOUND, REFUSED = (
+    cv2.imencode(".png", np.full((8, 4, 3), value, np.uint8))[1].tobytes() for value in (0, 255)
+)  # as a server may refuse one that the client can read
 
-class Refusing:
-    """A server that refuses what is not sound."""
 
-    def embed(self, files):
-        for file in files:
-            if file.read_bytes() != b"sound":
-                raise client.ServerError("no image", refused=True)
-            yield np.zeros(2, np.float32)
+def ask(images):
+    if REFUSED in images:
+        raise client.ServerError("no image", refused=True)
+    return np.zeros((len(images), 2), np.float32)
 
 
 def test_files_that_vanished_or_are_refused_are_named_and_the_others_embedded(tmp_path, capsys):
-    files = [tmp_path / name for name in ("a", "gone", "b", "bad\n", os.fsdecode(b"\xff"))]
+    files = [tmp_path / name for name in ("a", "gone", "b", "refused\n", os.fsdecode(b"\xff"))]
     for file in files:
-        file.write_bytes(b"sound" if file.name != "bad\n" else b"bad")
+        file.write_bytes(REFUSED if file.name == "refused\n" else SOUND)
     files[1].unlink()
-    embedded = client.embed_or_leave_out(Refusing(), files)
-    assert [file for file, _ in embedded] == [files[0], files[2], files[4]]
+    one = client.Client("http://127.0.0.1:1", "none")
+    one._ask = ask
+    assert [file for file, _ in client.embed_or_leave_out(one, files)] == [files[0], files[2], files[4]]
     printed = capsys.readouterr().out
-    assert f"Left out: {tmp_path}/gone: [Errno 2] No such file" in printed
-    assert f"Left out: {tmp_path}/bad\\n: no image" in printed
+    assert f"Left out: {tmp_path}/gone: It cannot be read: No such file" in printed
+    assert f"Left out: {tmp_path}/refused\\n: no image" in printed
 
 
 @pytest.fixture
