@@ -55,6 +55,8 @@ def run_script(ending, **settings):
         ("raise ValueError('a wrong value')", 1),
         ("raise FileNotFoundError('no such file')", 1),
         ("os.kill(os.getpid(), signal.SIGINT)", 1),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 143),
+        ("from tf_reid.runs.local_workers import WorkerFailed; raise WorkerFailed('of ours')", 1),
     ],
 )
 def test_log_lines_are_held_back(ending, status):

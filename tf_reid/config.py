@@ -164,7 +164,7 @@ def load(path: str | Path, overrides: Sequence[str], methods: Mapping[str, Any])
         ConfigError: unreadable file, unknown key, wrong type, missing file; one sentence a mistake.
     """
     path = str(path)
-    values = _read(path)
+    values = read(path)
     for override in overrides:
         _override(values, override)
     name = values.get("method", {}).get("name") if isinstance(values.get("method"), dict) else None
@@ -220,7 +220,12 @@ def dump(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None, width=110)
 
 
-def _read(path: str) -> dict[str, Any]:
+def read(path: str) -> dict[str, Any]:
+    """The values of a configuration as they are written, not validated.
+
+    Raises:
+        ConfigError: there is no such file, it is no YAML, or it holds no sections.
+    """
     try:
         values = _yaml(find(path).read_text(encoding="utf-8"))
     except ValueError as error:

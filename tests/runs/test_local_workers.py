@@ -1,8 +1,11 @@
 """Two workers on one machine, started by one command, train what one device trains; they stop where they cannot."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from conftest import small_settings
 from test_commands import command, data_dir  # noqa: F401  a fixture
 
 import tf_reid.train
+from tf_reid.command_line import Terminated
 from tf_reid.methods import METHODS
 from tf_reid.runs import local_workers
 
@@ -73,3 +77,29 @@ def test_the_gpus_are_divided_among_the_workers(gpus, expected, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     addresses = ["localhost:1", "localhost:2"]
     assert [local_workers._place(addresses, index)["CUDA_VISIBLE_DEVICES"] for index in (0, 1)] == expected
+
+
+@pytest.mark.parametrize(("trap", "signals"), [("exit 143", 1), ("", 2)])
+def test_a_signal_is_passed_on_and_a_second_one_kills(trap, signals, tmp_path, monkeypatch):
+    """In place of Python, a script that ends when it is told to, or ignores that."""
+    worker = tmp_path / "python"
+    worker.write_text(f"#!/bin/sh\ntrap '{trap}' TERM\necho $$ >> {tmp_path}/started\nwhile :; do sleep 0.05; done\n")
+    worker.chmod(0o755)
+    monkeypatch.setattr(local_workers.sys, "executable", str(worker))
+
+    def stop():
+        while not (tmp_path / "started").exists() or len((tmp_path / "started").read_text().split()) < 2:
+            time.sleep(0.05)
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+
+    telling = threading.Thread(target=stop)
+    telling.start()
+    with pytest.raises(Terminated) as ending:
+        local_workers.main(["--logs", str(tmp_path), "--", "--config", "identity"])
+    telling.join()
+    assert ending.value.code == 143 and "The same command resumes" in ending.value.sentence
+    for process in (tmp_path / "started").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(process), 0)

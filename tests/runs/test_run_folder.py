@@ -173,6 +173,13 @@ def test_a_folder_that_cannot_be_printed_is_refused(tmp_path, simple, name):
     assert str(error.value).isprintable()
 
 
+@pytest.mark.parametrize("content", ["", "method:", "[", "data: {}"])
+def test_damaged_settings_of_a_run_are_named(tmp_path, content):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        run_folder.load_run(tmp_path)
+
+
 def test_no_run_is_said_with_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match=r"There is no run in .*nowhere \(no config\.yaml\); train one with --run"):
         run_folder.load_run(tmp_path / "nowhere")

@@ -1,5 +1,8 @@
 """What may be trained on and scored."""
 
+import os
+
+import cv2
 import numpy as np
 import pytest
 from conftest import SIZE, make_records, stage_configs
@@ -207,3 +210,27 @@ def test_only_the_cameras_asked_for_are_trained_on_and_scored(monkeypatch):
     assert set(both["source"].camera) == {1} and set(both["target"].camera) == {1, 2}
     with pytest.raises(ConfigError, match=r"data\.source_cameras: a has no camera 7; its cameras are 1, 2\."):
         splits.load_data(settings(source_cameras=[1, 7]))
+
+
+def test_a_folder_that_is_moved_or_touched_keeps_its_fingerprint(tmp_path):
+    """Images and their order: a training that goes on draws the same batches."""
+    crops = tmp_path / "here" / "crops"
+    crops.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for identity, camera, shot in np.ndindex(4, 2, 2):
+        path = crops / f"{identity + 1}_c{camera + 1}_{shot}.png"
+        cv2.imwrite(str(path), rng.integers(256, size=(16, 8, 3), dtype=np.uint8))
+
+    def fingerprint():
+        spec = {"name": "folder", "root": str(crops), "pattern": r"(?P<person>\d+)_c(?P<camera>\d+)"}
+        config = settings(source=spec, data_dir=str(tmp_path / "data"))
+        return splits.fingerprint(splits.load_data(config)["source"])
+
+    before = fingerprint()
+    crops = crops.rename(tmp_path / "elsewhere")
+    for path in crops.iterdir():
+        os.utime(path, (0, 0))
+    after = fingerprint()
+    assert before["name"] != after["name"] and splits.same_images(before, after)
+    path.write_bytes(next(other for other in crops.iterdir() if other != path).read_bytes())
+    assert not splits.same_images(before, fingerprint())

@@ -42,6 +42,16 @@ def test_a_long_evaluation_is_left_at_once(stop):
         pytest.fail("the evaluation went on")
 
 
+def test_several_workers_stop_where_one_was_told_to(stop):
+    stop.several_workers = True
+    stop._number_of_workers = lambda own: own
+    stop.check()
+    stop._number_of_workers = lambda own: own + 1  # another one was
+    with pytest.raises(Requested):
+        stop.check()
+    assert stop.end("it").code == 143
+
+
 def test_an_ignored_signal_stays_ignored(stop):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:

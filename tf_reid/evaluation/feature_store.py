@@ -22,7 +22,7 @@ import numpy as np
 
 from tf_reid.data.records import Records, content
 from tf_reid.evaluation.extraction import Part, filled
-from tf_reid.files import write_text
+from tf_reid.files import sync, write_text
 
 FORMAT = 1  # increase it when code (decoding, resizing, a layer) changes so that the same images get other features
 ROWS = 4096  # how many are copied at once
@@ -75,6 +75,7 @@ class Store:
             array = filled(old_and_new(), len(records), lambda shape, dtype: _on_disk(beside, shape, dtype))
             if isinstance(array, np.memmap):
                 array.flush()
+            sync(beside)
             features = np.load(beside, mmap_mode="r")  # now: once it has its name, another process may remove it
             os.replace(beside, path)
         finally:
@@ -98,10 +99,14 @@ class Store:
         try:
             listed = json.loads((self.folder / f"{name}.json").read_text())
             array = np.load(self.folder / listed["features"], mmap_mode="r")
+            if array.shape[0] != count:
+                raise ValueError("rows are missing")
+            for start, stop in listed["rows"]:
+                there[start:stop] = True
         except FileNotFoundError:  # of the array: another process has just removed it
             return None, there
-        for start, stop in listed["rows"]:
-            there[start:stop] = True
+        except (ValueError, LookupError, TypeError, AttributeError, EOFError):  # damaged: all are made anew
+            return None, np.zeros(count, bool)
         return array, there
 
     def remove_the_rest(self) -> None:

@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tf_reid import config as configuration
 from tf_reid.config import Config, ConfigError, Data
 from tf_reid.data.records import Records
@@ -189,7 +187,7 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
         beneath = sorted(str(inside) for inside in folder.glob("*") if is_run(inside))
         other = f"there are runs in {', '.join(beneath)}" if beneath else f"train one with --run {folder}"
         raise ConfigError(f"There is no run in {folder} (no config.yaml); {other}.")
-    method = yaml.safe_load(path.read_text())["method"]
+    method = configuration.read(str(path)).get("method") or ()
     started_from = [f"method.{key}=null" for key in method if key in FROM_RUNS or key.endswith("weights")]
     return configuration.load(str(path), [*started_from, *overrides], METHODS)
 

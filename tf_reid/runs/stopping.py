@@ -59,7 +59,7 @@ class StopRequests:
         self.__exit__()  # so that the next signal stops at once
         self.received = number
         name = signal.Signals(number).name
-        print(f"\n{name}: the training stops after this step; a second signal stops it at once.", file=sys.stderr)
+        print(f"\n{name}: a checkpoint is saved after this step. A second signal stops at once.", file=sys.stderr)
         if self._raises:
             raise Requested
 

@@ -92,8 +92,7 @@ def train(
                 progress.save()
                 with curves(writer, folder, step=0):
                     writer.flush()
-                if number + 1 < len(config.stages):
-                    stop.check()
+                stop.check()
             except Requested:
                 step = int(model.step.numpy())
                 finished = int(progress.stage) > number
