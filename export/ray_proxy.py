@@ -4,6 +4,8 @@ Ray starts its proxy in a process of its own. It calls `prepare` there, before t
 `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names it.
 """
 
+import contextlib
+import ctypes
 import json
 import os
 
@@ -15,6 +17,7 @@ from tf_reid.web.bodies import Budget, Refused
 from tf_reid.web.guard import Guard, Rules
 from tf_reid.web.loopback import bracketed
 
+M_MMAP_THRESHOLD = -3  # of malloc.h
 SETTINGS = "TF_REID_SERVE_PROXY"
 GRPC_OPTIONS = [
     ("grpc.max_concurrent_streams", 128),  # requests at once on one connection
@@ -43,7 +46,17 @@ def prepare() -> list[Middleware]:
     # Ray has no option for uvicorn's kind of connection and takes the one that is called "auto".
     uvicorn.config.HTTP_PROTOCOLS["auto"] = "tf_reid.web.connections:Connection"
     _prepare_grpc(settings["host"], rules)
+    _give_memory_back()
     return [Middleware(Guard, rules=rules)]
+
+
+def _give_memory_back():
+    """Have freed bodies of requests go back to the system at once.
+
+    glibc keeps blocks of up to 32 MiB for the next ones, unless a lower bound is set.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not on this system
+        ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 2**18)
 
 
 def _prepare_grpc(host, rules):

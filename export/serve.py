@@ -139,7 +139,7 @@ def start(args: argparse.Namespace, address: str, folder: Path) -> None:
     """
     verbose = os.environ.get("TF_REID_VERBOSE", "0") != "0"
     private_ray.set_environment(folder)
-    os.environ |= ray_proxy.environment(address, rules(args))
+    os.environ |= ray_proxy.environment(address, rules(args, address))
     # Imported only now, for Ray reads these variables when it is imported.
     import ray
     from ray import serve
@@ -180,9 +180,10 @@ def start(args: argparse.Namespace, address: str, folder: Path) -> None:
         raise RuntimeError(f"{args.folder} cannot be served: {_reason(serve.status()) or error}") from error
 
 
-def rules(args: argparse.Namespace) -> Rules:
-    """What REST lets in."""
-    return Rules(names(args.host, args.allowed_host), args.token, args.max_request_bytes)
+def rules(args: argparse.Namespace, address: str) -> Rules:
+    """What REST lets in, where it listens on `address`, which --host means."""
+    allowed = [args.host, *args.allowed_host] if is_loopback(address) else args.allowed_host
+    return Rules(names(address, allowed), args.token, args.max_request_bytes)
 
 
 def _reason(status):

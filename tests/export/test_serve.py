@@ -349,8 +349,9 @@ def test_the_token_and_the_names_reach_the_proxy(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_REID_TOKEN", "secret")
     args = serve.arguments([str(tmp_path), "--allowed-host", "reid.example"])
     monkeypatch.setattr(ray_proxy, "_prepare_grpc", lambda host, rules: None)
+    monkeypatch.setattr(ray_proxy, "_give_memory_back", lambda: None)
     monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
-    for name, value in ray_proxy.environment(args.host, serve.rules(args)).items():
+    for name, value in ray_proxy.environment("127.0.0.1", serve.rules(args, "127.0.0.1")).items():
         monkeypatch.setenv(name, value)
     (guard,) = ray_proxy.prepare()
     found = guard.kwargs["rules"]

@@ -101,7 +101,7 @@ def test_cameras_and_times_are_kept_to(client):
     ("parameters", "content", "status", "message"),
     [
         ("", b"no image", 415, "is not a JPEG"),
-        ("", b"", 415, "is not a JPEG"),
+        ("", b"", 415, "The image is empty."),
         ("", bytes(image_checks.MOST_BYTES + 1), 413, "larger than"),
         ("?top=0", b"", 400, "1 to 50"),
         ("?top=many", b"", 400, "must be a number"),
