@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from export import deployment, names, proof, saving, workspace
+from tf_reid.config import ConfigError
 from tf_reid.evaluation import scoring
 
 
@@ -38,6 +39,8 @@ def export_run(
     name, source = (name, "--name") if name is not None else (folder.resolve().name, "the name of the run's folder")
     names.check_model_name(name, source)
     names.check_folder(to, "--to")
+    if top < 1:
+        raise ConfigError(f"--top {top}: search answers one match or more.")
     deployment.read_models_config(to / names.SERVING / "models.config")  # its error now, not after the work
     trained = scoring.open_trained(folder)
     saving.check_finished(trained, folder)

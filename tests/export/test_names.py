@@ -65,6 +65,11 @@ def test_a_label_follows_the_same_rule(tmp_path, name):
         names.check_label(name)
 
 
+def test_a_search_that_would_answer_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--top 0: search answers one match or more"):
+        command.main(["--run", "runs/reid", "--to", str(tmp_path), "--top", "0"])
+
+
 def test_a_name_with_a_role_may_not_be_too_long(tmp_path):
     assert not names.is_name("a" * 98 + "_rgb")
 
