@@ -28,7 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.attack import material, runner, verdicts
 
-SURFACES = {  # name -> its part of all inputs; of clients that stall there is always one crowd
+SURFACES = {  # name -> its part of all inputs
     "api": 0.26,
     "data": 0.12,
     "search": 0.08,
@@ -36,17 +36,16 @@ SURFACES = {  # name -> its part of all inputs; of clients that stall there is a
     "rest": 0.2,
     "grpc": 0.15,
     "frames": 0.04,
-    "slow-page": 0.0,
-    "slow-rest": 0.0,
 }
-CROWD = 100
+CROWDS = {"slow-page": 100, "slow-rest": 100, "large-rest": 16}  # name -> inputs that come at once
+ALL = [*SURFACES, *CROWDS]
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.abuse")
     parser.add_argument("--inputs", type=int, default=10_000, help="of all surfaces together (default: 10000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--surface", nargs="+", choices=SURFACES, default=list(SURFACES))
+    parser.add_argument("--surface", nargs="+", choices=ALL, default=ALL)
     return parser.parse_args(argv)
 
 
@@ -72,13 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parts(surfaces: Sequence[str], inputs: int) -> dict[str, int]:
     """How many of all inputs each surface gets; together as many as there are."""
-    counts = {name: CROWD for name in surfaces if not SURFACES[name]}
-    others = [name for name in surfaces if SURFACES[name]]
+    counts = {name: count for name, count in CROWDS.items() if name in surfaces}
+    others = [name for name in SURFACES if name in surfaces]
     left, whole = max(inputs - sum(counts.values()), len(others)), sum(SURFACES[name] for name in others)
     counts |= {name: int(left * SURFACES[name] / whole) for name in others}
     if others:
         counts[others[0]] += left - sum(counts[name] for name in others)
-    return {name: counts[name] for name in SURFACES if name in counts}
+    return counts
 
 
 def attack_all(counts: dict[str, int], place: Path, seed: int) -> Iterator[verdicts.Report]:
@@ -98,13 +97,18 @@ def attack_all(counts: dict[str, int], place: Path, seed: int) -> Iterator[verdi
                 yield attack("page", servers.Page, address, process=address.process)
             if "slow-page" in counts:
                 yield attack("slow-page", servers.Slow, address, servers.Page, process=address.process)
-    of_ray = {"rest": servers.Rest, "grpc": servers.Grpc, "frames": servers.Frames}
-    if (of_ray.keys() | {"slow-rest"}) & counts.keys():
+    of_ray = {
+        "rest": (servers.Rest,),
+        "grpc": (servers.Grpc,),
+        "frames": (servers.Frames,),
+        "large-rest": (servers.Large,),
+        "slow-rest": (servers.Slow, servers.Rest),
+    }
+    if of_ray.keys() & counts.keys():
         with servers.serving(place) as address:
             for name in [name for name in of_ray if name in counts]:
-                yield attack(name, of_ray[name], address, process=address.process)
-            if "slow-rest" in counts:
-                yield attack("slow-rest", servers.Slow, address, servers.Rest, process=address.process)
+                surface, *more = of_ray[name]
+                yield attack(name, surface, address, *more, process=address.process)
 
 
 if __name__ == "__main__":

@@ -179,7 +179,7 @@ def _attack(make_surface, name, seed, numbers, alone, is_limited, log, messages)
     done.set()
     beside.join()
     gc.collect()
-    time.sleep(1)  # what is freed a little later
+    time.sleep(0.5)  # what is freed a little later
     outbox("ends")
     messages.close()
     os._exit(0)  # libraries' own threads may not keep the process

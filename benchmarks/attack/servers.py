@@ -1,6 +1,7 @@
 """Surfaces that are servers: the search page, REST and gRPC of the Ray server, the client's frames, stalled clients."""
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import signal
@@ -89,9 +90,9 @@ class Reply(NamedTuple):
     content: bytes
 
 
-def exchange(port: int, request: HttpRequest) -> Reply | None:
+def exchange(port: int, request: HttpRequest, seconds: float = PATIENCE) -> Reply | None:
     """What the server answers; None where it closes the connection without an answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
         with contextlib.suppress(ConnectionError):  # it may answer, and close, before all is sent
             connection.sendall(request.wire(f"127.0.0.1:{port}"))
             if request.half_closes:
@@ -110,7 +111,9 @@ def checked(reply: Reply | None, request: HttpRequest) -> Reply:
         if request.may_be_dropped:
             raise Refused("the connection was closed")
         raise WrongAnswer("the connection was closed without an answer")
-    if reply.status >= 500 and not (reply.status == 501 and request.method not in ("GET", "POST")):
+    is_put_off = reply.status == 503 and request.may_be_put_off
+    is_no_method = reply.status == 501 and request.method not in ("GET", "POST")
+    if reply.status >= 500 and not is_put_off and not is_no_method:
         raise ServerFault(f"{reply.status}: {reply.content[:300].decode(errors='replace')}")
     if reply.status >= 300:
         has_no_body = request.method == "HEAD" or reply.status < 400
@@ -127,7 +130,8 @@ class _Http:
         self.port = address.http
 
     def send(self, case: Case) -> None:
-        content = checked(exchange(self.port, case.content), case.content).content
+        reply = exchange(self.port, case.content, max(PATIENCE, case.seconds or 0))
+        content = checked(reply, case.content).content
         if case.picture is not None:
             self.check(case, json.loads(content))
 
@@ -155,6 +159,15 @@ class Rest(_Http):
 
     def check(self, case, answer):
         check_embedding(case, _embedding(answer), self.references)
+
+
+class Large(Rest):
+    """Bodies of 31 MiB, eight at once; each may wait for others, and all together may not take the memory."""
+
+    senders, stall = 8, 90.0
+
+    def case(self, rng: np.random.Generator) -> Case:
+        return dataclasses.replace(rest_requests.with_big_body(rng, sizes=(31,)), seconds=30.0)
 
 
 def _embedding(answer):
