@@ -53,20 +53,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args, began = arguments(argv), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tf-reid-abuse-") as folder:
-        making = multiprocessing.get_context("spawn").Process(target=material.make, args=(Path(folder),))
-        making.start()
-        making.join()
-        if making.exitcode:
-            raise RuntimeError("The model, gallery and images could not be made; see above.")
+        make_material(Path(folder))
         reports = []
         for report in attack_all(parts(args.surface, args.inputs), Path(folder), args.seed):
             reports.append(report)
-            print(verdicts.table([report]), flush=True)
+            print(verdicts.table([report]), file=sys.stderr, flush=True)
     failures = [line for report in reports for line in report.failures()]
     print(f"\n{verdicts.table(reports)}\n")
     print(*failures or ["Every surface passes."], sep="\n")
     print(f"{time.monotonic() - began:.0f} s, {os.cpu_count()} cores, seed {args.seed}")
     return 1 if failures else 0
+
+
+def make_material(place: Path) -> None:
+    """In a process of its own, so that this one stays small."""
+    log = place / "material.log"
+    making = multiprocessing.get_context("spawn").Process(target=_make_material, args=(place, log))
+    making.start()
+    making.join()
+    if making.exitcode:
+        raise RuntimeError(f"The model, gallery and images could not be made: {log.read_text()[-2000:]}")
+
+
+def _make_material(place, log):
+    runner.redirect_output(log)
+    material.make(place)
 
 
 def parts(surfaces: Sequence[str], inputs: int) -> dict[str, int]:
@@ -84,9 +95,12 @@ def attack_all(counts: dict[str, int], place: Path, seed: int) -> Iterator[verdi
     """Attack one surface after another; a server is started for those that it answers."""
     from benchmarks.attack import in_process, servers
 
-    def attack(name, surface, *arguments, process=None):
-        log = place / f"{name}.log"
-        return runner.attack(functools.partial(surface, *arguments), name, seed, counts[name], log, process)
+    def attack(name, surface, *arguments, server=None):
+        log, process = place / f"{name}.log", server.process if server else None
+        tracebacks = server.tracebacks() if server else 0
+        report = runner.attack(functools.partial(surface, *arguments), name, seed, counts[name], log, process)
+        report.tracebacks = server.tracebacks() - tracebacks if server else 0
+        return report
 
     own = {"api": in_process.Api, "data": in_process.Data, "search": in_process.Search}
     for name in [name for name in own if name in counts]:
@@ -94,9 +108,9 @@ def attack_all(counts: dict[str, int], place: Path, seed: int) -> Iterator[verdi
     if {"page", "slow-page"} & counts.keys():
         with servers.searching(place) as address:
             if "page" in counts:
-                yield attack("page", servers.Page, address, process=address.process)
+                yield attack("page", servers.Page, address, server=address)
             if "slow-page" in counts:
-                yield attack("slow-page", servers.Slow, address, servers.Page, process=address.process)
+                yield attack("slow-page", servers.Slow, address, servers.Page, server=address)
     of_ray = {
         "rest": (servers.Rest,),
         "grpc": (servers.Grpc,),
@@ -108,7 +122,7 @@ def attack_all(counts: dict[str, int], place: Path, seed: int) -> Iterator[verdi
         with servers.serving(place) as address:
             for name in [name for name in of_ray if name in counts]:
                 surface, *more = of_ray[name]
-                yield attack(name, surface, address, *more, process=address.process)
+                yield attack(name, surface, address, *more, server=address)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ def test_a_surface_fails_by_each_of_its_faults():
     assert report().failures() == []
     (failure,) = report(failed=["TimeoutError"]).failures()
     assert "1 good requests failed" in failure
+    assert "2 tracebacks" in report(tracebacks=2).failures()[0]
     assert "no good request" in report(beside=[]).failures()[0]
     assert "900 MiB stayed" in report(memory=[100 << 20, 1000 << 20, 1000 << 20]).failures()[0]
     assert "grew by 3000 MiB" in report(memory=[100 << 20, 3100 << 20, 100 << 20]).failures()[0]

@@ -25,11 +25,16 @@ PATIENCE = 15.0  # seconds that the client waits at most
 
 
 class Address(NamedTuple):
-    """A running server: its process, and its ports (the page has one)."""
+    """A running server: its process, the file that takes what it prints, and its ports (the page has one)."""
 
     process: int
+    log: Path
     http: int
     grpc: int = 0
+
+    def tracebacks(self) -> int:
+        """How many it has printed."""
+        return self.log.read_text(errors="replace").count("Traceback (most recent call last)")
 
 
 def free_port() -> int:
@@ -43,8 +48,9 @@ def serving(place: Path) -> Iterator[Address]:
     """`python -m export.serve` on ports that are free."""
     http_port, grpc_port = free_port(), free_port()
     words = ["export.serve", str(place / "models"), "--rest-port", str(http_port), "--grpc-port", str(grpc_port)]
-    with _running(words, place / "serve.log", http_port) as process:
-        yield Address(process, http_port, grpc_port)
+    log = place / "serve.log"
+    with _running(words, log, http_port) as process:
+        yield Address(process, log, http_port, grpc_port)
 
 
 @contextlib.contextmanager
@@ -53,8 +59,9 @@ def searching(place: Path) -> Iterator[Address]:
     port = free_port()
     model = str(place / "models" / material.MODEL / "1")
     words = ["tf_reid.search", "serve", "--index", str(place / "gallery"), "--model", model, "--port", str(port)]
-    with _running(words, place / "page-server.log", port) as process:
-        yield Address(process, port)
+    log = place / "page-server.log"
+    with _running(words, log, port) as process:
+        yield Address(process, log, port)
 
 
 @contextlib.contextmanager
@@ -116,10 +123,9 @@ def checked(reply: Reply | None, request: HttpRequest) -> Reply:
     if reply.status >= 500 and not is_put_off and not is_no_method:
         raise ServerFault(f"{reply.status}: {reply.content[:300].decode(errors='replace')}")
     if reply.status >= 300:
-        has_no_body = request.method == "HEAD" or reply.status < 400
-        raise Refused(
-            f"{reply.status}: {reply.content.decode(errors='replace')}" if reply.content or has_no_body else ""
-        )
+        needs_a_sentence = request.method != "HEAD" and reply.status >= 400
+        said = reply.content.decode(errors="replace")
+        raise Refused(f"{reply.status}: {said}" if said or not needs_a_sentence else "")
     return reply
 
 
