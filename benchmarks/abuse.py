@@ -28,7 +28,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.attack import material, runner, verdicts
 
-SURFACES = {  # name -> its part of all inputs; of clients that stall there is always one crowd
+SURFACES = {  # name -> its part of all inputs
     "api": 0.26,
     "data": 0.12,
     "search": 0.08,
@@ -36,17 +36,16 @@ SURFACES = {  # name -> its part of all inputs; of clients that stall there is a
     "rest": 0.2,
     "grpc": 0.15,
     "frames": 0.04,
-    "slow-page": 0.0,
-    "slow-rest": 0.0,
 }
-CROWD = 100
+CROWDS = {"slow-page": 100, "slow-rest": 100, "large-rest": 16}  # name -> inputs that come at once
+ALL = [*SURFACES, *CROWDS]
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.abuse")
     parser.add_argument("--inputs", type=int, default=10_000, help="of all surfaces together (default: 10000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--surface", nargs="+", choices=SURFACES, default=list(SURFACES))
+    parser.add_argument("--surface", nargs="+", choices=ALL, default=ALL)
     return parser.parse_args(argv)
 
 
@@ -54,15 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     args, began = arguments(argv), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tf-reid-abuse-") as folder:
-        making = multiprocessing.get_context("spawn").Process(target=material.make, args=(Path(folder),))
-        making.start()
-        making.join()
-        if making.exitcode:
-            raise RuntimeError("The model, gallery and images could not be made; see above.")
+        make_material(Path(folder))
         reports = []
         for report in attack_all(parts(args.surface, args.inputs), Path(folder), args.seed):
             reports.append(report)
-            print(verdicts.table([report]), flush=True)
+            print(verdicts.table([report]), file=sys.stderr, flush=True)
     failures = [line for report in reports for line in report.failures()]
     print(f"\n{verdicts.table(reports)}\n")
     print(*failures or ["Every surface passes."], sep="\n")
@@ -70,24 +65,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
+def make_material(place: Path) -> None:
+    """In a process of its own, so that this one stays small."""
+    log = place / "material.log"
+    making = multiprocessing.get_context("spawn").Process(target=_make_material, args=(place, log))
+    making.start()
+    making.join()
+    if making.exitcode:
+        raise RuntimeError(f"The model, gallery and images could not be made: {log.read_text()[-2000:]}")
+
+
+def _make_material(place, log):
+    runner.redirect_output(log)
+    material.make(place)
+
+
 def parts(surfaces: Sequence[str], inputs: int) -> dict[str, int]:
     """How many of all inputs each surface gets; together as many as there are."""
-    counts = {name: CROWD for name in surfaces if not SURFACES[name]}
-    others = [name for name in surfaces if SURFACES[name]]
+    counts = {name: count for name, count in CROWDS.items() if name in surfaces}
+    others = [name for name in SURFACES if name in surfaces]
     left, whole = max(inputs - sum(counts.values()), len(others)), sum(SURFACES[name] for name in others)
     counts |= {name: int(left * SURFACES[name] / whole) for name in others}
     if others:
         counts[others[0]] += left - sum(counts[name] for name in others)
-    return {name: counts[name] for name in SURFACES if name in counts}
+    return counts
 
 
 def attack_all(counts: dict[str, int], place: Path, seed: int) -> Iterator[verdicts.Report]:
     """Attack one surface after another; a server is started for those that it answers."""
     from benchmarks.attack import in_process, servers
 
-    def attack(name, surface, *arguments, process=None):
-        log = place / f"{name}.log"
-        return runner.attack(functools.partial(surface, *arguments), name, seed, counts[name], log, process)
+    def attack(name, surface, *arguments, server=None):
+        log, process = place / f"{name}.log", server.process if server else None
+        tracebacks = server.tracebacks() if server else 0
+        report = runner.attack(functools.partial(surface, *arguments), name, seed, counts[name], log, process)
+        report.tracebacks = server.tracebacks() - tracebacks if server else 0
+        return report
 
     own = {"api": in_process.Api, "data": in_process.Data, "search": in_process.Search}
     for name in [name for name in own if name in counts]:
@@ -95,16 +108,21 @@ def attack_all(counts: dict[str, int], place: Path, seed: int) -> Iterator[verdi
     if {"page", "slow-page"} & counts.keys():
         with servers.searching(place) as address:
             if "page" in counts:
-                yield attack("page", servers.Page, address, process=address.process)
+                yield attack("page", servers.Page, address, server=address)
             if "slow-page" in counts:
-                yield attack("slow-page", servers.Slow, address, servers.Page, process=address.process)
-    of_ray = {"rest": servers.Rest, "grpc": servers.Grpc, "frames": servers.Frames}
-    if (of_ray.keys() | {"slow-rest"}) & counts.keys():
+                yield attack("slow-page", servers.Slow, address, servers.Page, server=address)
+    of_ray = {
+        "rest": (servers.Rest,),
+        "grpc": (servers.Grpc,),
+        "frames": (servers.Frames,),
+        "large-rest": (servers.Large,),
+        "slow-rest": (servers.Slow, servers.Rest),
+    }
+    if of_ray.keys() & counts.keys():
         with servers.serving(place) as address:
             for name in [name for name in of_ray if name in counts]:
-                yield attack(name, of_ray[name], address, process=address.process)
-            if "slow-rest" in counts:
-                yield attack("slow-rest", servers.Slow, address, servers.Rest, process=address.process)
+                surface, *more = of_ray[name]
+                yield attack(name, surface, address, *more, server=address)
 
 
 if __name__ == "__main__":

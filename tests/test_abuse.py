@@ -99,6 +99,8 @@ def test_what_a_server_replies():
             servers.checked(reply, request)
     with pytest.raises(Refused):
         servers.checked(None, HttpRequest(may_be_dropped=True))
+    with pytest.raises(Refused):
+        servers.checked(servers.Reply(503, b'{"error": "Later."}'), HttpRequest(may_be_put_off=True))
 
 
 def test_a_surface_fails_by_each_of_its_faults():
@@ -109,6 +111,7 @@ def test_a_surface_fails_by_each_of_its_faults():
     assert report().failures() == []
     (failure,) = report(failed=["TimeoutError"]).failures()
     assert "1 good requests failed" in failure
+    assert "2 tracebacks" in report(tracebacks=2).failures()[0]
     assert "no good request" in report(beside=[]).failures()[0]
     assert "900 MiB stayed" in report(memory=[100 << 20, 1000 << 20, 1000 << 20]).failures()[0]
     assert "grew by 3000 MiB" in report(memory=[100 << 20, 3100 << 20, 100 << 20]).failures()[0]
@@ -166,8 +169,8 @@ def test_an_attack_that_does_not_begin_says_why(tmp_path):
 
 
 def test_all_inputs_are_given_to_the_surfaces():
-    assert sum(abuse.parts(list(abuse.SURFACES), 10_000).values()) == 10_000
-    assert abuse.parts(["data", "api", "slow-rest"], 1000) == {"api": 615, "data": 285, "slow-rest": abuse.CROWD}
+    assert sum(abuse.parts(abuse.ALL, 10_000).values()) == 10_000
+    assert abuse.parts(["data", "api", "slow-rest"], 1000) == {"api": 616, "data": 284, "slow-rest": 100}
     assert abuse.parts(["grpc"], 7) == {"grpc": 7}
 
 

@@ -18,6 +18,7 @@ class HttpRequest:
         raw: where given, it is sent as it is in place of all the rest.
         half_closes: nothing more is sent after it, and the other side is told so.
         may_be_dropped: the connection may be closed without an answer, for it is no HTTP.
+        may_be_put_off: it is so large that the server may say 503, which asks to send it again later.
     """
 
     method: str = "POST"
@@ -27,6 +28,7 @@ class HttpRequest:
     raw: bytes | None = None
     half_closes: bool = False
     may_be_dropped: bool = False
+    may_be_put_off: bool = False
 
     def wire(self, host: str) -> bytes:
         if self.raw is not None:

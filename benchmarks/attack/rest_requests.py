@@ -159,14 +159,15 @@ BODIES: dict[str, tuple[bytes | Callable[[np.random.Generator], bytes], str]] = 
 }
 
 
-def with_big_body(rng: np.random.Generator) -> Case:
+def with_big_body(rng: np.random.Generator, sizes: tuple[int, ...] = (8, 16, 31, 33)) -> Case:
     """A body of up to 32 MiB, and of a little more."""
-    size = choose(rng, (8, 16, 31, 33)) * MIB
+    size = choose(rng, sizes) * MIB
     kind = choose(rng, ("numbers", "lists", "a string", "b64", "spaces", "objects"))
     units = {"numbers": b"1,", "lists": b"[],", "a string": b"a", "b64": b"A", "spaces": b" ", "objects": b'{"a":1},'}
     start, end = {"a string": (b'"', b'"'), "b64": (b'[{"b64":"', b'"}]')}.get(kind, (b"[", b"1]"))
     body = b'{"instances":' + start + units[kind] * (size // len(units[kind])) + end + b"}"
-    return Case(f"body of {size // MIB} MiB: {kind}", HttpRequest(path=PREDICT, body=body), REFUSE)
+    request = HttpRequest(path=PREDICT, body=body, may_be_put_off=True)
+    return Case(f"body of {size // MIB} MiB: {kind}", request, REFUSE)
 
 
 def with_path(rng: np.random.Generator) -> Case:

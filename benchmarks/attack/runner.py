@@ -154,9 +154,7 @@ def _resident(process):
 
 
 def _attack(make_surface, name, seed, numbers, alone, is_limited, log, messages):
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    redirect_output(log)
     faulthandler.register(signal.SIGUSR1)
     surface = make_surface()
     outbox, done = Outbox(messages), threading.Event()
@@ -179,10 +177,17 @@ def _attack(make_surface, name, seed, numbers, alone, is_limited, log, messages)
     done.set()
     beside.join()
     gc.collect()
-    time.sleep(1)  # what is freed a little later
+    time.sleep(0.5)  # what is freed a little later
     outbox("ends")
     messages.close()
     os._exit(0)  # libraries' own threads may not keep the process
+
+
+def redirect_output(log: Path) -> None:
+    """Have a file take what this process prints, its libraries in C included."""
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 class Outbox:

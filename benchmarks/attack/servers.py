@@ -1,6 +1,7 @@
 """Surfaces that are servers: the search page, REST and gRPC of the Ray server, the client's frames, stalled clients."""
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import signal
@@ -24,11 +25,16 @@ PATIENCE = 15.0  # seconds that the client waits at most
 
 
 class Address(NamedTuple):
-    """A running server: its process, and its ports (the page has one)."""
+    """A running server: its process, the file that takes what it prints, and its ports (the page has one)."""
 
     process: int
+    log: Path
     http: int
     grpc: int = 0
+
+    def tracebacks(self) -> int:
+        """How many it has printed."""
+        return self.log.read_text(errors="replace").count("Traceback (most recent call last)")
 
 
 def free_port() -> int:
@@ -42,8 +48,9 @@ def serving(place: Path) -> Iterator[Address]:
     """`python -m export.serve` on ports that are free."""
     http_port, grpc_port = free_port(), free_port()
     words = ["export.serve", str(place / "models"), "--rest-port", str(http_port), "--grpc-port", str(grpc_port)]
-    with _running(words, place / "serve.log", http_port) as process:
-        yield Address(process, http_port, grpc_port)
+    log = place / "serve.log"
+    with _running(words, log, http_port) as process:
+        yield Address(process, log, http_port, grpc_port)
 
 
 @contextlib.contextmanager
@@ -52,8 +59,9 @@ def searching(place: Path) -> Iterator[Address]:
     port = free_port()
     model = str(place / "models" / material.MODEL / "1")
     words = ["tf_reid.search", "serve", "--index", str(place / "gallery"), "--model", model, "--port", str(port)]
-    with _running(words, place / "page-server.log", port) as process:
-        yield Address(process, port)
+    log = place / "page-server.log"
+    with _running(words, log, port) as process:
+        yield Address(process, log, port)
 
 
 @contextlib.contextmanager
@@ -89,9 +97,9 @@ class Reply(NamedTuple):
     content: bytes
 
 
-def exchange(port: int, request: HttpRequest) -> Reply | None:
+def exchange(port: int, request: HttpRequest, seconds: float = PATIENCE) -> Reply | None:
     """What the server answers; None where it closes the connection without an answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=seconds) as connection:
         with contextlib.suppress(ConnectionError):  # it may answer, and close, before all is sent
             connection.sendall(request.wire(f"127.0.0.1:{port}"))
             if request.half_closes:
@@ -110,13 +118,14 @@ def checked(reply: Reply | None, request: HttpRequest) -> Reply:
         if request.may_be_dropped:
             raise Refused("the connection was closed")
         raise WrongAnswer("the connection was closed without an answer")
-    if reply.status >= 500 and not (reply.status == 501 and request.method not in ("GET", "POST")):
+    is_put_off = reply.status == 503 and request.may_be_put_off
+    is_no_method = reply.status == 501 and request.method not in ("GET", "POST")
+    if reply.status >= 500 and not is_put_off and not is_no_method:
         raise ServerFault(f"{reply.status}: {reply.content[:300].decode(errors='replace')}")
     if reply.status >= 300:
-        has_no_body = request.method == "HEAD" or reply.status < 400
-        raise Refused(
-            f"{reply.status}: {reply.content.decode(errors='replace')}" if reply.content or has_no_body else ""
-        )
+        needs_a_sentence = request.method != "HEAD" and reply.status >= 400
+        said = reply.content.decode(errors="replace")
+        raise Refused(f"{reply.status}: {said}" if said or not needs_a_sentence else "")
     return reply
 
 
@@ -127,7 +136,8 @@ class _Http:
         self.port = address.http
 
     def send(self, case: Case) -> None:
-        content = checked(exchange(self.port, case.content), case.content).content
+        reply = exchange(self.port, case.content, max(PATIENCE, case.seconds or 0))
+        content = checked(reply, case.content).content
         if case.picture is not None:
             self.check(case, json.loads(content))
 
@@ -155,6 +165,15 @@ class Rest(_Http):
 
     def check(self, case, answer):
         check_embedding(case, _embedding(answer), self.references)
+
+
+class Large(Rest):
+    """Bodies of 31 MiB, eight at once; each may wait for others, and all together may not take the memory."""
+
+    senders, stall = 8, 90.0
+
+    def case(self, rng: np.random.Generator) -> Case:
+        return dataclasses.replace(rest_requests.with_big_body(rng, sizes=(31,)), seconds=30.0)
 
 
 def _embedding(answer):

@@ -14,7 +14,7 @@ RIGHT, READ, REFUSED, WRONG, CRASH, HANG, FAULT = "right", "read", "refused", "w
 PASSES = (RIGHT, READ, REFUSED)
 VERDICTS = (*PASSES, WRONG, CRASH, HANG, FAULT)
 LONGEST_SENTENCE = 1200  # characters; a request of which more is quoted could flood a log
-GROWTH = 512 * 2**20  # bytes that a process may hold more after an attack than before
+GROWTH = 768 * 2**20  # bytes that a process may hold more after an attack than before
 PEAK = 2 * 2**30  # and during one
 
 
@@ -67,6 +67,7 @@ class Report:
         examples: (verdict, what was said without its numbers) -> index, kind and what was said, of each such input.
         alone, beside: seconds of each good request, before and during the attack. failed: why good ones failed.
         memory: bytes before, at most during and after the attack.
+        tracebacks: that a server printed during the attack.
     """
 
     surface: str
@@ -76,6 +77,7 @@ class Report:
     beside: list[float] = dataclasses.field(default_factory=list)
     failed: list[str] = dataclasses.field(default_factory=list)
     memory: list[int] = dataclasses.field(default_factory=list)
+    tracebacks: int = 0
 
     def add(self, index: int, kind: str, what: str, said: str) -> None:
         self.counts[what] += 1
@@ -97,6 +99,8 @@ class Report:
             lines.append(
                 f"{self.surface}: {len(self.failed)} good requests failed, one of them: {self.failed[0][:300]}"
             )
+        if self.tracebacks:
+            lines.append(f"{self.surface}: the server printed {self.tracebacks} tracebacks")
         if not self.beside and sum(self.counts.values()):
             lines.append(f"{self.surface}: no good request was answered during the attack")
         if self.memory:
