@@ -51,13 +51,13 @@ def files_of(image):
     other = Image.fromarray(255 - image)
 
     for options in ({"subsampling": 0}, {"subsampling": 0, "progressive": True}):
-        yield f"JPEG {options}", saved(image, "JPEG", quality=98, **options), image, False
-    yield "JPEG, grey", saved(grey, "JPEG", quality=98), grey3, False
+        yield f"JPEG {options}", saved(image, "JPEG", quality=100, **options), image, False
+    yield "JPEG, grey", saved(grey, "JPEG", quality=100), grey3, False
     cmyk = Image.fromarray(image).convert("CMYK")
-    yield "JPEG, CMYK", saved(cmyk, "JPEG", quality=98, subsampling=0), np.asarray(cmyk.convert("RGB")), False
+    yield "JPEG, CMYK", saved(cmyk, "JPEG", quality=100, subsampling=0), np.asarray(cmyk.convert("RGB")), False
     for orientation in ORIENTATIONS:
         for order in "<>":
-            turned = saved(stored(image, orientation), "JPEG", quality=98, subsampling=0)
+            turned = saved(stored(image, orientation), "JPEG", quality=100, subsampling=0)
             yield f"JPEG, {orientation} {order}", with_exif(turned, exif(orientation, order)), image, False
 
     yield "PNG", saved(image, "PNG"), image, True
@@ -87,7 +87,7 @@ def files_of(image):
     masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     yield "BMP, alpha", bmp([row.tobytes() for row in bgra], width, 32, masks=masks), seen, True
 
-    yield "WebP, lossy", saved(image, "WEBP", quality=98), image, False
+    yield "WebP, lossy", saved(image, "WEBP", quality=100), image, False
     yield "WebP", saved(image, "WEBP", lossless=True), image, True
     yield "WebP, RGBA", saved(rgba, "WEBP", lossless=True, exact=True), seen, True
     more = {"lossless": True, "save_all": True, "append_images": [other]}
