@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from conftest import SIZE, make_records, stage_configs
 
+from tf_reid import config as configuration
 from tf_reid.config import Config, ConfigError, Data
 from tf_reid.evaluation import extraction, pages, report, scoring
 from tf_reid.evaluation.comparison import Comparison
@@ -339,3 +340,20 @@ def test_sides_with_an_encoder_each_do_not_change_parts(config):
     with pytest.raises(ConfigError, match=r"evaluate\.protocol: both of target also takes gallery images as queries"):
         scoring.representations(views, config, scored)
     assert scoring.representations(model(raw=perfect), config, scored)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ((), r"data\.source\.root: there is no /gone; .* name their place with --set data\.source\.root="),
+        (("data.source.root=/new",), "name the new place of both, if they are one data set"),
+        (("data.source.root=/new", "data.target.root=/new"), r"data\.source\.root: there is no /new"),
+        (("data.source_cameras=[1]",), r"only evaluate\.\*, data\.data_dir, .* and the place of its images"),
+    ],
+)
+def test_the_place_of_a_runs_images_may_be_named_anew(override, sentence, tmp_path):
+    folder = "{name: folder, root: /gone, pattern: p}"
+    trained = configuration.load("simpgan", [f"data.source={folder}", f"data.target={folder}"], METHODS)
+    (tmp_path / "config.yaml").write_text(configuration.dump(trained))
+    with pytest.raises(ConfigError, match=sentence):
+        scoring.open_trained(tmp_path, override)

@@ -72,6 +72,7 @@ def open_trained(folder: Path, overrides: Sequence[str] = ()) -> Trained:
             f"--set: {folder} was trained with data.source={trained.data.source!r} and data.target="
             f"{trained.data.target!r}; name the new place of both, if they are one data set."
         )
+    _check_that_folders_are_there(config)
     reproducibility.make_deterministic(config)
     domains = load_data(config)
     seen = training_records(trained, domains)
@@ -85,6 +86,18 @@ def open_trained(folder: Path, overrides: Sequence[str] = ()) -> Trained:
         model.begin(name)
         averaged = model.averaged
     return Trained(model, config, domains, seen, averaged, finished >= len(config.stages))
+
+
+def _check_that_folders_are_there(config: Config) -> None:
+    """Make sure that a user's own images lie where the run's settings say, or say how to name their new place."""
+    for domain, spec in (("source", config.data.source), ("target", config.data.target)):
+        for key in ("root", "csv"):
+            place = spec.get(key) if isinstance(spec, dict) else None
+            if place and not Path(str(place)).expanduser().exists():
+                raise ConfigError(
+                    f"data.{domain}.{key}: there is no {place}; if the images have moved, name their place with "
+                    f"--set data.{domain}.{key}=... (without --set: start the run's training with it, which keeps it)."
+                )
 
 
 def scores(

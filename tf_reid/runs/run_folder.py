@@ -28,7 +28,7 @@ from tf_reid.runs.splits import fingerprint, same_images
 
 # Settings that change what is shown or where things lie, and no result. The protocol decides what is trained on.
 NOT_COMPARED = re.compile(r"run\.(\w+_every|strategy)|data\.\w+_dir|evaluate\.(?!protocol).*")
-PLACE = re.compile(r"data\.(source|target)(\..+)?")  # may differ where it selects the same images
+PLACE = re.compile(r"data\.(source|target)(\.(root|csv))?")  # may differ where it selects the same images
 # What a training writes before config.yaml, and older versions beside a file: a start that was killed.
 STARTED = re.compile(rf"environment\.json|data\.json|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+")
 OLD_BESIDE = re.compile(r"\.(config\.yaml|\w+\.json|.+\.png)\.\d+")
@@ -126,7 +126,7 @@ def open_run(folder: Path, config: Config, seen: dict[str, Records]) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    for part in (folder, folder / "pictures"):
+    for part in (folder, *(folder / name for name in ("pictures", "pages", "evaluation"))):
         remove_unfinished(part)
         for path in part.glob(".*"):
             if OLD_BESIDE.fullmatch(path.name):
