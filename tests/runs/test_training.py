@@ -183,10 +183,17 @@ def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(tmp_path, monk
     assert any(np.any(a != b) for a, b in zip(kept, trained_on.F.get_weights(), strict=True))
 
 
-def test_a_finished_run_is_not_trained_again(tmp_path):
-    config = settings(tmp_path)
-    expected = weights(train(tmp_path / "run", config))
-    found = weights(train(tmp_path / "run", config))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder, settings and weights of a run that two tests look at."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = settings(folder)
+    return folder / "run", config, weights(train(folder / "run", config))
+
+
+def test_a_finished_run_is_not_trained_again(finished):
+    folder, config, expected = finished
+    found = weights(train(folder, config))
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -230,10 +237,8 @@ def test_weights_that_are_nan_are_in_no_checkpoint_also_after_a_last_step(tmp_pa
     assert all(np.isfinite(value).all() for value in weights(again))
 
 
-def test_a_run_leaves_pictures_curves_settings_and_networks(tmp_path):
-    config = settings(tmp_path)
-    folder = tmp_path / "run"
-    train(folder, config)
+def test_a_run_leaves_pictures_curves_settings_and_networks(finished):
+    folder, *_ = finished
     names = sorted(path.name for path in (folder / "pictures").iterdir())
     assert names == [f"translation_{d}_{s:06d}.png" for d in ("source_to_target", "target_to_source") for s in (3, 6)]
     assert {path.name for path in (folder / "networks").iterdir()} == {
