@@ -11,6 +11,7 @@ import os
 
 import grpc
 import uvicorn.config
+from google.protobuf.message import DecodeError
 from starlette.middleware import Middleware
 
 from tf_reid.web.bodies import Budget, Refused
@@ -19,6 +20,7 @@ from tf_reid.web.loopback import bracketed
 
 M_MMAP_THRESHOLD = -3  # of malloc.h
 SETTINGS = "TF_REID_SERVE_PROXY"
+UNREADABLE = object()  # a message that is no protocol buffer
 GRPC_OPTIONS = [
     ("grpc.max_concurrent_streams", 128),  # requests at once on one connection
     # A client that is gone is noticed; one that sends half a message and no more is let go with its connection.
@@ -72,8 +74,31 @@ def _prepare_grpc(host, rules):
     default_impl.add_grpc_address = add_grpc_address
     if hasattr(grpc_util, "DEFAULT_GRPC_SERVER_OPTIONS"):
         grpc_util.DEFAULT_GRPC_SERVER_OPTIONS.extend(GRPC_OPTIONS)
+    if hasattr(grpc_util.gRPCGenericServer, "_override_method_handler"):
+        override = grpc_util.gRPCGenericServer._override_method_handler
+        grpc_util.gRPCGenericServer._override_method_handler = _forgiving(override)
     if hasattr(proxy, "gRPCProxy") and hasattr(proxy.gRPCProxy, "service_handler_factory"):
         proxy.gRPCProxy.service_handler_factory = _bounded(proxy.gRPCProxy.service_handler_factory, rules)
+
+
+def _forgiving(override):
+    """Ray's maker of methods, which hand over `UNREADABLE` for a message that is no protocol buffer.
+
+    gRPC itself answers UNKNOWN, as if the server had failed.
+    """
+
+    def make(self, service_method, method_handler):
+        parse = method_handler.request_deserializer
+
+        def parsed(message):
+            try:
+                return parse(message)
+            except DecodeError:
+                return UNREADABLE
+
+        return override(self, service_method, method_handler._replace(request_deserializer=parsed))
+
+    return make
 
 
 def _bounded(factory, rules):
@@ -86,6 +111,10 @@ def _bounded(factory, rules):
             return handler
 
         async def bounded(request, context):
+            if request is UNREADABLE:
+                context.set_code(grpc.StatusCode.INVALID_ARGUMENT)
+                context.set_details("The message is not a request of this method: its bytes cannot be parsed.")
+                return b""
             size = request.ByteSize()
             if size <= rules.small_bytes:
                 return await handler(request, context)

@@ -119,7 +119,7 @@ def _decoded(name, values, most):
 def _numbers(values):
     """Lists in lists as float64, or None where they hold anything but numbers or are of different lengths."""
     cells = np.array(values, object)
-    if not {type(cell) for cell in cells.flat} <= {int, float}:  # bool is none of them
+    if not {type(cell) for cell in cells.ravel()} <= {int, float}:  # bool is none of them
         return None
     try:
         return cells.astype(np.float64)

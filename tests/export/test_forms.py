@@ -136,6 +136,8 @@ LONG = "x" * 100_000
         (TENSOR % b"[1]", "from 0 to 255"),
         (TENSOR % b"-0.0", "of shape .None, 32, 16, 3."),
         (TENSOR % (b"[" * 500 + b"]" * 500), "from 0 to 255"),
+        (b'{"signature_name": "tensor", "instances": %s1%s}' % (b"[" * 40, b"]" * 40), "of shape .None, 32, 16, 3."),
+        (b'{"signature_name": "tensor", "instances": %s1%s}' % (b"[" * 500, b"]" * 500), "from 0 to 255"),
         (ROWS % b"1", "must be a list of bytes"),
         (
             ROWS % (b'{"b64": "%s"}' % base64.b64encode(large_png())),

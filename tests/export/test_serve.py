@@ -170,6 +170,11 @@ def test_the_stub_of_tensorflow_serving_is_answered(server):
             stub.Predict(bad, timeout=60)
         assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
+    # A message that is no protocol buffer is the client's mistake.
+    with pytest.raises(grpc.RpcError, match="cannot be parsed") as error:
+        channel.unary_unary("/tensorflow.serving.PredictionService/Predict")(b"\xff" * 50, timeout=60)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
     request.model_spec.signature_name = "search"
     request.output_filter.append("ids")
     outputs = stub.Predict(request, timeout=60).outputs
