@@ -47,7 +47,7 @@ def slow(tmp_path, monkeypatch):
     """A decoder whose work is to sleep."""
     (tmp_path / "slow_work.py").write_text(WORK)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    decoder = Decoder(seconds=0.5, processes=1, waiting=1, work="slow_work:work")
+    decoder = Decoder(seconds=1.0, processes=1, waiting=1, work="slow_work:work")
     yield decoder
     decoder.close()
 
@@ -59,7 +59,7 @@ def test_work_that_takes_too_long_is_given_up_and_the_next_is_done(slow):
     with pytest.raises(ValueError, match="cannot be decoded"):
         slow.abandonable(b"crash")
     start = time.monotonic()
-    with pytest.raises(ValueError, match=r"takes more than 0\.5 seconds to decode"):
+    with pytest.raises(ValueError, match=r"takes more than 1 seconds to decode"):
         slow.abandonable(b"60")
     assert time.monotonic() - start < 5
     assert slow.abandonable(b"0.1") == b"0.1"
@@ -70,11 +70,11 @@ def test_more_than_may_wait_are_refused_at_once(slow):
     threads = [threading.Thread(target=lambda: slow.abandonable(b"0.4")) for _ in range(2)]
     for thread in threads:
         thread.start()
-    time.sleep(0.1)
+    time.sleep(0.2)
     start = time.monotonic()
     with pytest.raises(Busy, match="send this one again later"):
         slow.abandonable(b"0")
-    assert time.monotonic() - start < 0.2
+    assert time.monotonic() - start < 0.35
     for thread in threads:
         thread.join()
     assert slow.abandonable(b"0") == b"0"
