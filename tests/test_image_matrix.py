@@ -51,13 +51,13 @@ def files_of(image):
     other = Image.fromarray(255 - image)
 
     for options in ({"subsampling": 0}, {"subsampling": 0, "progressive": True}):
-        yield f"JPEG {options}", saved(image, "JPEG", quality=100, **options), image, False
-    yield "JPEG, grey", saved(grey, "JPEG", quality=100), grey3, False
+        yield f"JPEG {options}", saved(image, "JPEG", quality=98, **options), image, False
+    yield "JPEG, grey", saved(grey, "JPEG", quality=98), grey3, False
     cmyk = Image.fromarray(image).convert("CMYK")
-    yield "JPEG, CMYK", saved(cmyk, "JPEG", quality=100, subsampling=0), np.asarray(cmyk.convert("RGB")), False
+    yield "JPEG, CMYK", saved(cmyk, "JPEG", quality=98, subsampling=0), np.asarray(cmyk.convert("RGB")), False
     for orientation in ORIENTATIONS:
         for order in "<>":
-            turned = saved(stored(image, orientation), "JPEG", quality=100, subsampling=0)
+            turned = saved(stored(image, orientation), "JPEG", quality=98, subsampling=0)
             yield f"JPEG, {orientation} {order}", with_exif(turned, exif(orientation, order)), image, False
 
     yield "PNG", saved(image, "PNG"), image, True
@@ -113,7 +113,7 @@ def files_of(image):
 CASES = [
     (f"{kind}, {size[1]} x {size[0]}", *rest)
     for size in SIZES
-    for kind, *rest in files_of(picture(*size, seed=2))
+    for kind, *rest in files_of(picture(*size, seed=5))
 ]  # fmt: skip
 KINDS, FILES, PICTURES, LOSSLESS = (list(column) for column in zip(*CASES, strict=True))
 PLAIN = [saved(image, "PNG") for image in PICTURES]
@@ -229,7 +229,7 @@ def test_by_the_server_and_by_the_client(served, in_folders):
 
 
 def test_a_picture_that_is_turned_or_in_other_colours_has_another_embedding(encoder):
-    image = picture(*SIZES[2], seed=2)
+    image = picture(*SIZES[2], seed=5)
     others = [images.upright(image, orientation) for orientation in ORIENTATIONS[1:]]
     others += [image[..., ::-1], 255 - image, np.asarray(Image.fromarray(image).convert("L").convert("RGB"))]
     distances = encoder.distances([image], others)
