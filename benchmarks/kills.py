@@ -7,6 +7,8 @@ stopped once, with SIGKILL or SIGTERM, between steps or while it writes, then re
 the newest checkpoint is damaged in between. The final weights, all variables of the last checkpoint, the features,
 metrics.json and the names of the files must be those of the reference. The moments are drawn from the seed; at least
 one SIGKILL falls into each stage of each method. The status is 1 if a run differs or a stage was missed.
+
+Let the code be while it runs, since every training loads it anew.
 """
 
 import argparse
