@@ -12,7 +12,9 @@ from tf_reid.runs.stopping import Requested, StopRequests
 
 @pytest.fixture
 def stop():
-    return StopRequests(tf.distribute.get_strategy())
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup may have started these tests
+    yield StopRequests(tf.distribute.get_strategy())
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
