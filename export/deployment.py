@@ -158,12 +158,13 @@ def files(labels: dict[str, Labels]) -> dict[str, str]:
     """
     first = next(iter(labels))
     return {
-        "models.config": models_config(labels),
         "batching.config": "".join(f"{key} {{ value: {value} }}\n" for key, value in BATCHING.items()),
         "monitoring.config": 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n',
         "compose.yaml": _yaml(_compose()),
         "kubernetes.yaml": "---\n".join(map(_yaml, (_kubernetes_deployment(list(labels)), _kubernetes_service()))),
         "README.md": _instructions(first),
+        # The last one: once it names a version, that version is served, and no failure may take it back.
+        "models.config": models_config(labels),
     }
 
 

@@ -19,9 +19,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from export import grpc_forms, private_ray, rest_forms
 from export.batching import Batcher
-from export.limits import Limits, RequestError
+from export.limits import Limits, RequestError, quoted
 from export.served_models import ModelVersion, ServedModels
-from tf_reid.config import ConfigError
 from tf_reid.web.decoding import Busy, Decoder
 from tf_reid.web.guard import is_token
 from tf_reid.web.loopback import is_loopback
@@ -161,7 +160,7 @@ class Server:
         try:
             name, version, label, has_verb = rest_forms.parse_path(path, ":predict")
             if not has_verb:
-                raise RequestError("NOT_FOUND", f"POST to /v1/models/{name}:predict.")
+                raise RequestError("NOT_FOUND", f"POST to /v1/models/NAME:predict, not to {quoted(path)}.")
             model = self.models.find(name, version, label)
             content = await request.body()  # whole and bounded: the proxy has read it
             _check_values(content, model, self.models.limits.images)
@@ -210,7 +209,7 @@ def _follow_models_config(models: ServedModels, seconds: float):
         time.sleep(seconds)
         try:
             models.reload()
-        except (ConfigError, OSError) as error:
+        except Exception as error:  # whatever a broken or half-copied version raises: the next look may succeed
             logging.getLogger("ray.serve").warning("models.config is not followed: %s", error)
 
 

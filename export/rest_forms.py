@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import collections
 import json
 from typing import Any, NamedTuple
 
@@ -58,8 +59,8 @@ def parse_body(body: bytes | bytearray) -> dict[str, Any]:
 def _object(pairs):
     content = dict(pairs)
     if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = collections.Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise RequestError("INVALID_ARGUMENT", f"The request has an object with the key {quoted(twice)} twice.")
     return content
 

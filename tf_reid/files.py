@@ -1,6 +1,7 @@
 """Files: written whole or not at all, and lists of image files. Importing this module loads no TensorFlow."""
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -68,8 +69,10 @@ def sync(path: str | Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems know no such request of a folder
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # of file systems that cannot do this
+            raise
     finally:
         os.close(descriptor)
 

@@ -299,6 +299,10 @@ def test_a_second_export_keeps_which_version_is_stable(opened, tmp_path):
         deployment.write(tmp_path / "models")
 
 
+def test_the_list_of_models_is_written_last():  # what fails before it can be taken back: no version is served yet
+    assert list(deployment.files({"reid": {"stable": 1}}))[-1] == "models.config"
+
+
 def test_the_example_files_are_those_that_are_written():
     for name, text in deployment.files({"reid": {"stable": 1, "canary": 1}}).items():
         assert (Path(deployment.__file__).parent / "serving" / name).read_text() == text, name

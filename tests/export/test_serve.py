@@ -350,6 +350,20 @@ def test_large_grpc_messages_are_answered_one_at_a_time_and_many_are_refused():
     assert answers == [(b"answer", None)] * 2 + [(b"", "RESOURCE_EXHAUSTED"), (b"answer", None)] and most == 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it is imported
+def test_a_broken_version_does_not_end_the_following_of_models_config():
+    from export.ray_server import _follow_models_config
+
+    class Models:
+        errors = iter([ValueError("saved_model.pb is half there"), ConfigError("reid/2 is not there"), SystemExit])
+
+        def reload(self):
+            raise next(self.errors)
+
+    with pytest.raises(SystemExit):  # the third look
+        _follow_models_config(Models(), 0)
+
+
 def test_the_token_and_the_names_reach_the_proxy(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_REID_TOKEN", "secret")
     args = serve.arguments([str(tmp_path), "--allowed-host", "reid.example"])

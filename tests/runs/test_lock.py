@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -24,6 +25,12 @@ def test_a_folder_that_stays_empty_is_removed(tmp_path):
     with pytest.raises(ValueError, match="refused"), lock.training(tmp_path / "run"):
         raise ValueError("refused")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_vanishes_hides_no_error(tmp_path):
+    with pytest.raises(ValueError, match="the reason"), lock.training(tmp_path / "run"):
+        shutil.rmtree(tmp_path / "run")
+        raise ValueError("the reason")
 
 
 def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -185,14 +186,27 @@ def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(tmp_path, monk
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder, settings and weights of a run that two tests look at."""
+    """The folder, settings and weights of a run that three tests look at; and what was drawn at each checkpoint."""
     folder = tmp_path_factory.mktemp("finished")
-    config = settings(folder)
-    return folder / "run", config, weights(train(folder / "run", config))
+    config, drawn, save = settings(folder), [], checkpoints.save
+
+    def noted(checkpoint, place, damaged):
+        save(checkpoint, place, damaged)
+        drawn.append({path.name[-10:-4] for path in place.parent.glob("pictures/translation*")})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "save", noted)
+        model = train(folder / "run", config)
+    return folder / "run", config, weights(model), drawn
+
+
+def test_a_checkpoint_comes_after_the_pictures_of_its_step(finished):  # else a kill between the two would lose them
+    *_, drawn = finished
+    assert drawn[-4:] == [set(), {"000003"}, {"000003", "000006"}, {"000003", "000006"}]  # at 2, 4, 6 and the end
 
 
 def test_a_finished_run_is_not_trained_again(finished):
-    folder, config, expected = finished
+    folder, config, expected, _ = finished
     found = weights(train(folder, config))
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -265,6 +279,9 @@ def test_a_broken_checkpoint_says_what_to_do(tmp_path):
         file.write_bytes(b"half")
     with pytest.raises(ValueError, match="cannot be read"):
         train(tmp_path / "run", config)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(ValueError, match=r"There is no checkpoint in .*, though .* holds trained networks"):
+        train(tmp_path / "run", config)  # which would begin from nothing
 
 
 def test_the_environment_is_written_down():

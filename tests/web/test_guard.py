@@ -162,6 +162,35 @@ def test_large_bodies_are_given_to_the_server_one_at_a_time_and_small_ones_meanw
     assert most == 1 and ends == [5, 900, 900, 900]
 
 
+def test_clients_that_stall_in_a_large_body_take_no_place_from_a_good_one():
+    async def stalls():
+        await anyio.sleep_forever()
+
+    async def whole():
+        return {"type": "http.request", "body": b"x" * 900}
+
+    async def run():
+        guard = Guard(echo, LOCAL._replace(small_bytes=10, held_bytes=1000, seconds=5.0))
+        statuses = []
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(guard, scope, stalls, None)  # each has announced all that may be held
+            await anyio.sleep(0)
+            with anyio.fail_after(4):
+                await guard(scope, whole, answer(statuses))
+            group.cancel_scope.cancel()
+        return statuses
+
+    def answer(statuses):
+        async def send(message):
+            statuses.append(message.get("status"))
+
+        return send
+
+    scope = {"type": "http", "method": "POST", "path": "/api", "headers": [(b"content-length", b"1000")]}
+    assert anyio.run(run)[0] == 200
+
+
 def test_errors_in_plain_text_become_a_sentence_in_json():
     async def failing(scope, receive, send):
         await PlainTextResponse("Traceback: of another program", 500, {"x-more": "1"})(scope, receive, send)

@@ -31,15 +31,14 @@ def training(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    file = _locked(folder)
-    try:
-        yield
-    finally:
-        if [path.name for path in folder.iterdir()] == [NAME]:
-            (folder / NAME).unlink()
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        file.close()
+    with _locked(folder):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # also where somebody has removed the folder meanwhile
+                if [path.name for path in folder.iterdir()] == [NAME]:
+                    (folder / NAME).unlink()
+                    folder.rmdir()
 
 
 def _locked(folder: Path) -> IO[str]:
@@ -50,12 +49,12 @@ def _locked(folder: Path) -> IO[str]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            file.seek(0)
-            holder = file.read(200).strip()
-            file.close()
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):  # a file system without locks
                 print(f"{folder}: this file system has no locks ({error.strerror}); start no second training here.")
                 return file
+            file.seek(0)
+            holder = file.read(200).strip()
+            file.close()
             raise ConfigError(
                 f"{folder} is in use by another training{f' ({holder})' if holder else ''}; wait for its end, or "
                 "choose another --run."

@@ -52,6 +52,11 @@ class Progress:
         """
         newest = checkpoints.newest(self.folder)
         if newest is None:
+            if any((self.folder.parent / "networks").glob("*.weights.h5")):
+                raise ConfigError(
+                    f"There is no checkpoint in {self.folder}, though {self.folder.parent} holds trained networks. "
+                    f"Restore one from a copy, or remove {self.folder.parent} to train the run anew."
+                )
             return False
         path = self.folder / f"ckpt-{newest.number}"
         try:

@@ -106,7 +106,7 @@ def _fit(model: ReIDModel, batches: tf.data.Dataset, callbacks: list[keras.callb
     Raises:
         Requested: it was stopped.
     """
-    losses, saving = callbacks[:2]
+    losses, saving = (next(each for each in callbacks if isinstance(each, kind)) for kind in (Losses, Checkpoints))
     quiet: Any = 0  # Keras declares a string, and takes this
     try:
         model.fit(batches, epochs=1, shuffle=False, verbose=quiet, callbacks=callbacks)
@@ -133,7 +133,7 @@ def _callbacks(
     """What happens every few steps of the present stage."""
     run, (name, stage) = config.run, list(config.stages.items())[number]
     losses = Losses(model, stage.steps, int(model.step.numpy()), run.log_every, writer, folder)
-    callbacks: list[keras.callbacks.Callback] = [losses, Checkpoints(progress, losses, run.checkpoint_every)]
+    callbacks: list[keras.callbacks.Callback] = [losses]
     if run.pictures_every and model.presentation().has_pictures:
         kind = model.STAGES[name]
         few = stage.model_copy(update={"batch_size": PICTURED * samplers.ROW[kind.sampler]})
@@ -143,6 +143,8 @@ def _callbacks(
             records, sampler, start=0, steps=1, **plain, **_seeds_and_size(config, number)
         )
         callbacks.append(Pictures(model, next(iter(batches)), run.pictures_every, folder, writer))
+    # After the pictures: a run that is killed between the two resumes before them, and draws them.
+    callbacks.append(Checkpoints(progress, losses, run.checkpoint_every))
     if run.evaluate_every:
         callbacks.append(Evaluations(model, evaluate, run.evaluate_every, writer, folder, stop))
     return [*callbacks, Stop(model, stop, run.log_every)]

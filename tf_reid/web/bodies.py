@@ -23,32 +23,47 @@ class ClientLeft(Exception):
     """The client closed its connection before its request was whole."""
 
 
-async def read(receive: Receive, most_bytes: int, seconds: float, bytes_per_second: float) -> bytes:
-    """The body of a request.
+class Body:
+    """The body of a request, which is read in one part or in several.
 
     Args:
         receive: of ASGI.
-        seconds, bytes_per_second: a body of n bytes may take `seconds` + n / `bytes_per_second`. A client that sends
-            nothing has `seconds`; one that sends faster than this rate has all the time it needs.
+        most_bytes: that it may have.
+        bytes_per_second: a part of n bytes may take n / `bytes_per_second` more than a client may wait.
 
-    Raises:
-        Refused: 413, it is larger than `most_bytes`; 408, it takes too long.
-        ClientLeft: it never becomes whole.
+    Attributes:
+        content: what has come.
+        is_whole: whether that is all.
     """
-    body = bytearray()
-    start = anyio.current_time()
-    with anyio.CancelScope(deadline=start + seconds) as scope:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientLeft
-            body += message.get("body", b"")
-            if len(body) > most_bytes:
-                raise too_large(most_bytes)
-            if not message.get("more_body", False):
-                return bytes(body)
-            scope.deadline = start + seconds + len(body) / bytes_per_second
-    raise Refused(408, f"The body of the request was not sent in time: {seconds:g} seconds without enough of it.")
+
+    def __init__(self, receive: Receive, most_bytes: int, bytes_per_second: float):
+        self.receive, self.most_bytes, self.bytes_per_second = receive, most_bytes, bytes_per_second
+        self.content, self.is_whole = bytearray(), False
+
+    async def read(self, seconds: float, enough: float = math.inf) -> None:
+        """Read on, until more than `enough` bytes are there or the body is whole.
+
+        Args:
+            seconds: that a client may wait. One that sends nothing has this time; one that sends faster than
+                `bytes_per_second` has all the time it needs.
+
+        Raises:
+            Refused: 413, the body is too large; 408, it takes too long.
+            ClientLeft: it never becomes whole.
+        """
+        start, before = anyio.current_time(), len(self.content)
+        with anyio.CancelScope(deadline=start + seconds) as scope:
+            while not self.is_whole and len(self.content) <= enough:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft
+                self.content += message.get("body", b"")
+                if len(self.content) > self.most_bytes:
+                    raise too_large(self.most_bytes)
+                self.is_whole = not message.get("more_body", False)
+                scope.deadline = start + seconds + (len(self.content) - before) / self.bytes_per_second
+        if scope.cancelled_caught:
+            raise Refused(408, "The body of the request came too slowly.")
 
 
 async def discard(receive: Receive, most_bytes: int, seconds: float) -> None:

@@ -28,7 +28,9 @@ class Connection(H11Protocol):
         self._watch()
         if len(self.connections) > self.most:
             waiting = [one for one in self.connections if getattr(one, "waiting_since", None) is not None]
-            min(waiting, key=lambda one: one.waiting_since).transport.abort()
+            longest = min(waiting, key=lambda one: one.waiting_since)
+            longest.waiting_since = None  # it closes only later: the next new one must take another's place
+            longest.transport.abort()
 
     def connection_lost(self, exc):
         self._header_deadline = _cancelled(self._header_deadline)

@@ -37,7 +37,8 @@ class Rules(NamedTuple):
         token: what `Authorization: Bearer` has to hold; None: nothing.
         most_bytes: of a body.
         open_paths: what is answered without a token.
-        seconds: that a client may let the server wait for its body; see `bodies.read`.
+        seconds: that a client may let the server wait for its body; see `bodies.Body`. Once the beginning of a large
+            body is there, it is a fifth of that.
         bytes_per_second: a body that comes slower than this gets no more time for it.
         small_bytes: a body of up to so many bytes waits for no other; of larger ones `held_bytes` are held in all, and
             as many as `most_bytes` are given to the server at once.
@@ -96,17 +97,18 @@ class Guard:
             pass
 
     async def _answer(self, scope, receive, send):
-        rules, announced = self.rules, announced_bytes(scope, self.rules.most_bytes)
-        if announced <= rules.small_bytes:
-            body = await bodies.read(receive, announced, rules.seconds, rules.bytes_per_second)
-            return await self._give(scope, receive, send, body)
-        # Held until it is answered: it lies in memory as long.
+        rules = self.rules
+        announced = announced_bytes(scope, rules.most_bytes)
+        body = bodies.Body(receive, announced, rules.bytes_per_second)
+        await body.read(rules.seconds, enough=rules.small_bytes)
+        if body.is_whole and len(body.content) <= rules.small_bytes:
+            return await self._give(scope, receive, send, bytes(body.content))
+        # Only a client that has sent the beginning of a large body gets a place for it, in which it may hardly wait.
+        # It is held until it is answered, as long as it lies in memory.
         async with self.read.holding(announced, rules.seconds):
-            body = await bodies.read(receive, announced, rules.seconds, rules.bytes_per_second)
-            if len(body) <= rules.small_bytes:
-                return await self._give(scope, receive, send, body)
-            async with self.given.holding(len(body), 3 * rules.seconds):
-                await self._give(scope, receive, send, body)
+            await body.read(rules.seconds / 5)
+            async with self.given.holding(len(body.content), 3 * rules.seconds):
+                await self._give(scope, receive, send, bytes(body.content))
 
     async def _give(self, scope, receive, send, body):
         parts = [{"type": "http.request", "body": body, "more_body": False}]
