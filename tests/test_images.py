@@ -178,6 +178,10 @@ def test_every_orientation_is_set_upright(format, order, orientation):
     assert np.abs(found.astype(int) - PICTURE).mean() <= (5 if format == "JPEG" else 0)
 
 
+def test_the_longest_side_is_written_as_a_png():
+    assert images.check(images.plain(saved(Image.new("L", (1, images.MOST_SIDE)), "TIFF")))[:3] == ("PNG", 1, 65_535)
+
+
 def test_exif_of_an_image_behind_the_end_is_not_this_images():
     assert images.plain(behind := JPEG + with_exif(JPEG, exif(6))) is behind
     assert images.plain(behind := PNG + with_exif(PNG, exif(6))) is behind
@@ -217,6 +221,8 @@ LARGE = saved(picture(200, 100), "JPEG", quality=95)
         (png([bytes(3)] * 5001, 5000, 8, 2), "has 5000 x 5001 pixels; 25000000 are allowed"),
         (png([bytes(3)], 196_000_000, 8, 2), "has 196000000 x 1 pixels; 25000000 are allowed"),
         (png([bytes(3)], 0, 8, 2), "is damaged: it has no pixel"),
+        (bmp([bytes(3 * 1_000_001)], 1_000_001, 24), "is 1000001 x 1 pixels; a side may have 65535"),
+        (saved(Image.new("L", (1, 65_536)), "TIFF"), "is 1 x 65536 pixels; a side may have 65535"),
     ],
 )
 def test_what_is_no_sound_image_is_refused_with_a_reason(content, reason):

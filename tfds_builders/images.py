@@ -33,6 +33,7 @@ __all__ = ["FORMATS", "Header", "check", "looks_plain", "pixels", "plain", "plai
 
 MOST_BYTES = 8 * 2**20  # of an image that somebody sends to a server
 MOST_PIXELS = 25_000_000
+MOST_SIDE = 65_535  # as a JPEG; PNG libraries refuse to write sides of more than a million pixels
 MOST_SCANS = 32  # of a JPEG: encoders write up to 18, and each costs about as much as decoding a baseline JPEG
 EXTRANEOUS = 16
 BESIDE = 2**16  # bytes of a PNG's compressed texts and profiles, which may unpack to a thousand times as much
@@ -148,6 +149,8 @@ def _check_size(width, height, most_pixels):
         raise damaged("it has no pixel")
     if width * height > most_pixels:
         raise ValueError(f"has {width} x {height} pixels; {most_pixels} are allowed")
+    if max(width, height) > MOST_SIDE:
+        raise ValueError(f"is {width} x {height} pixels; a side may have {MOST_SIDE}")
 
 
 # ------------------------------------------------------------------------------------------------------------ JPEG

@@ -92,3 +92,5 @@ def test_a_frame_that_is_no_rgb_is_named_by_its_number(sent):
     ):
         with pytest.raises(ValueError, match=f"Frame 1 is an array .*{reason}"):
             list(sent[0].embed_frames([frame, wrong]))
+    with pytest.raises(ValueError, match="Frame 0 is 1000001 x 1 pixels; a side may have 65535"):
+        list(sent[0].embed_frames([np.zeros((1, 1_000_001, 3), np.uint8)]))
