@@ -1,6 +1,7 @@
 """Encoded images -> plain ones. Every surface reads by this; tests/test_image_matrix.py holds them together."""
 
 import io
+import os
 import re
 import struct
 import tracemalloc
@@ -299,3 +300,22 @@ def test_every_number_of_bytes_of_a_header_gives_a_sentence_and_no_other_error()
                 images.plain(bytes(wrong))
             except ValueError as error:
                 assert re.match(r"(is|has) \S", str(error)) and "\n" not in str(error)
+
+
+def test_an_image_file_is_sized_before_it_is_read(tmp_path, monkeypatch):
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"content")
+    assert images.read_image(image) == b"content"
+    with image.open("r+b") as file:
+        file.truncate(3 * 2**30)  # takes no room on the disk
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="has 3221225472 bytes; 268435456 are allowed"):
+        images.read_image(image)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", "/dev/zero"):
+        with pytest.raises(ValueError, match="is not a file"):
+            images.read_image(path)
+    with pytest.raises(OSError):
+        images.read_image(tmp_path)

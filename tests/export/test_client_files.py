@@ -64,6 +64,9 @@ def test_a_damaged_file_is_named_and_the_others_are_sent(sent, tmp_path, capsys)
     contents.clear()
     assert [file for file, _ in client.embed_or_leave_out(one, files)] == files[:1] and contents == [whole]
     printed = capsys.readouterr().out
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
+    with pytest.raises(ImageError, match=r"Image 0 \(.*pipe\.jpg\) is not a file"):
+        list(one.embed([tmp_path / "pipe.jpg"]))
     for name, reason in (("cut", "is damaged"), ("text", "is not a JPEG"), ("gone", "cannot be read: No such file")):
         assert f"Left out: {tmp_path}/{name}.jpg: It {reason}" in printed
 

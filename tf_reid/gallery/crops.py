@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_reid.config import ConfigError
-from tf_reid.files import read_image, to_stderr
+from tf_reid.files import to_stderr
 from tf_reid.gallery import times
 from tf_reid.gallery.records import RUN_PREFIX, Record
 from tfds_builders import DatasetError, labels
+from tfds_builders.images import read_image
 from tfds_builders.labels import Meaning, Row
 from tfds_builders.listing import Named, Report, as_text, named_images, shown, walk
 
