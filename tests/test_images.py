@@ -203,6 +203,7 @@ def holed(content):
 
 
 LARGE = saved(picture(200, 100), "JPEG", quality=95)
+PROGRESSIVE = saved(picture(200, 100), "JPEG", quality=95, progressive=True)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +216,7 @@ LARGE = saved(picture(200, 100), "JPEG", quality=95)
         (LARGE[: len(LARGE) // 2] + b"\xff\xd9", "is damaged: premature end of data segment"),
         (LARGE[:-2], "is damaged: Premature end of JPEG file"),
         (LARGE[:-2] + bytes(200) + LARGE[-2:], "is damaged: 19[0-9] extraneous bytes before marker 0xd9"),
+        (PROGRESSIVE[:-2] + bytes(7) + PROGRESSIVE[-2:], "is damaged: 7 extraneous bytes before marker 0xd9"),
         (png([bytes(3)], 1, 8, 2, data=b"no data"), "is damaged: its data cannot be decoded"),
         (PNG[:-20] + b"zz" + PNG[-18:], "is damaged: its data cannot be decoded"),
         (PNG[:-12], "is damaged: it is cut off"),

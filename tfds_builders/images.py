@@ -11,9 +11,10 @@ right picture. The format is that of the content; a file's name plays no part. T
 - *CMYK.* A JPEG is left as it is, for TensorFlow reads it. A TIFF is converted as Pillow does it.
 - *Several pictures.* The first frame of a GIF or WebP on its canvas, white where it does not reach; the picture that
   an APNG shows to readers of PNG; the first page of a TIFF; the first image of a phone's multi-picture JPEG.
-- *Damage.* What is cut off, has a hole or cannot be decoded is refused, also where a decoder would fill the rest with
-  grey. Accepted are up to `EXTRANEOUS` bytes before a JPEG's marker, as some cameras write, and any bytes behind the
-  image's end.
+- *Damage.* What is cut off or cannot be decoded is refused. A JPEG with a hole is refused where the JPEG library warns
+  of it; a hole that decodes without a warning cannot be seen. Accepted are up to `EXTRANEOUS` bytes before a marker of
+  a baseline JPEG, as some cameras write, and any bytes behind the image's end. In a progressive JPEG such bytes count
+  as damage, for they are often all that the library says of a hole.
 
 `tf_reid/data/decoding.py` follows the same rules for JPEG, PNG, BMP and WebP within TensorFlow's graph.
 """
@@ -51,7 +52,8 @@ PLUGINS = {
 }
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for a writer, when a pipe is opened; Windows has no such pipes
 SPECIAL = re.compile(rb"Exif\0\0|eXIf|tRNS|acTL")
-READ_BY_ALL = {0xC0, 0xC1, 0xC2}  # a JPEG's frame: baseline, extended and progressive
+BASELINE = 0xC0  # a JPEG's frame
+READ_BY_ALL = {BASELINE, 0xC1, 0xC2}  # also extended and progressive
 READ_BY_PILLOW = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I;16", "I;16L", "I;16B"}
 
 
@@ -195,7 +197,7 @@ def _jpeg(content):
         extraneous = re.search(r"(\d+) extraneous bytes before marker", str(error))
         if "subsampling" in str(error) or "CMYK" in str(error):
             _loaded(_opened("JPEG", content))
-        elif not extraneous or int(extraneous[1]) > EXTRANEOUS:
+        elif not extraneous or int(extraneous[1]) > EXTRANEOUS or frame != BASELINE:
             raise damaged(str(error).removeprefix("Corrupt JPEG data: ")) from None
     turned = image_headers.orientation(exif)
     if turned == 1 and frame in READ_BY_ALL:
