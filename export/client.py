@@ -187,7 +187,7 @@ class Client:
 
 def _plain(index: int, file: Path) -> bytes:
     try:
-        return images.plain(file.read_bytes())
+        return images.plain(images.read_image(file))
     except OSError as error:
         raise ImageError(index, file, f"cannot be read: {error.strerror or error}") from None
     except ValueError as error:

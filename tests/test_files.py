@@ -3,7 +3,6 @@
 import errno
 import os
 import time
-import tracemalloc
 
 import pytest
 
@@ -82,22 +81,3 @@ def test_images_are_those_named_and_those_below_folders_and_what_is_left_out_is_
     assert [str(image.relative_to(tmp_path)) for image in images] == ["upload", "crops/a.jpg/1.PNG", "crops/b.jpg"]
     expected = f"Note: in {tmp_path}/crops 2 files are left out, without an image's suffix, such as more.txt.\n"
     assert capsys.readouterr().err == expected
-
-
-def test_an_image_file_is_sized_before_it_is_read(tmp_path, monkeypatch):
-    image = tmp_path / "a.jpg"
-    image.write_bytes(b"content")
-    assert files.read_image(image) == b"content"
-    with image.open("r+b") as file:
-        file.truncate(3 * 2**30)  # takes no room on the disk
-    tracemalloc.start()
-    with pytest.raises(ValueError, match="has 3221225472 bytes; 268435456 are allowed"):
-        files.read_image(image)
-    assert tracemalloc.get_traced_memory()[1] < 2**20
-    tracemalloc.stop()
-    os.mkfifo(tmp_path / "pipe.jpg")
-    for path in (tmp_path / "pipe.jpg", "/dev/zero"):
-        with pytest.raises(ValueError, match="is not a file"):
-            files.read_image(path)
-    with pytest.raises(OSError):
-        files.read_image(tmp_path)

@@ -1,6 +1,7 @@
 """Encoded images -> plain ones. Every surface reads by this; tests/test_image_matrix.py holds them together."""
 
 import io
+import os
 import re
 import struct
 import tracemalloc
@@ -178,6 +179,10 @@ def test_every_orientation_is_set_upright(format, order, orientation):
     assert np.abs(found.astype(int) - PICTURE).mean() <= (5 if format == "JPEG" else 0)
 
 
+def test_the_longest_side_is_written_as_a_png():
+    assert images.check(images.plain(saved(Image.new("L", (1, images.MOST_SIDE)), "TIFF")))[:3] == ("PNG", 1, 65_535)
+
+
 def test_exif_of_an_image_behind_the_end_is_not_this_images():
     assert images.plain(behind := JPEG + with_exif(JPEG, exif(6))) is behind
     assert images.plain(behind := PNG + with_exif(PNG, exif(6))) is behind
@@ -198,6 +203,7 @@ def holed(content):
 
 
 LARGE = saved(picture(200, 100), "JPEG", quality=95)
+PROGRESSIVE = saved(picture(200, 100), "JPEG", quality=95, progressive=True)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +216,7 @@ LARGE = saved(picture(200, 100), "JPEG", quality=95)
         (LARGE[: len(LARGE) // 2] + b"\xff\xd9", "is damaged: premature end of data segment"),
         (LARGE[:-2], "is damaged: Premature end of JPEG file"),
         (LARGE[:-2] + bytes(200) + LARGE[-2:], "is damaged: 19[0-9] extraneous bytes before marker 0xd9"),
+        (PROGRESSIVE[:-2] + bytes(7) + PROGRESSIVE[-2:], "is damaged: 7 extraneous bytes before marker 0xd9"),
         (png([bytes(3)], 1, 8, 2, data=b"no data"), "is damaged: its data cannot be decoded"),
         (PNG[:-20] + b"zz" + PNG[-18:], "is damaged: its data cannot be decoded"),
         (PNG[:-12], "is damaged: it is cut off"),
@@ -217,6 +224,8 @@ LARGE = saved(picture(200, 100), "JPEG", quality=95)
         (png([bytes(3)] * 5001, 5000, 8, 2), "has 5000 x 5001 pixels; 25000000 are allowed"),
         (png([bytes(3)], 196_000_000, 8, 2), "has 196000000 x 1 pixels; 25000000 are allowed"),
         (png([bytes(3)], 0, 8, 2), "is damaged: it has no pixel"),
+        (bmp([bytes(3 * 1_000_001)], 1_000_001, 24), "is 1000001 x 1 pixels; a side may have 65535"),
+        (saved(Image.new("L", (1, 65_536)), "TIFF"), "is 1 x 65536 pixels; a side may have 65535"),
     ],
 )
 def test_what_is_no_sound_image_is_refused_with_a_reason(content, reason):
@@ -293,3 +302,22 @@ def test_every_number_of_bytes_of_a_header_gives_a_sentence_and_no_other_error()
                 images.plain(bytes(wrong))
             except ValueError as error:
                 assert re.match(r"(is|has) \S", str(error)) and "\n" not in str(error)
+
+
+def test_an_image_file_is_sized_before_it_is_read(tmp_path, monkeypatch):
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"content")
+    assert images.read_image(image) == b"content"
+    with image.open("r+b") as file:
+        file.truncate(3 * 2**30)  # takes no room on the disk
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="has 3221225472 bytes; 268435456 are allowed"):
+        images.read_image(image)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", "/dev/zero"):
+        with pytest.raises(ValueError, match="is not a file"):
+            images.read_image(path)
+    with pytest.raises(OSError):
+        images.read_image(tmp_path)

@@ -177,10 +177,14 @@ def test_the_false_accept_rate_stays_as_it_was_set(built, folder):
             search.arguments(["add", *built, "--false-accept-rate", rate])
 
 
-def test_a_folder_can_be_removed_and_no_other_that_begins_like_it(built, folder):
+def test_a_folder_can_be_removed_and_no_other_that_begins_like_it(built, folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    cv2.imwrite(str(tmp_path / "elsewhere" / "1.png"), np.zeros((*SIZE, 3), np.uint8))
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    assert search.main(["add", *built, str(folder)])["added"] == 1
     with pytest.raises(ConfigError, match="Nothing was removed"):
         search.main(["remove", *built, str(folder)[:-1]])
-    assert search.main(["remove", *built, str(folder)])["removed"] == 30
+    assert search.main(["remove", *built, str(folder)]) == {"removed": 31, "images": 0}
 
 
 def test_a_pattern_without_the_names_is_refused(built, folder):

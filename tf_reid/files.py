@@ -14,7 +14,6 @@ from tfds_builders.listing import named_images
 
 UNFINISHED = ".unfinished_"  # how the name of a file begins that is being written
 ABANDONED = 60  # seconds after which such a file belongs to a writer that was killed
-MOST_IMAGE_BYTES = 256 * 2**20  # of an image file of one's own; servers allow less
 
 
 def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
@@ -36,7 +35,8 @@ def write_bytes(path: str | Path, content: bytes, *, private: bool = False) -> N
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")  # as long as that, however long the name is
+        # A short name of its own: the file's may already be as long as names can be.
+        beside = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
         mode = stat.S_IRUSR | stat.S_IWUSR if private else 0o666
         try:
             with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
@@ -101,20 +101,3 @@ def images_in(paths: Iterable[str | Path], report: Callable[[str], object] = to_
         FileNotFoundError: one is neither file nor folder, or there is no image.
     """
     return [image.path for image in named_images(paths, report)]
-
-
-def read_image(path: str | os.PathLike[str]) -> bytes:
-    """An image file's bytes. Its kind and size are looked at before anything is read.
-
-    Raises:
-        ValueError: the rest of a sentence about the file: it is too large, or a folder, a pipe or a device.
-        OSError: it cannot be opened or read.
-    """
-    # O_NONBLOCK: opening a pipe that nothing writes to does not wait.
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise ValueError("is not a file")
-        if about.st_size > MOST_IMAGE_BYTES:
-            raise ValueError(f"has {about.st_size} bytes; {MOST_IMAGE_BYTES} are allowed")
-        return file.read(MOST_IMAGE_BYTES + 1)

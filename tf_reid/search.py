@@ -170,12 +170,12 @@ def _embed_and_add(gallery, encoder, crops, args):
 
 def remove(args) -> dict[str, int]:
     """Remove images by their paths, identity or time, also from the index."""
-    from tf_reid.gallery.records import RUN_PREFIX
+    from tf_reid.gallery import crops
     from tfds_builders import labels
 
     if not args.images and args.identity is None and args.until is None:
         raise ConfigError("remove needs paths, --identity or --until.")
-    paths = [name if name.startswith(RUN_PREFIX) else str(Path(name).resolve()) for name in args.images]
+    paths = crops.kept_paths(args.images)
     with open_gallery(args.index) as gallery:
         removed = gallery.remove(paths, args.identity, args.until)
         if args.identity is not None and labels.normal(args.identity) != args.identity:

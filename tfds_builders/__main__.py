@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--root", help="folder: where your images are")
         command.add_argument("--pattern", help="folder: regular expression with groups person and camera")
         command.add_argument("--csv", help="folder: table with the columns path,person,camera")
-        command.add_argument("--camera", help="folder: the camera of images of which it is not said")
+        command.add_argument("--camera", help="folder: the camera of images whose name or row gives none")
         command.add_argument("--distractor", help="folder: identities that match no query, or none (default: 0)")
         command.add_argument("--junk", help="folder: identities that are left out, or none (default: -1)")
     building.add_argument("--again", action="store_true", help="build it anew, in place of what is there")

@@ -265,26 +265,23 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
         if callable(record.image):
             bgr = record.image()[..., ::-1]
             return cv2.imencode(pathlib.PurePath(record.file).suffix, bgr)[1].tobytes()  # JPEG: of quality 95
+        name = f"{self.name}: the image {shown(str(record.image))}"
         try:
-            content = record.image.read_bytes()
+            return images.plain(_content(record.image))
         except PermissionError:
-            raise DatasetError(
-                f"{self.name}: the image {shown(str(record.image))} may not be read: change its permissions"
-            ) from None
+            raise DatasetError(f"{name} may not be read: change its permissions") from None
         except FileNotFoundError:
-            raise DatasetError(
-                f"{self.name}: the image {shown(str(record.image))} is no longer there: put it back, or try again"
-            ) from None
-        except DAMAGED:
-            raise DatasetError(
-                f"{self.name}: the image {shown(str(record.image))} is damaged: replace it with a sound copy"
-            ) from None
-        try:
-            return images.plain(content)
+            raise DatasetError(f"{name} is no longer there: put it back, or try again") from None
+        except images.LimitError as error:
+            raise DatasetError(f"{name} {error}: replace it with a sound copy within this limit") from None
         except ValueError as error:
-            raise DatasetError(
-                f"{self.name}: the image {shown(str(record.image))} {error}: replace it with a sound copy"
-            ) from None
+            raise DatasetError(f"{name} {error}: replace it with a sound copy") from None
+        except DAMAGED:
+            raise DatasetError(f"{name} is damaged: replace it with a sound copy") from None
+
+
+def _content(image: Location) -> bytes:
+    return images.read_image(image) if isinstance(image, pathlib.Path) else image.read_bytes()
 
 
 def _example(record: Record, image: bytes, role: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What all builders share, tried on a tiny VIPeR: finding files, checks, pairs, triplets, a clean end."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -106,19 +107,33 @@ def too_wide(data):
         (lambda data: data[: len(data) // 2], "is damaged: "),
         (lambda data: b"", "is empty"),
         (lambda data: b"<html>", "is not a JPEG, PNG, BMP, WebP, TIFF or GIF image"),
-        (too_wide, "has 2147483647 x 16 pixels; 25000000 are allowed"),
+        (too_wide, "has 2147483647 x 16 pixels; 25000000 are allowed: replace it with a sound copy within this limit$"),
     ],
 )
 def test_damaged_image_is_named_and_leaves_nothing_half_built(tmp_path, viper, damage, reason):
     image = viper / "cam_b/007_90.bmp"
     sound = image.read_bytes()
     image.write_bytes(damage(sound))
-    with pytest.raises(DatasetError, match=rf"the image .*007_90\.bmp {reason}.*: replace it with a sound copy"):
+    with pytest.raises(DatasetError, match=rf"the image .*007_90\.bmp (?=.*: replace it with a sound copy){reason}"):
         build(tmp_path)
     assert not [path for path in (tmp_path / "data").rglob("*") if "tfrecord" in path.name]
     assert not tfds_builders.builder("viper", data_dir=tmp_path / "data").data_path.exists()
     image.write_bytes(sound)
     assert build(tmp_path).info.splits.total_num_examples == 16
+
+
+def test_a_pipe_and_a_file_beyond_the_limit_are_named_and_not_read(tmp_path, viper):
+    image = viper / "cam_b/007_90.bmp"
+    one = tfds_builders.builder("viper", data_dir=tmp_path / "data")
+    record = base.Record(1, 1, image.name, image)
+    with image.open("r+b") as file:
+        file.truncate(2**30)  # takes no room on the disk
+    with pytest.raises(DatasetError, match=r"007_90\.bmp has 1073741824 bytes; 268435456 are allowed: .* this limit$"):
+        one.encoded(record)
+    image.unlink()
+    os.mkfifo(image)  # opening it would wait for ever
+    with pytest.raises(DatasetError, match=r"007_90\.bmp is not a file: replace it with a sound copy$"):
+        one.encoded(record)
 
 
 def test_damaged_byte_in_a_zip_is_told_as_the_image(tmp_path, viper):

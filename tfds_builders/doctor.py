@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 import random
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -75,8 +76,9 @@ def examine(
         ", ".join(f"{split}: {splits[split]} images" for split in (*SPLITS, MULTI_QUERY) if splits[split])
     )
     distractors = sum(record.identity == 0 for record in records)
-    if distractors and not any("distractors" in note for note in diagnosis.notes):
-        diagnosis.notes.append(f"{distractors} images are of identity 0: distractors, which match no query")
+    if distractors and not any(re.search(": (a distractor|distractors), which", note) for note in diagnosis.notes):
+        what = "1 image is" if distractors == 1 else f"{distractors} images are"
+        diagnosis.notes.append(f"{what} of identity 0 and match no query (distractors)")
     matched = {name: look_at_protocol(name, protocol, records, diagnosis) for name, protocol in protocols.items()}
     if not matched[next(iter(protocols))] and (others := [name for name in matched if matched[name]]):
         diagnosis.notes.append(

@@ -224,11 +224,18 @@ def test_a_folders_warnings_are_notes(tmp_path, write_image, recwarn):
     assert not [warning for warning in recwarn if "folder: " in str(warning.message)]
 
 
-def test_images_of_identity_0_are_told_to_be_distractors(tmp_path, write_image):
-    files = ("query/1_c1.jpg", "gallery/1_c2.jpg", "gallery/0_c1.jpg", "gallery/0_c2.jpg")
-    found = examined(tmp_path, folder(tmp_path, write_image, *files))
+@pytest.mark.parametrize(
+    ("count", "start"),
+    [
+        (1, "1 image is of identity 0: a distractor, which matches no query; if it is one of your"),
+        (2, "2 images are of identity 0: distractors, which match no query; if it is one of your"),
+    ],
+)
+def test_images_of_identity_0_are_told_to_be_distractors(tmp_path, write_image, count, start):
+    distractors = [f"gallery/0_c{camera}.jpg" for camera in range(count)]
+    found = examined(tmp_path, folder(tmp_path, write_image, "query/1_c1.jpg", "gallery/1_c2.jpg", *distractors))
     (note,) = (note for note in found.notes if "identity 0" in note)
-    assert note.startswith("2 images are of identity 0: distractors, which match no query; if it is one of your")
+    assert note.startswith(start)
 
 
 def test_wrong_labels_of_a_folder_are_all_told(tmp_path, write_image):

@@ -11,15 +11,18 @@ right picture. The format is that of the content; a file's name plays no part. T
 - *CMYK.* A JPEG is left as it is, for TensorFlow reads it. A TIFF is converted as Pillow does it.
 - *Several pictures.* The first frame of a GIF or WebP on its canvas, white where it does not reach; the picture that
   an APNG shows to readers of PNG; the first page of a TIFF; the first image of a phone's multi-picture JPEG.
-- *Damage.* What is cut off, has a hole or cannot be decoded is refused, also where a decoder would fill the rest with
-  grey. Accepted are up to `EXTRANEOUS` bytes before a JPEG's marker, as some cameras write, and any bytes behind the
-  image's end.
+- *Damage.* What is cut off or cannot be decoded is refused. A JPEG with a hole is refused where the JPEG library warns
+  of it; a hole that decodes without a warning cannot be seen. Accepted are up to `EXTRANEOUS` bytes before a marker of
+  a baseline JPEG, as some cameras write, and any bytes behind the image's end. In a progressive JPEG such bytes count
+  as damage, for they are often all that the library says of a hole.
 
 `tf_reid/data/decoding.py` follows the same rules for JPEG, PNG, BMP and WebP within TensorFlow's graph.
 """
 
 import io
+import os
 import re
+import stat
 
 import cv2
 import numpy as np
@@ -29,10 +32,12 @@ from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, Tiff
 from tfds_builders import image_headers
 from tfds_builders.image_headers import FORMATS, Header, damaged
 
-__all__ = ["FORMATS", "Header", "check", "looks_plain", "pixels", "plain", "plain_or_pixels"]
+__all__ = ["FORMATS", "Header", "LimitError", "check", "looks_plain", "pixels", "plain", "plain_or_pixels", "read_image"]
 
 MOST_BYTES = 8 * 2**20  # of an image that somebody sends to a server
+MOST_FILE_BYTES = 256 * 2**20  # of an image file of one's own
 MOST_PIXELS = 25_000_000
+MOST_SIDE = 65_535  # as a JPEG; PNG libraries refuse to write sides of more than a million pixels
 MOST_SCANS = 32  # of a JPEG: encoders write up to 18, and each costs about as much as decoding a baseline JPEG
 EXTRANEOUS = 16
 BESIDE = 2**16  # bytes of a PNG's compressed texts and profiles, which may unpack to a thousand times as much
@@ -45,9 +50,31 @@ PLUGINS = {
     "TIFF": TiffImagePlugin.TiffImageFile,
     "GIF": GifImagePlugin.GifImageFile,
 }
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for a writer, when a pipe is opened; Windows has no such pipes
 SPECIAL = re.compile(rb"Exif\0\0|eXIf|tRNS|acTL")
-READ_BY_ALL = {0xC0, 0xC1, 0xC2}  # a JPEG's frame: baseline, extended and progressive
+BASELINE = 0xC0  # a JPEG's frame
+READ_BY_ALL = {BASELINE, 0xC1, 0xC2}  # also extended and progressive
 READ_BY_PILLOW = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I;16", "I;16L", "I;16B"}
+
+
+class LimitError(ValueError):
+    """An image is too large: it has too many bytes, pixels or scans, or too long a side."""
+
+
+def read_image(path: str | os.PathLike[str]) -> bytes:
+    """An image file's bytes. Its kind and size are looked at before anything is read.
+
+    Raises:
+        ValueError: the rest of a sentence about the file: it is too large, or a folder, a pipe or a device.
+        OSError: it cannot be opened or read.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | NO_WAIT)) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("is not a file")
+        if about.st_size > MOST_FILE_BYTES:
+            raise LimitError(f"has {about.st_size} bytes; {MOST_FILE_BYTES} are allowed")
+        return file.read(MOST_FILE_BYTES + 1)
 
 
 def check(
@@ -65,11 +92,11 @@ def check(
         ValueError: the rest of a sentence about the image: it is too large, or it is no image of `FORMATS`.
     """
     if most_bytes is not None and len(content) > most_bytes:
-        raise ValueError(f"has {len(content)} bytes; {most_bytes} are allowed")
+        raise LimitError(f"has {len(content)} bytes; {most_bytes} are allowed")
     header = image_headers.read(content)
     _check_size(header.width, header.height, most_pixels)
     if header.scans > most_scans:
-        raise ValueError(f"is a JPEG of {header.scans} scans; {most_scans} are allowed")
+        raise LimitError(f"is a JPEG of {header.scans} scans; {most_scans} are allowed")
     return header
 
 
@@ -147,7 +174,9 @@ def _check_size(width, height, most_pixels):
     if width < 1 or height < 1:
         raise damaged("it has no pixel")
     if width * height > most_pixels:
-        raise ValueError(f"has {width} x {height} pixels; {most_pixels} are allowed")
+        raise LimitError(f"has {width} x {height} pixels; {most_pixels} are allowed")
+    if max(width, height) > MOST_SIDE:
+        raise LimitError(f"is {width} x {height} pixels; a side may have {MOST_SIDE}")
 
 
 # ------------------------------------------------------------------------------------------------------------ JPEG
@@ -168,7 +197,7 @@ def _jpeg(content):
         extraneous = re.search(r"(\d+) extraneous bytes before marker", str(error))
         if "subsampling" in str(error) or "CMYK" in str(error):
             _loaded(_opened("JPEG", content))
-        elif not extraneous or int(extraneous[1]) > EXTRANEOUS:
+        elif not extraneous or int(extraneous[1]) > EXTRANEOUS or frame != BASELINE:
             raise damaged(str(error).removeprefix("Corrupt JPEG data: ")) from None
     turned = image_headers.orientation(exif)
     if turned == 1 and frame in READ_BY_ALL:

@@ -21,11 +21,12 @@ from tfds_builders.sources import a_few
 LABELS = ("person", "camera", "split", "modality", "time")  # groups of a pattern, and columns of a table beside path
 NUMBER = re.compile(r"([+-]?)(\d+)(?:\.0*)?")
 LARGEST = 2**63 - 1
+Label = str | int | float  # as YAML reads one
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One image as its name or a table describes it; None where nothing is said.
+    """One image as its name or a table describes it; None for a label that is not given.
 
     Attributes:
       file: its path below the folder, with `/` between folders; of an image elsewhere the whole path.
@@ -43,7 +44,7 @@ class Row:
     time: str | None = None
 
     @property
-    def said(self) -> tuple[str | None, ...]:
+    def labels(self) -> tuple[str | None, ...]:
         return self.identity, self.camera, self.split, self.modality, self.time
 
 
@@ -63,9 +64,7 @@ class Meaning:
 STANDARD = Meaning()  # as in Market-1501
 
 
-def meaning(
-    distractor: str | int | Iterable[str | int] | None = "0", junk: str | int | Iterable[str | int] | None = "-1"
-) -> Meaning:
+def meaning(distractor: Label | Iterable[Label] | None = "0", junk: Label | Iterable[Label] | None = "-1") -> Meaning:
     """Returns the meaning that settings name: a label, several with commas between them, or none.
 
     Raises:
@@ -80,7 +79,7 @@ def meaning(
 def _labels_of(setting) -> frozenset[str]:
     if setting is None or (isinstance(setting, str) and setting.strip().lower() == "none"):
         return frozenset()
-    if isinstance(setting, str | int):
+    if isinstance(setting, Label):
         setting = str(setting).split(",")
     return frozenset(label for label in (normal(str(one)) for one in setting) if label)
 
@@ -136,11 +135,11 @@ def by_pattern(expression: re.Pattern, images: Sequence[Named], place: str | os.
         if not (match := expression.search(name)):
             others.append(name)
             continue
-        said = match.groupdict()
-        if is_number(said.get("person") or "") and _has_sign(name, match.start("person")):
-            said["person"] = f"-{match['person']}"
+        groups = match.groupdict()
+        if is_number(groups.get("person") or "") and _has_sign(name, match.start("person")):
+            groups["person"] = f"-{match['person']}"
             signed.append(name)
-        rows.append(_row(name, path, f"the image {shown(path)}", said))
+        rows.append(_row(name, path, f"the image {shown(path)}", groups))
     if images and not rows:
         raise DatasetError(
             f"the pattern {expression.pattern!r} matches no image in {shown(place)}; one is {shown(others[0])}"
@@ -186,7 +185,7 @@ def by_table(table: pathlib.Path, root: pathlib.Path, required: Mapping[str, str
             continue
         row = _row(_file_of(path, root), path, where, cells)
         first = rows.setdefault(os.path.realpath(path), row)
-        if first.said != row.said:
+        if first.labels != row.labels:
             wrong.append(
                 f"{where} names {shown(cells['path'])} again, after {first.where}, with other labels: "
                 f"{_written(first)} there, {_written(row)} here"
@@ -216,12 +215,13 @@ def _file_of(path: pathlib.Path, root: pathlib.Path) -> str:
 
 
 def _written(row: Row) -> str:
-    return shown(" ".join(f"{label} {value}" for label, value in zip(LABELS, row.said, strict=True) if value)) or "none"
+    given = (f"{label} {value}" for label, value in zip(LABELS, row.labels, strict=True) if value)
+    return shown(" ".join(given)) or "none"
 
 
-def _row(file: str, path: pathlib.Path, where: str, said: Mapping[str, str | None]) -> Row:
-    identity, camera = normal(said.get("person")), normal(said.get("camera"))
-    others = ((said.get(label) or "").strip() or None for label in ("split", "modality", "time"))
+def _row(file: str, path: pathlib.Path, where: str, given: Mapping[str, str | None]) -> Row:
+    identity, camera = normal(given.get("person")), normal(given.get("camera"))
+    others = ((given.get(label) or "").strip() or None for label in ("split", "modality", "time"))
     return Row(file, path, where, identity, camera, *others)
 
 

@@ -48,7 +48,16 @@ def test_labels_are_in_numerical_order_if_all_are_numbers_of_any_size():
 
 @pytest.mark.parametrize(
     ("setting", "found"),
-    [("none", set()), (None, set()), ("", set()), (0, {"0"}), ("000, x", {"0", "x"}), ([7, "8.0"], {"7", "8"})],
+    [
+        ("none", set()),
+        (None, set()),
+        ("", set()),
+        (0, {"0"}),
+        (0.0, {"0"}),
+        ([1.0, 2.5], {"1", "2.5"}),
+        ("000, x", {"0", "x"}),
+        ([7, "8.0"], {"7", "8"}),
+    ],
 )
 def test_settings_name_a_label_several_or_none(setting, found):
     assert labels.meaning(setting, "-1") == labels.Meaning(frozenset(found), frozenset({"-1"}))
@@ -132,7 +141,7 @@ def test_paths_are_relative_absolute_upwards_or_as_windows_writes_them(root):
     rows = rows_in(root, *(f"{path},1.0,02" for path in paths))
     upwards = (root.parent / "elsewhere.jpg").as_posix()
     assert [row.file for row in rows] == ["a/1.jpg", "a/2.jpg", upwards, "crops/back\\slash.jpg"]
-    assert all(row.path.is_file() and row.said == ("1", "2", None, None, None) for row in rows)
+    assert all(row.path.is_file() and row.labels == ("1", "2", None, None, None) for row in rows)
     assert rows_in(root, f"{root / 'a/1.jpg'},1,1")[0].file == "a/1.jpg"
 
 
@@ -160,4 +169,4 @@ def test_rows_without_a_file_are_named_by_their_number(root):
 def test_one_table_serves_training_and_search(root):
     header = "time,PATH,person,modality,split,camera"
     (row,) = rows_in(root, "2026-11-22T10:00,a/1.jpg,anna,infrared,query,door", header=header)
-    assert row.said == ("anna", "door", "query", "infrared", "2026-11-22T10:00")
+    assert row.labels == ("anna", "door", "query", "infrared", "2026-11-22T10:00")

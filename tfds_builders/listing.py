@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import os
 import pathlib
 import stat
@@ -60,8 +61,7 @@ def walk(folder: str | os.PathLike) -> Listing:
         if waiting:
             inside, is_link = waiting.pop(), False
         else:  # only now: a folder's own place goes before a link to it
-            inside, is_link = min(links), True
-            links.remove(inside)
+            inside, is_link = heapq.heappop(links), True
         place = os.path.join(folder, inside) if inside else os.fspath(folder)
         try:
             status = os.stat(place)
@@ -84,7 +84,7 @@ def walk(folder: str | os.PathLike) -> Listing:
 
 
 def _sort_in(entry: os.DirEntry, name: str, listing: Listing, waiting: list[str], links: list[str]) -> None:
-    """Puts an entry of a folder where it belongs."""
+    """Puts an entry of a folder where it belongs; `links` is a heap, so that the first by name comes first."""
     try:
         mode = entry.stat().st_mode  # of what a link leads to
     except OSError:
@@ -92,7 +92,10 @@ def _sort_in(entry: os.DirEntry, name: str, listing: Listing, waiting: list[str]
         listing.left_out.append(f"{shown(entry.path)} {reason} and is left out")
         return
     if stat.S_ISDIR(mode):
-        (links if entry.is_symlink() else waiting).append(name)
+        if entry.is_symlink():
+            heapq.heappush(links, name)
+        else:
+            waiting.append(name)
     elif not is_image(entry.name):
         listing.others.append(name)
     elif stat.S_ISREG(mode):

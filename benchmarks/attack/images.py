@@ -288,10 +288,17 @@ def long_text(rng: np.random.Generator) -> bytes:
     return _file(Image.fromarray(pictures()["rgb"]), "PNG", pnginfo=info)
 
 
+@functools.cache
+def too_long() -> bytes:
+    """A sound BMP of few pixels, but longer than PNG libraries write."""
+    return _file(Image.new("RGB", (1_000_001, 1)), "BMP")
+
+
 SPECIAL: dict[str, Callable[[np.random.Generator], tuple[bytes, str]]] = {
     "too many pixels": lambda rng: (too_many_pixels(rng), EITHER),
     "196 megapixels in 24 KB": lambda rng: (_png(14_000, 14_000, 1, 0, _zeros(24)), REFUSE),
     "a text, profile or pixels that unpack to 64 MB": lambda rng: (hidden_bomb(rng), EITHER),
+    "a side of 1,000,001 pixels": lambda rng: (too_long(), EITHER),
     "1,500 scans": lambda rng: (many_scans(), REFUSE),
     "random EXIF": lambda rng: (random_exif(rng), EITHER),
     "random TIFF": lambda rng: (random_tiff(rng), EITHER),

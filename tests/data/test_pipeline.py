@@ -2,12 +2,13 @@
 
 import cv2
 import numpy as np
+import pytest
 import tensorflow as tf
 from conftest import SIZE, make_records, stage_of
 from odd_images import exif, picture, saved, stored, with_exif
 
 from tf_reid.data import decoding, pipeline, samplers
-from tfds_builders import images
+from tfds_builders import DatasetError, images
 
 IDENTITY = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
 CAMERA = [1, 1, 2, 1, 2, 1, 3, 3, 3, 3]
@@ -120,6 +121,16 @@ def test_a_data_set_that_an_earlier_version_built_is_read_by_the_same_rules():
     for image, content in zip(found, records.images, strict=True):
         np.testing.assert_array_equal(image, images.pixels(content))
     assert np.abs(found[1].astype(int) - picture(*SIZE)).mean() < 5
+
+
+def test_an_image_that_an_earlier_version_stored_and_that_is_refused_is_named():
+    records = make_records([1, 1, 2, 2], [1, 2, 1, 2], name="street/2.0.0")
+    records.images[1] = with_exif(saved(picture(), "JPEG"), exif(6))[:-40]
+    message = r"street/2\.0\.0: the image 1\.png is damaged: Premature end .*: build the data set again"
+    with pytest.raises(DatasetError, match=message):
+        pipeline.all_images(records, SIZE)
+    with pytest.raises(DatasetError, match=message):
+        batches({"source": records}, samplers.pairs(records, stage_of(8)))
 
 
 def test_plain_images_are_decoded_as_they_always_were():

@@ -57,6 +57,8 @@ def test_an_array_in_rgb_is_let_in_however_it_lies_in_memory(frame):
         (FRAME[:0], r"uint8 \[0, 4, 3\]; .* It has no pixel"),
         (FRAME[None], r"uint8 \[1, 6, 4, 3\]; .* one image at a time"),
         (np.zeros((3, 6, 5), np.uint8), r"uint8 \[3, 6, 5\]; .* channels last"),
+        (np.zeros((1, 65_536, 3), np.uint8), "Frame 3 is 65536 x 1 pixels; a side may have 65535"),
+        (np.zeros((1_000_001, 1, 3), np.uint8), "Frame 3 is 1 x 1000001 pixels; a side may have 65535"),
     ],
 )
 def test_any_other_array_gets_a_sentence_that_says_how_to_convert_it(frame, said):

@@ -64,6 +64,9 @@ def test_a_damaged_file_is_named_and_the_others_are_sent(sent, tmp_path, capsys)
     contents.clear()
     assert [file for file, _ in client.embed_or_leave_out(one, files)] == files[:1] and contents == [whole]
     printed = capsys.readouterr().out
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for ever
+    with pytest.raises(ImageError, match=r"Image 0 \(.*pipe\.jpg\) is not a file"):
+        list(one.embed([tmp_path / "pipe.jpg"]))
     for name, reason in (("cut", "is damaged"), ("text", "is not a JPEG"), ("gone", "cannot be read: No such file")):
         assert f"Left out: {tmp_path}/{name}.jpg: It {reason}" in printed
 
@@ -92,3 +95,5 @@ def test_a_frame_that_is_no_rgb_is_named_by_its_number(sent):
     ):
         with pytest.raises(ValueError, match=f"Frame 1 is an array .*{reason}"):
             list(sent[0].embed_frames([frame, wrong]))
+    with pytest.raises(ValueError, match="Frame 0 is 1000001 x 1 pixels; a side may have 65535"):
+        list(sent[0].embed_frames([np.zeros((1, 1_000_001, 3), np.uint8)]))

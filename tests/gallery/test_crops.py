@@ -165,6 +165,18 @@ def test_an_image_is_taken_once_as_the_name_describes_it_that_says_something(fol
         crops.once([*described, other])
 
 
+def test_a_folder_stands_for_its_images_and_for_those_behind_its_links(tmp_path):
+    touch(tmp_path, "crops/1.png", "elsewhere/2.png", "elsewhere/deep/3.png", "4.png", "other/5.png")
+    (tmp_path / "crops/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "crops/4.png").symlink_to(tmp_path / "4.png")
+    (tmp_path / "link").symlink_to(tmp_path / "crops")
+    built = [crop.record.path for crop in crops.crops_in([str(tmp_path / "crops")], None, None)]
+    kept = crops.kept_paths(["run:gallery", str(tmp_path / "link"), str(tmp_path / "gone.png")])
+    behind = [str(tmp_path / name) for name in ("4.png", "elsewhere/2.png", "elsewhere/deep/3.png")]
+    assert kept == ["run:gallery", str(tmp_path / "crops"), *behind, str(tmp_path / "gone.png")]
+    assert sorted(built) == sorted([str(tmp_path / "crops/1.png"), *behind])
+
+
 def test_names_that_no_gallery_can_keep_are_left_out_with_a_sentence(tmp_path):
     (tmp_path / os.fsdecode(b"1_c1_\xff.jpg")).touch()
     touch(tmp_path, "1_c2_\u5f20\n.jpg")

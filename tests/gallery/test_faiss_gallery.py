@@ -346,6 +346,39 @@ def test_an_index_laid_out_while_another_process_removes_images_is_dropped(galle
     assert [row.tobytes() in index.read_bytes() for row in embeddings[:3]] == [False, False, True]
 
 
+def test_an_index_that_never_is_of_what_is_left_is_an_error_and_nothing_counts_as_erased(gallery, monkeypatch):
+    gallery.update_index()
+    removed, own = [], faiss_gallery.FaissIndex.build
+
+    def build(*args):
+        removed.append(f"{len(removed) + 1}.jpg")
+        FaissGallery(gallery.folder).remove(removed[-1:])
+        return own(*args)
+
+    gallery.remove(["0.jpg"])
+    with monkeypatch.context() as patched:
+        patched.setattr(faiss_gallery.FaissIndex, "build", build)
+        with pytest.raises(ConfigError, match=r"is not up to date: each of 3 times .* Run the same command again\."):
+            gallery.erase()
+    assert len(removed) == 3 and gallery.stats()["removed_images"].startswith("still in the files")
+    gallery.erase()
+    assert gallery.stats()["removed_images"] == "erased" and len(gallery) == 296
+
+
+def test_an_index_that_another_process_replaced_meanwhile_is_not_damaged(gallery, monkeypatch):
+    gallery.update_index()
+    reader, replaced, own = FaissGallery(gallery.folder), [], faiss_gallery.IndexFiles.read
+
+    def read(*args):
+        if not replaced:
+            replaced.append(True)
+            gallery.update_index(always=True)
+        return own(*args)
+
+    monkeypatch.setattr(reader._files, "read", lambda *args: read(reader._files, *args))
+    assert reader.mend_index() is None and replaced and reader.stats()["index"] == "flat"
+
+
 class Killed(BaseException):
     """Ends what happens at once, as a signal does; what stands behind `finally` is tried in this process, too."""
 

@@ -22,7 +22,7 @@ BYTES = [bytes([value]) for value in range(256)]
 def decoder(image_size: Sequence[int]) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function of the graph: bytes of a JPEG, PNG, BMP or WebP image -> uint8 [H, W, 3], upright, on white.
 
-    It raises tf.errors.InvalidArgumentError where the bytes are none, or are damaged.
+    It raises tf.errors.InvalidArgumentError where the bytes are no such image, or a damaged one.
     """
 
     return lambda encoded: resized(upright_rgb(encoded), image_size)

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from tf_reid.data.decoding import plain_decoder
 from tf_reid.data.records import Records, relabelled
-from tfds_builders import images
+from tfds_builders import DatasetError, images
+from tfds_builders.listing import shown
 
 # A sampler draws one epoch: domain -> indices into that domain's records, int [steps, ...batch].
 Epoch = dict[str, np.ndarray]
@@ -45,7 +46,7 @@ def training_batches(
     length = len(next(iter(an_epoch.values())))  # steps an epoch
     layout = {name: drawn.shape[1:] for name, drawn in an_epoch.items()}
     sizes = [int(np.prod(shape)) for shape in layout.values()]
-    encoded = np.concatenate([domains[name].images for name in layout])
+    encoded = [image for name in layout for image in _plain(domains[name])]
     offsets = dict(zip(layout, np.cumsum([0] + [len(domains[name]) for name in layout])[:-1], strict=True))
     label = tf.constant(relabelled(domains["source"].identity))  # the source comes first in every layout
     read = _reader(encoded, image_size, reads=sum(sizes) * (steps - start))
@@ -82,7 +83,7 @@ def _drawn(sampler, length, seed, stage, start, steps, draws_an_image):
 
 def image_batches(records: Records, image_size, batch_size) -> tf.data.Dataset:
     """All images in order, float32 [B, H, W, 3] in [-1, 1], unaugmented."""
-    dataset = _decoded(records.images, image_size).batch(batch_size)
+    dataset = _decoded(_plain(records), image_size).batch(batch_size)
     return dataset.map(as_seen).prefetch(tf.data.AUTOTUNE)
 
 
@@ -119,9 +120,9 @@ def to_uint8(images) -> np.ndarray:
 
 
 def _reader(encoded, image_size, reads):
-    """-> int [B] -> uint8 [B, H, W, 3]. Few images that are read often are decoded (and resized) once for all."""
+    """Plain images -> int [B] -> uint8 [B, H, W, 3]. Few that are read often are decoded and resized once for all."""
     if reads <= len(encoded) or len(encoded) * 3 * image_size[0] * image_size[1] > DECODED_BYTES:
-        blobs = tf.constant(_plain(encoded))
+        blobs = tf.constant(encoded)
         decode, image = plain_decoder(image_size), tf.TensorSpec((*image_size, 3), tf.uint8)
         return lambda indices: tf.map_fn(decode, tf.gather(blobs, indices), fn_output_signature=image)
     decoded = _decoded(encoded, image_size).batch(len(encoded)).get_single_element()
@@ -129,14 +130,26 @@ def _reader(encoded, image_size, reads):
 
 
 def _decoded(encoded, image_size) -> tf.data.Dataset:
-    """All images in order, uint8 [H, W, 3]."""
-    dataset = tf.data.Dataset.from_tensor_slices(_plain(encoded))
+    """All of these plain images in order, uint8 [H, W, 3]."""
+    dataset = tf.data.Dataset.from_tensor_slices(encoded)
     return dataset.map(plain_decoder(image_size), num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _plain(encoded) -> list[bytes]:
-    """Bytes that are read alike everywhere. Those of a data set that an earlier version built may need it."""
-    return [content if images.looks_plain(content) else images.plain(content) for content in encoded]
+def _plain(records: Records) -> list[bytes]:
+    """Bytes that are read alike everywhere. Those of a data set that an earlier version built may need it.
+
+    Raises:
+        DatasetError: an image is damaged or too large.
+    """
+    plain = []
+    for content, file in zip(records.images, records.file, strict=True):
+        try:
+            plain.append(content if images.looks_plain(content) else images.plain(content))
+        except ValueError as error:
+            raise DatasetError(
+                f"{records.name}: the image {shown(str(file))} {error}: build the data set again, from a sound copy"
+            ) from None
+    return plain
 
 
 def _augmented(images, draws, flip, pad, grey):

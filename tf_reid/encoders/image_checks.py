@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from tfds_builders import images
-from tfds_builders.images import FORMATS, MOST_BYTES, MOST_PIXELS, MOST_SCANS
+from tfds_builders.images import MOST_BYTES, MOST_PIXELS, MOST_SIDE
 
-__all__ = ["FORMATS", "MOST_BYTES", "MOST_PIXELS", "MOST_SCANS", "ImageError", "check", "check_array"]
+__all__ = ["MOST_BYTES", "MOST_PIXELS", "ImageError", "check", "check_array"]
 
 
 class ImageError(ValueError):
@@ -38,7 +38,8 @@ def check(content: bytes, most_bytes: int | None = MOST_BYTES, most_pixels: int 
         How many pixels it has.
 
     Raises:
-        ValueError: the rest of a sentence about the image: it is too large, or it is no image of `FORMATS`.
+        ValueError: the rest of a sentence about the image: it is too large, or it is no image of
+            `images.FORMATS`.
     """
     return images.check(content, most_bytes, most_pixels).pixels
 
@@ -50,11 +51,14 @@ def check_array(name: str, image: object) -> None:
         name: what the sentence calls the image, such as "Image 3".
 
     Raises:
-        ValueError: a sentence that says what was given and how it is converted.
+        ValueError: a sentence that says what was given and how it is converted, or that a side is too long.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"{name} is a {type(image).__name__}, not an array uint8 [H, W, 3] in RGB.")
     if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+        height, width, _ = image.shape
+        if max(height, width) > MOST_SIDE:
+            raise ValueError(f"{name} is {width} x {height} pixels; a side may have {MOST_SIDE}.")
         return
     if not image.size:
         advice = "It has no pixel."

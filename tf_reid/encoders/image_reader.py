@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from tf_reid.data import decoding
 from tf_reid.encoders.image_checks import ImageError, check_array
-from tf_reid.files import read_image
 from tfds_builders import images
 
 Image: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray
@@ -75,7 +74,7 @@ class ImageReader:
 
 def _bytes_of(index: int, image: object) -> bytes:
     if isinstance(image, str | os.PathLike):
-        return read_image(image)
+        return images.read_image(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return bytes(image)
     raise TypeError(

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_reid.config import ConfigError
-from tf_reid.files import read_image, to_stderr
+from tf_reid.files import to_stderr
 from tf_reid.gallery import times
 from tf_reid.gallery.records import RUN_PREFIX, Record
 from tfds_builders import DatasetError, labels
+from tfds_builders.images import read_image
 from tfds_builders.labels import Meaning, Row
-from tfds_builders.listing import Named, Report, as_text, named_images, shown
+from tfds_builders.listing import Named, Report, as_text, named_images, shown, walk
 
 FIELDS = {"person", "camera", "time"}  # groups of a pattern, of which it must have one
 OTHER_FIELDS = {"split", "modality"}  # which a pattern for training may have as well
@@ -127,6 +128,26 @@ def reader(run: Path | None) -> Callable[[str], bytes | None]:
             return None
 
     return read
+
+
+def kept_paths(names: Iterable[str]) -> list[str]:
+    """The paths by which a gallery keeps the images of these names; a folder's own path stands for all images in it.
+
+    Behind a folder follow the images that links in it lead to, which are kept by the paths where they lie.
+    """
+    paths: dict[str, None] = {}  # each once, in order
+    for name in names:
+        if name.startswith(RUN_PREFIX):
+            paths[name] = None
+            continue
+        named = Path(name).resolve()
+        paths[str(named)] = None
+        if named.is_dir():
+            for image in walk(named).images:
+                path = str((named / image).resolve())
+                if not path.startswith(f"{named}/") and as_text(path) == path:  # no gallery keeps other paths
+                    paths[path] = None
+    return list(paths)
 
 
 def _compiled(pattern):

@@ -140,7 +140,8 @@ class FaissGallery(Gallery):
         """As `Gallery.update_index`; index files that killed processes left are removed.
 
         Raises:
-            ConfigError: it cannot be written. The images are stored all the same.
+            ConfigError: it cannot be written, or other processes removed images each time that it was made. All other
+              images are stored all the same.
         """
         with self._files.writing():
             for _ in range(TRIES):
@@ -155,6 +156,10 @@ class FaissGallery(Gallery):
                     self._files.remove_others(self._entry)
                 if is_published:
                     return
+        raise ConfigError(
+            f"The index of {self.folder} is not up to date: each of {TRIES} times that it was made, another process "
+            "removed images meanwhile. Run the same command again."
+        )
 
     def _publish(self, entry, removals):
         """Make this the gallery's index, unless images were removed since it was begun. Returns whether it is."""
@@ -166,10 +171,11 @@ class FaissGallery(Gallery):
             return True
 
     def mend_index(self) -> str | None:
-        with self._snapshot():
-            damage = self._damage
-        if damage is None:
-            return None
+        for _ in range(2):  # another process may make an index, and remove the one that the first snapshot names
+            with self._snapshot():
+                damage = self._damage
+            if damage is None:
+                return None
         self.update_index()
         return f"{damage}; it was made anew from the embeddings in {self.folder}/gallery.sqlite."
 

@@ -162,9 +162,9 @@ class ImageTable:
 
     def remove_path(self, path: str) -> None:
         """Remove an image, or all of a folder."""
-        inside = f"{path}/"
-        statement = "DELETE FROM images WHERE path = ? OR substr(path, 1, ?) = ?"
-        self._connection.execute(statement, (path, len(inside), inside))
+        # "0" follows "/": all paths between begin with the folder's. So the table's index finds them.
+        statement = "DELETE FROM images WHERE path = ? OR (path >= ? AND path < ?)"
+        self._connection.execute(statement, (path, f"{path}/", f"{path}0"))
 
     def remove_identity(self, identity: str) -> None:
         self._connection.execute("DELETE FROM images WHERE identity = ?", (identity,))

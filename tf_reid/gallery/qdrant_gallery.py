@@ -134,7 +134,9 @@ class QdrantGallery(Gallery):
     def search(
         self, embeddings, top: int = 10, filters: Filters | None = None, exact: bool = False
     ) -> list[list[Match]]:
-        limit = checked_top(top, len(self))
+        limit = checked_top(top, top)
+        if limit > READ_AT_ONCE:  # a server may reserve room for as many; to count the images costs a request
+            limit = checked_top(top, len(self))
         requests = [
             models.QueryRequest(
                 query=query.tolist(),

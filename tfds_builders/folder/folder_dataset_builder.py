@@ -17,7 +17,7 @@ from tfds_builders.listing import IMAGE_SUFFIXES, Named, as_text, images_below, 
 from tfds_builders.protocols import MARKET, SAME_CAMERA
 from tfds_builders.sources import a_few
 
-# What an image's name or a table must say -> what to do where it does not.
+# What an image's name or row must give -> what to do where it does not.
 NEEDED = {"person": "", "camera": "; if one camera took all images, set camera to 1"}
 
 
@@ -48,6 +48,7 @@ class Builder(PedestrianBuilder):
         root = pathlib.Path(root).expanduser().resolve() if root else table.resolve().parent
         if not root.is_dir():
             raise DatasetError(f"folder: there is no folder {root}")
+        camera = None if camera is None else labels.normal(str(camera))  # YAML gives 0 as a number
         try:
             marks = labels.meaning(distractor, junk)
             rows = from_csv(root, table, camera) if table else from_pattern(root, pattern, camera)
@@ -131,15 +132,15 @@ def from_csv(root: pathlib.Path, table: pathlib.Path, camera: str | None) -> lis
 
 
 def needed(camera: str | None) -> dict[str, str]:
-    """What must be said of an image, given the camera of those of which it is not said."""
-    return {label: NEEDED[label] for label in NEEDED if label != "camera" or not camera}
+    """Returns the labels that each image must have; `camera`, where it is given, is that of images without one."""
+    return {label: NEEDED[label] for label in NEEDED if label != "camera" or camera is None}
 
 
 def with_camera(camera: str | None, rows: list[Row]) -> list[Row]:
     """Names the camera of those rows that name none."""
-    if not camera:
+    if camera is None:
         return rows
-    return [row if row.camera else dataclasses.replace(row, camera=labels.normal(str(camera))) for row in rows]
+    return [row if row.camera else dataclasses.replace(row, camera=camera) for row in rows]
 
 
 def warn(sentence: str) -> None:

@@ -305,6 +305,8 @@ def test_one_camera_for_all_is_named_by_a_setting_and_scored_with_it(root):
     assert builder.info.metadata["protocols"]["same_camera"]["same_camera"] is True
     without = write_csv(root, "anna/c3_0.jpg,1", "bert/c3_0.jpg,2", header="path,person")
     assert build(root, None, csv=without, camera=1).info.metadata["cameras"] == {"1": 1}
+    for camera in (0, "0", 0.0):
+        assert make(root, None, csv=without, camera=camera).builder_config.rows[0].camera == "0"
     with pytest.raises(DatasetError, match=r"has no column camera: .*; if one camera took all images, set camera to 1"):
         make(root, None, csv=without)
     assert {row.camera for row in make(root, r"(?P<person>[^/]+)/", camera="1").builder_config.rows} == {"1"}
