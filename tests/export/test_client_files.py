@@ -92,3 +92,17 @@ def test_a_frame_that_is_no_rgb_is_named_by_its_number(sent):
     ):
         with pytest.raises(ValueError, match=f"Frame 1 is an array .*{reason}"):
             list(sent[0].embed_frames([frame, wrong]))
+
+
+def test_a_batch_of_files_that_cannot_be_read_leaves_the_sound_ones(sent, tmp_path):
+    one, contents = sent
+    (tmp_path / "sound").write_bytes(SOUND)
+    files = [*(tmp_path / f"gone_{number}" for number in range(1500)), tmp_path / "sound"]
+    assert [file for file, _ in client.embed_or_leave_out(one, files)] == files[-1:] and contents == [SOUND]
+
+
+@pytest.mark.parametrize("batch", ["0", "-1", "many"])
+def test_a_batch_of_no_image_is_refused(batch, capsys):
+    with pytest.raises(SystemExit):
+        client.arguments(["localhost:1", "reid", "crops", "--to", "it.npz", "--batch", batch])
+    assert f"argument --batch: {batch} is not 1 or more" in capsys.readouterr().err
