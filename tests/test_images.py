@@ -3,6 +3,8 @@
 import io
 import re
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
@@ -293,3 +295,15 @@ def test_every_number_of_bytes_of_a_header_gives_a_sentence_and_no_other_error()
                 images.plain(bytes(wrong))
             except ValueError as error:
                 assert re.match(r"(is|has) \S", str(error)) and "\n" not in str(error)
+
+
+def test_a_damaged_tiff_gives_its_sentence_and_no_warning(tmp_path):
+    """In a process of its own, for pytest sets other filters of warnings."""
+    bits, size = struct.pack("<HHI", 258, 3, 3), struct.pack("<HHI", 258, 3, 10**6)  # a tag, its type, its count
+    sound = saved(picture(), "TIFF")
+    assert bits in sound
+    (tmp_path / "damaged.tiff").write_bytes(sound.replace(bits, size))
+    code = "import sys; from tfds_builders import images; images.plain(open(sys.argv[1], 'rb').read())"
+    line = [sys.executable, "-c", code, str(tmp_path / "damaged.tiff")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert "ValueError: " in done.stderr and "Warning" not in done.stderr

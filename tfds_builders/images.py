@@ -20,6 +20,7 @@ right picture. The format is that of the content; a file's name plays no part. T
 
 import io
 import re
+import warnings
 
 import cv2
 import numpy as np
@@ -47,6 +48,9 @@ PLUGINS = {
 }
 SPECIAL = re.compile(rb"Exif\0\0|eXIf|tRNS|acTL")
 READ_BY_ALL = {0xC0, 0xC1, 0xC2}  # a JPEG's frame: baseline, extended and progressive
+# Pillow warns of every tag of a damaged TIFF that it skips. Where the picture needs the tag, it is refused below.
+# Set once: `warnings.catch_warnings` is not safe where several threads decode.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 READ_BY_PILLOW = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I;16", "I;16L", "I;16B"}
 
 
