@@ -8,7 +8,7 @@ the newest checkpoint is damaged in between. The final weights, all variables of
 metrics.json and the names of the files must be those of the reference. The moments are drawn from the seed; at least
 one SIGKILL falls into each stage of each method. The status is 1 if a run differs or a stage was missed.
 
-Let the code be while it runs, since every training loads it anew.
+Do not change the code while it runs, since every training loads it anew.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Images a second of an exported encoder beside the Keras model; latency, throughput and abuse of a server.
+"""Images a second of an exported encoder beside the Keras model; latency and throughput of a server.
 
 python -m benchmarks.serving forward [--backbone resnet50] [--size 256 128] [--batch 8]
 python -m benchmarks.serving model FOLDER [--backbone resnet50] [--size 256 128]
-python -m benchmarks.serving server localhost:8500 MODEL IMAGE [--bare VERSION] [--clients 1 8 32] [--abuse 1000]
+python -m benchmarks.serving server localhost:8500 MODEL IMAGE [--bare VERSION] [--clients 1 8 32]
 python -m benchmarks.serving server http://localhost:8501 MODEL IMAGE ANOTHER
 
 `forward`: the encoder has random weights, which cost as much as others. Each is timed in turn, several times over, and
@@ -10,13 +10,11 @@ the median stands; the ratio to Keras's own forward pass in the same process is 
 `model`: writes a folder of such an encoder, named `reid`, for a server to serve, beside it a crop, a photograph of
 12 megapixels and the same photograph as a progressive JPEG.
 `server`: every client sends one image a request, by gRPC or REST, and waits for the answer; each image is timed by
-itself; beside it the model's own time without any server, where its version's folder is given. Abuse is requests that
-are wrong in turn in eight ways; whether a good client beside them is still answered is what counts.
+itself; beside it the model's own time without any server, where its version's folder is given.
 """
 
 import argparse
 import collections
-import io
 import os
 import threading
 import time
@@ -46,7 +44,6 @@ def main():
     servers.add_argument("--bare", metavar="VERSION", help="also time this version's folder, loaded here, by itself")
     servers.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     servers.add_argument("--seconds", type=float, default=10.0)
-    servers.add_argument("--abuse", type=int, default=0, help="wrong requests, by gRPC only")
     args = parser.parse_args()
     {"forward": forward, "model": model, "server": server}[args.command](args)
 
@@ -113,8 +110,6 @@ def server(args):
             bare(args, image)
         for clients in args.clients:
             timed(args, image, clients)
-    if args.abuse:
-        abuse(args, Path(args.images[0]).read_bytes())
 
 
 def timed(args, image, clients):
@@ -154,74 +149,6 @@ def bare(args, image):
             taken.append(time.perf_counter() - start)
         p50 = float(np.median(taken))
         print(f"the model alone, {images:2d} images at once: {1000 * p50:6.1f} ms, {images / p50:7.1f} images/s")
-
-
-def abuse(args, image):
-    """Send what is wrong, by several clients, and count the statuses; a good client goes on beside them."""
-    import grpc
-    import tensorflow as tf
-    from PIL import Image
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-    from export.client import Client
-
-    large = io.BytesIO()
-    Image.new("RGB", (6000, 5000)).save(large, "JPEG")
-    noise = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(256, size=(90, 60, 3), dtype=np.uint8)).save(noise, "JPEG")
-    one_pixel = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(one_pixel, "PNG")
-    kinds = {
-        "truncated JPEG": {"image_bytes": [noise.getvalue()[:-2500]]},
-        "0 bytes": {"image_bytes": [b""]},
-        "1 x 1 pixel": {"image_bytes": [one_pixel.getvalue()]},
-        "30 megapixels": {"image_bytes": [large.getvalue()]},
-        "wrong key": {"image": [image]},
-        "wrong type": {"image_bytes": np.zeros((1, 3), np.float32)},
-        "huge batch": {"image_bytes": [image] * 5000},
-        "random bytes": {"image_bytes": [np.random.default_rng(1).bytes(5000)]},
-    }
-    channel = grpc.insecure_channel(args.server, [("grpc.max_send_message_length", 2**29)])
-    stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-    statuses, sentences, numbers, lock = collections.Counter(), {}, iter(range(args.abuse)), threading.Lock()
-
-    def wrong():
-        while True:
-            with lock:
-                number = next(numbers, None)
-            if number is None:
-                return
-            kind, inputs = list(kinds.items())[number % len(kinds)]
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = args.model
-            for key, values in inputs.items():
-                request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
-            try:
-                stub.Predict(request, timeout=60)
-                status, said = "OK", ""
-            except grpc.RpcError as error:
-                status, said = error.code().name, error.details()
-            statuses[kind, status] += 1
-            sentences.setdefault(kind, said)
-
-    good, done = [], threading.Event()
-
-    def right():
-        client = Client(args.server, args.model)
-        while not done.is_set():
-            start = time.perf_counter()
-            list(client.embed_bytes([image]))
-            good.append(time.perf_counter() - start)
-
-    beside = threading.Thread(target=right)
-    beside.start()
-    _together(wrong, 8)
-    done.set()
-    beside.join()
-    for (kind, status), count in sorted(statuses.items()):
-        print(f"{kind:16}{count:5d} x {status}: {sentences[kind]}")
-    p50, p99 = np.percentile(good, [50, 99]) * 1000
-    print(f"beside them, {len(good)} good requests were all answered: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
 
 
 def _together(run, count):

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from tf_reid.command_line import positive, run_command
 from tf_reid.encoders.image_checks import ImageError, check_array
 from tf_reid.files import images_in, write_bytes
 from tfds_builders import images
@@ -219,7 +220,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--version", type=int, help="the number of the model's version (default: by --label)")
     parser.add_argument("--label", default="stable", help="the label of the model's version (default: stable)")
     parser.add_argument("--token", help="the server's token (default: the variable TF_REID_TOKEN)")
-    parser.add_argument("--batch", type=int, default=32, help="images in one request (default: 32)")
+    parser.add_argument("--batch", type=positive, default=32, help="images in one request (default: 32)")
     return parser.parse_args(argv)
 
 
@@ -245,21 +246,29 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def embed_or_leave_out(client: Client, files: list[Path]) -> list[tuple[Path, np.ndarray]]:
     """The files that the server embeds, with their embeddings. The others are named on the screen, with the reason."""
+    sound, contents = [], []
+    for index, file in enumerate(files):
+        try:
+            contents.append(_plain(index, file))
+            sound.append(file)
+        except ImageError as error:
+            print(f"Left out: {shown(file)}: It {error.reason}.")
     try:
-        return list(zip(files, client.embed(files), strict=True))
-    except ImageError as error:
-        print(f"Left out: {shown(files[error.index])}: It {error.reason}.")
-        return embed_or_leave_out(client, [file for file in files if file != error.path])
-    except (ServerError, OSError) as error:
-        if isinstance(error, ServerError) and not error.refused:
+        return list(zip(sound, client.embed_bytes(contents), strict=True))
+    except ServerError as error:
+        if not error.refused:
             raise
-        if len(files) == 1:
-            print(f"Left out: {shown(files[0])}: {error}")
-            return []
-        return [pair for file in files for pair in embed_or_leave_out(client, [file])]
+    embedded = []
+    for file, content in zip(sound, contents, strict=True):
+        try:
+            (embedding,) = client.embed_bytes([content])
+            embedded.append((file, embedding))
+        except ServerError as error:
+            if not error.refused:
+                raise
+            print(f"Left out: {shown(file)}: {error}")
+    return embedded
 
 
 if __name__ == "__main__":
-    from tf_reid.command_line import run_command
-
     run_command(main)

@@ -16,8 +16,9 @@ from export import loading, saving
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
-from tf_reid.encoders.servable import ImageServable, Servable, readable
+from tf_reid.encoders.servable import ImageServable, Servable
 from tf_reid.evaluation.scoring import Trained
+from tf_reid.files import without_pattern
 from tf_reid.runs.splits import scored_domain
 
 CROPS = 64  # real images that are compared
@@ -157,7 +158,7 @@ def read(folder: Path) -> tuple[dict[str, dict[str, Any]], set[str]]:
 
 def _answers(loader: str, folder: Path, cases: Sequence[dict]) -> list[np.ndarray]:
     """What a fresh process answers to each case."""
-    with tempfile.TemporaryDirectory() as beside, readable(folder.absolute()) as model:
+    with tempfile.TemporaryDirectory() as beside, without_pattern(folder.absolute()) as model:
         given, made = Path(beside) / "cases.npz", Path(beside) / "answers.npz"
         loading.write_cases(given, cases)
         line = [sys.executable, "-m", "export.loading", loader, str(model), str(given), str(made)]

@@ -21,7 +21,7 @@ from export import grpc_forms, private_ray, rest_forms
 from export.batching import Batcher
 from export.limits import Limits, RequestError, quoted
 from export.served_models import ModelVersion, ServedModels
-from tf_reid.web.decoding import Busy, Decoder
+from tf_reid.web.bounded_decoding import Busy, Decoder
 from tf_reid.web.guard import is_token
 from tf_reid.web.loopback import is_loopback
 

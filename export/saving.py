@@ -21,9 +21,9 @@ from export import card
 from tf_reid.config import ConfigError
 from tf_reid.encoders.encoder import Encoder
 from tf_reid.encoders.loading import of_networks
-from tf_reid.encoders.servable import ImageServable, Servable, digest, readable, servables
+from tf_reid.encoders.servable import ImageServable, Servable, digest, servables
 from tf_reid.evaluation.scoring import Trained
-from tf_reid.files import write_text
+from tf_reid.files import without_pattern, write_text
 
 OF_THE_RUN = ("config.yaml", "metrics.json", "data.json", "environment.json")
 WARM_UP_BATCHES = (1, 8)
@@ -137,7 +137,7 @@ def write_images(folder: Path, servable: ImageServable, run: Trained, run_folder
 def _write(folder, servable, about, description, run_folder):
     extra = folder / "assets.extra"
     extra.mkdir(parents=True)
-    with readable(folder) as path:
+    with without_pattern(folder) as path:
         tf.saved_model.save(servable, str(path), signatures=servable.signatures())
     write_warm_up(extra / "tf_serving_warmup_requests", folder.parent.name, servable)
     for file in OF_THE_RUN:
@@ -154,7 +154,7 @@ def write_warm_up(path: Path, name: str, servable: Servable | ImageServable) -> 
     """
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-    with readable(path.parent) as folder, tf.io.TFRecordWriter(str(folder / path.name)) as records:
+    with without_pattern(path.parent) as folder, tf.io.TFRecordWriter(str(folder / path.name)) as records:
         for signature, inputs in warm_up_requests(servable):
             spec = model_pb2.ModelSpec(name=name, signature_name=signature)
             request = predict_pb2.PredictRequest(model_spec=spec)

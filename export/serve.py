@@ -5,6 +5,7 @@ work as they are. Requests that wait at the same time are answered in one batch.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -47,7 +48,7 @@ def arguments(argv=None) -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="names by which REST may be asked for; on loopback, further ones",
+        help="host names that REST answers to (on loopback: besides localhost and the address)",
     )
     parser.add_argument("--max-image-bytes", type=_count, default=limits.image_bytes, help="bytes of an encoded image")
     parser.add_argument("--max-pixels", type=_count, default=limits.pixels, help="pixels of an image")
@@ -198,8 +199,12 @@ def stop() -> None:
     from ray import serve
 
     if ray.is_initialized():
-        serve.delete(APPLICATION)
-        ray.shutdown()
+        try:
+            # Where the start failed, there may be nothing to delete; that failure is the one to report.
+            with contextlib.suppress(Exception):
+                serve.delete(APPLICATION)
+        finally:
+            ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -81,3 +81,24 @@ def test_images_are_those_named_and_those_below_folders_and_what_is_left_out_is_
     assert [str(image.relative_to(tmp_path)) for image in images] == ["upload", "crops/a.jpg/1.PNG", "crops/b.jpg"]
     expected = f"Note: in {tmp_path}/crops 2 files are left out, without an image's suffix, such as more.txt.\n"
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("name", ["run[1]", "[ab]*", "what?", "back\\slash", "]", "plain"])
+def test_a_folder_whose_name_is_a_pattern_gets_another_path(tmp_path, name, monkeypatch):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "old").write_text("old")
+    with files.without_pattern(tmp_path / name) as path:
+        assert not set(str(path)) & set("[]*?\\") and (path / "old").read_text() == "old"
+        (path / "new").write_text("new")
+    assert (tmp_path / name / "new").read_text() == "new" and path.exists() == (name == "plain")
+    monkeypatch.chdir(tmp_path / name)
+    with files.without_pattern(files.Path()) as path:
+        assert not set(str(path)) & set("[]*?\\") and (path / "old").exists()
+
+
+def test_temporary_files_below_a_pattern_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "[tmp]").mkdir()
+    monkeypatch.setattr(files.tempfile, "tempdir", str(tmp_path / "[tmp]"))
+    with pytest.raises(ValueError, match="set TMPDIR"), files.without_pattern(tmp_path / "[tmp]"):
+        pass
+    assert list((tmp_path / "[tmp]").iterdir()) == []

@@ -22,7 +22,7 @@ from tf_reid.encoders import loading
 from tf_reid.encoders.servable import Servable
 from tf_reid.evaluation import extraction
 from tf_reid.gallery import embedding
-from tf_reid.web.decoding import Decoder
+from tf_reid.web.bounded_decoding import Decoder
 from tfds_builders import images
 
 SIZES = [(1, 1), (33, 17), (80, 50), SIZE]

@@ -4,6 +4,8 @@ import io
 import os
 import re
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
@@ -321,3 +323,15 @@ def test_an_image_file_is_sized_before_it_is_read(tmp_path, monkeypatch):
             images.read_image(path)
     with pytest.raises(OSError):
         images.read_image(tmp_path)
+
+
+def test_a_damaged_tiff_gives_its_sentence_and_no_warning(tmp_path):
+    """In a process of its own, for pytest sets other filters of warnings."""
+    bits, size = struct.pack("<HHI", 258, 3, 3), struct.pack("<HHI", 258, 3, 10**6)  # a tag, its type, its count
+    sound = saved(picture(), "TIFF")
+    assert bits in sound
+    (tmp_path / "damaged.tiff").write_bytes(sound.replace(bits, size))
+    code = "import sys; from tfds_builders import images; images.plain(open(sys.argv[1], 'rb').read())"
+    line = [sys.executable, "-c", code, str(tmp_path / "damaged.tiff")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert "ValueError: " in done.stderr and "Warning" not in done.stderr

@@ -6,14 +6,16 @@ import os
 import secrets
 import stat
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from tfds_builders.listing import named_images
 
 UNFINISHED = ".unfinished_"  # how the name of a file begins that is being written
 ABANDONED = 60  # seconds after which such a file belongs to a writer that was killed
+OF_PATTERNS = frozenset("[]*?\\")  # TensorFlow takes a path with one of these for a pattern
 
 
 def write_text(path: str | Path, text: str, *, private: bool = False) -> None:
@@ -75,6 +77,26 @@ def sync(path: str | Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def without_pattern(folder: Path) -> Iterator[Path]:
+    """A path by which TensorFlow reads and writes a folder that exists, whatever its name: if need be, a link to it.
+
+    TensorFlow looks for a file `[x]` as for a pattern, and does not find it.
+
+    Raises:
+        ValueError: the link would need one, too.
+    """
+    if not OF_PATTERNS & set(str(folder.absolute())):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="tf_reid_") as beside:
+        if OF_PATTERNS & set(beside):
+            raise ValueError(f"{beside}: set TMPDIR to a folder without *, ?, [, ] and \\ in its name.")
+        link = Path(beside) / "link"
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_reid.command_line import program, run_command
+from tf_reid.command_line import positive, program, run_command
 from tf_reid.config import ConfigError
 from tfds_builders.listing import shown
 
@@ -49,7 +49,7 @@ def arguments(argv=None) -> argparse.Namespace:
         adding.add_argument("--csv", type=Path, help="a table with the columns path, person, camera and time")
         adding.add_argument("--distractor", default="0", help="identities that are not known, or none (default: 0)")
         adding.add_argument("--junk", default="-1", help="identities whose images are left out, or none (default: -1)")
-        adding.add_argument("--batch", type=_positive, default=64, help="images embedded at once (default: 64)")
+        adding.add_argument("--batch", type=positive, default=64, help="images embedded at once (default: 64)")
         adding.add_argument(
             "--false-accept-rate",
             type=_fraction,
@@ -65,7 +65,7 @@ def arguments(argv=None) -> argparse.Namespace:
     querying = subcommand("query", "find the gallery's images nearest to each query")
     querying.add_argument("images", nargs="+", help=of_images)
     _add_encoder_options(querying)
-    querying.add_argument("--top", type=_positive, default=10, help="matches for each query (default: 10)")
+    querying.add_argument("--top", type=positive, default=10, help="matches for each query (default: 10)")
     querying.add_argument("--cameras", nargs="+", default=[], help="search images of these cameras only")
     querying.add_argument(
         "--not-cameras", nargs="+", default=[], help="search no images of these cameras, such as the query's own"
@@ -91,7 +91,11 @@ def arguments(argv=None) -> argparse.Namespace:
         "--token", default=os.environ.get("TF_REID_TOKEN"), help="what users have to enter (default: TF_REID_TOKEN)"
     )
     serving.add_argument(
-        "--allowed-host", nargs="+", default=[], metavar="NAME", help="names by which the page may be asked for"
+        "--allowed-host",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="host names that the page answers to (on loopback: besides localhost and the address)",
     )
     return parser.parse_args(argv)
 
@@ -324,16 +328,6 @@ def _fraction(text):
         value = math.nan
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _positive(text):
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value
 
 

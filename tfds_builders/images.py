@@ -23,6 +23,7 @@ import io
 import os
 import re
 import stat
+import warnings
 
 import cv2
 import numpy as np
@@ -54,6 +55,9 @@ NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for a writer, when a pipe is opened; W
 SPECIAL = re.compile(rb"Exif\0\0|eXIf|tRNS|acTL")
 BASELINE = 0xC0  # a JPEG's frame
 READ_BY_ALL = {BASELINE, 0xC1, 0xC2}  # also extended and progressive
+# Pillow warns of every tag of a damaged TIFF that it skips. Where the picture needs the tag, it is refused below.
+# Set once: `warnings.catch_warnings` is not safe where several threads decode.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 READ_BY_PILLOW = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I;16", "I;16L", "I;16B"}
 
 

@@ -72,8 +72,8 @@ def attack(
             break
         # It hung or died: these inputs are to blame. The rest is sent by another process.
         for index, kind in unanswered.items():
-            said = "no answer at all" if is_hang else f"the process ended with exit code {child.exitcode}"
-            report.add(index, kind, HANG if is_hang else CRASH, said)
+            sentence = "no answer at all" if is_hang else f"the process ended with exit code {child.exitcode}"
+            report.add(index, kind, HANG if is_hang else CRASH, sentence)
         start = max(unanswered) + 1
     return report
 
@@ -100,8 +100,8 @@ def _follow(report: Report, messages: Connection, process: int, start: int) -> t
         match message:
             case "sent", index, kind:
                 waiting[index], since[index], last = kind, time.monotonic(), max(last, index)
-            case "answered", index, what, said:
-                report.add(index, waiting.pop(index), what, said)
+            case "answered", index, what, sentence:
+                report.add(index, waiting.pop(index), what, sentence)
             case "good", phase, seconds:
                 getattr(report, phase).append(seconds)
             case "failed", why:

@@ -124,8 +124,8 @@ def checked(reply: Reply | None, request: HttpRequest) -> Reply:
         raise ServerFault(f"{reply.status}: {reply.content[:300].decode(errors='replace')}")
     if reply.status >= 300:
         needs_a_sentence = request.method != "HEAD" and reply.status >= 400
-        said = reply.content.decode(errors="replace")
-        raise Refused(f"{reply.status}: {said}" if said or not needs_a_sentence else "")
+        sentence = reply.content.decode(errors="replace")
+        raise Refused(f"{reply.status}: {sentence}" if sentence or not needs_a_sentence else "")
     return reply
 
 

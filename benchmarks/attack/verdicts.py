@@ -31,16 +31,16 @@ class ServerFault(Exception):
 
 
 def verdict(case: Case, error: BaseException | None, seconds: float) -> tuple[str, str]:
-    """(one of `VERDICTS`, what was said).
+    """(one of `VERDICTS`, the sentence).
 
     Args:
         error: what sending it raised; None: it was answered, and rightly where a picture is known.
         seconds: how long it took.
     """
     limit = case.seconds or SECONDS
-    said = f"{type(error).__name__}: {error}" if error is not None else ""
+    sentence = f"{type(error).__name__}: {error}" if error is not None else ""
     if seconds > limit:
-        return HANG, f"{seconds:.1f} s; {said or 'answered'}"
+        return HANG, f"{seconds:.1f} s; {sentence or 'answered'}"
     if error is None:
         answered = {ANSWER: (RIGHT, ""), EITHER: (READ, ""), REFUSE: (WRONG, "answered, and should be refused")}
         return answered[case.demand]
@@ -49,7 +49,7 @@ def verdict(case: Case, error: BaseException | None, seconds: float) -> tuple[st
     if isinstance(error, WrongAnswer):
         return WRONG, str(error)
     if not isinstance(error, Refused):
-        return CRASH, said
+        return CRASH, sentence
     sentence = str(error)
     if case.demand == ANSWER:
         return WRONG, f"sound, and refused: {sentence}"
@@ -64,7 +64,7 @@ class Report:
 
     Attributes:
         counts: verdict -> inputs.
-        examples: (verdict, what was said without its numbers) -> index, kind and what was said, of each such input.
+        examples: (verdict, the sentence without its numbers) -> index, kind and sentence, of each such input.
         alone, beside: seconds of each good request, before and during the attack. failed: why good ones failed.
         memory: bytes before, at most during and after the attack.
         tracebacks: that a server printed during the attack.
@@ -79,20 +79,20 @@ class Report:
     memory: list[int] = dataclasses.field(default_factory=list)
     tracebacks: int = 0
 
-    def add(self, index: int, kind: str, what: str, said: str) -> None:
+    def add(self, index: int, kind: str, what: str, sentence: str) -> None:
         self.counts[what] += 1
         if what not in PASSES:
-            without_numbers = re.sub(r"0x\w+|'[^']*'|[\d.-]+|/\S+", "#", said)
-            self.examples.setdefault((what, without_numbers), []).append((index, kind, said))
+            without_numbers = re.sub(r"0x\w+|'[^']*'|[\d.-]+|/\S+", "#", sentence)
+            self.examples.setdefault((what, without_numbers), []).append((index, kind, sentence))
 
     def failures(self) -> list[str]:
         """Why the surface does not pass, a line a reason; none where it passes."""
         lines = []
         for (what, _), inputs in sorted(self.examples.items()):
-            (index, _, said), kinds = inputs[0], list(dict.fromkeys(kind for _, kind, _ in inputs))
+            (index, _, sentence), kinds = inputs[0], list(dict.fromkeys(kind for _, kind, _ in inputs))
             others = f" and {len(kinds) - 6} more kinds" if len(kinds) > 6 else ""
             lines.append(
-                f"{self.surface}: {len(inputs)} x {what}: {said[:400]} (the first is input {index}; "
+                f"{self.surface}: {len(inputs)} x {what}: {sentence[:400]} (the first is input {index}; "
                 f"{'; '.join(kinds[:6])}{others})"
             )
         if self.failed:

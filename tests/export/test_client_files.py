@@ -97,3 +97,17 @@ def test_a_frame_that_is_no_rgb_is_named_by_its_number(sent):
             list(sent[0].embed_frames([frame, wrong]))
     with pytest.raises(ValueError, match="Frame 0 is 1000001 x 1 pixels; a side may have 65535"):
         list(sent[0].embed_frames([np.zeros((1, 1_000_001, 3), np.uint8)]))
+
+
+def test_a_batch_of_files_that_cannot_be_read_leaves_the_sound_ones(sent, tmp_path):
+    one, contents = sent
+    (tmp_path / "sound").write_bytes(SOUND)
+    files = [*(tmp_path / f"gone_{number}" for number in range(1500)), tmp_path / "sound"]
+    assert [file for file, _ in client.embed_or_leave_out(one, files)] == files[-1:] and contents == [SOUND]
+
+
+@pytest.mark.parametrize("batch", ["0", "-1", "many"])
+def test_a_batch_of_no_image_is_refused(batch, capsys):
+    with pytest.raises(SystemExit):
+        client.arguments(["localhost:1", "reid", "crops", "--to", "it.npz", "--batch", batch])
+    assert f"argument --batch: {batch} is not 1 or more" in capsys.readouterr().err

@@ -500,3 +500,22 @@ def test_a_replica_that_does_not_start_is_reported_by_its_own_error(tmp_path, mo
     expected = "OSError: Cannot parse file" if message else "Failed to update the deployments"
     with pytest.raises(RuntimeError, match=f"{tmp_path} cannot be served: {expected}"):
         serve.start(serve.arguments([str(tmp_path)]), "127.0.0.1", tmp_path)
+
+
+def test_a_start_that_failed_is_what_is_reported_and_ray_is_shut_down(monkeypatch):
+    import ray
+    import ray.serve
+
+    def delete(_name):
+        raise RuntimeError("There is no Serve instance.")
+
+    ended = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append("ray"))
+    monkeypatch.setattr(ray.serve, "delete", delete)
+    with pytest.raises(OSError, match="the first error"):
+        try:
+            raise OSError("the first error")
+        finally:
+            serve.stop()
+    assert ended == ["ray"]

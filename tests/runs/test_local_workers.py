@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,25 +82,55 @@ def test_the_gpus_are_divided_among_the_workers(gpus, expected, monkeypatch):
 
 @pytest.mark.parametrize(("trap", "signals"), [("exit 143", 1), ("", 2)])
 def test_a_signal_is_passed_on_and_a_second_one_kills(trap, signals, tmp_path, monkeypatch):
-    """In place of Python, a script that ends when it is told to, or ignores that."""
-    worker = tmp_path / "python"
-    worker.write_text(f"#!/bin/sh\ntrap '{trap}' TERM\necho $$ >> {tmp_path}/started\nwhile :; do sleep 0.05; done\n")
-    worker.chmod(0o755)
-    monkeypatch.setattr(local_workers.sys, "executable", str(worker))
-
-    def stop():
-        while not (tmp_path / "started").exists() or len((tmp_path / "started").read_text().split()) < 2:
-            time.sleep(0.05)
-        for _ in range(signals):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.5)
-
-    telling = threading.Thread(target=stop)
-    telling.start()
+    """The workers end at SIGTERM, or ignore it."""
+    lines = f"trap '{trap}' TERM\necho $$ >> {tmp_path}/started\nwhile :; do sleep 0.05; done"
+    use_script(tmp_path, monkeypatch, lines)
+    stopping = threading.Thread(target=signal_when_started, args=(tmp_path / "started", signals))
+    stopping.start()
     with pytest.raises(Terminated) as ending:
         local_workers.main(["--logs", str(tmp_path), "--", "--config", "identity"])
-    telling.join()
+    stopping.join()
     assert ending.value.code == 143 and "The same command resumes" in ending.value.sentence
     for process in (tmp_path / "started").read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(process), 0)
+
+
+def test_after_a_signal_no_further_worker_is_started(tmp_path, monkeypatch):
+    use_script(tmp_path, monkeypatch, "sleep 3")
+    started = []
+
+    def start_and_signal(*arguments, **options):
+        started.append(subprocess.Popen(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGTERM)  # before this worker can be in the list of those that it is passed on to
+        return started[-1]
+
+    monkeypatch.setattr(local_workers, "subprocess", SimpleNamespace(Popen=start_and_signal, STDOUT=subprocess.STDOUT))
+    with pytest.raises(Terminated):
+        local_workers.main(["--logs", str(tmp_path), "--", "--config", "identity"])
+    assert [process.returncode for process in started] == [-signal.SIGTERM]
+
+
+def test_a_worker_that_cannot_save_after_a_signal_has_failed(tmp_path, monkeypatch):
+    use_script(tmp_path, monkeypatch, f"trap 'exit 1' TERM\necho >> {tmp_path}/started\nwhile :; do sleep 0.05; done")
+    stopping = threading.Thread(target=signal_when_started, args=(tmp_path / "started", 1))
+    stopping.start()
+    with pytest.raises(local_workers.WorkerFailed, match="Worker 0 of 2 ended with status 1; its messages are above"):
+        local_workers.main(["--logs", str(tmp_path), "--", "--config", "identity"])
+    stopping.join()
+
+
+def use_script(tmp_path, monkeypatch, lines):
+    """A worker is this script of the shell, in place of Python."""
+    worker = tmp_path / "python"
+    worker.write_text(f"#!/bin/sh\n{lines}\n")
+    worker.chmod(0o755)
+    monkeypatch.setattr(local_workers.sys, "executable", str(worker))
+
+
+def signal_when_started(file, signals):
+    while not file.exists() or len(file.read_text().splitlines()) < 2:
+        time.sleep(0.05)
+    for _ in range(signals):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)

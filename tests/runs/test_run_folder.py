@@ -183,3 +183,12 @@ def test_damaged_settings_of_a_run_are_named(tmp_path, content):
 def test_no_run_is_said_with_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match=r"There is no run in .*nowhere \(no config\.yaml\); train one with --run"):
         run_folder.load_run(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("method", [5, True, [1], "identity", {1: 2}, {1: 2, "name": "identity"}, None])
+def test_a_damaged_method_in_a_runs_settings_is_named(tmp_path, simple, method):
+    run_folder.open_run(tmp_path, simple(), {})
+    settings = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings | {"method": method}))
+    with pytest.raises(ConfigError, match=r"config\.yaml: method"):
+        run_folder.load_run(tmp_path)

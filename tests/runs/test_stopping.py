@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 import tensorflow as tf
@@ -44,11 +45,11 @@ def test_a_long_evaluation_is_left_at_once(stop):
         pytest.fail("the evaluation went on")
 
 
-def test_several_workers_stop_where_one_was_told_to(stop):
+def test_several_workers_stop_where_one_gets_a_signal(stop):
     stop.several_workers = True
     stop._number_of_workers = lambda own: own
     stop.check()
-    stop._number_of_workers = lambda own: own + 1  # another one was
+    stop._number_of_workers = lambda own: own + 1  # another one got one
     with pytest.raises(Requested):
         stop.check()
     assert stop.end("it").code == 143
@@ -62,3 +63,16 @@ def test_an_ignored_signal_stays_ignored(stop):
             stop.check()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_that_comes_while_something_is_printed_is_kept(stop, monkeypatch, capfd):
+    class Busy:
+        def write(self, text):
+            raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    with stop, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Busy())
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Requested):
+            stop.check()
+    assert "\nSIGTERM: a checkpoint is saved after this step. A second signal" in capfd.readouterr().err

@@ -3,6 +3,7 @@
 The functions named after commands are the console scripts of setup.cfg.
 """
 
+import argparse
 import contextlib
 import importlib
 import os
@@ -27,6 +28,7 @@ EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg
     "requests": "serving",
     "tensorflow_serving": "serving",
 }
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # ask for an end
 HINT = "(TF_REID_TRACEBACK=1 shows where it was raised, TF_REID_VERBOSE=1 what TensorFlow logs.)"
 
 
@@ -78,7 +80,7 @@ def _signals_raised() -> Iterator[None]:
     """
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():  # no other may change what signals do
-        for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        for number in SIGNALS:  # of SIGINT, Python makes a KeyboardInterrupt by itself
             if signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, _terminate)
     try:
@@ -109,6 +111,21 @@ def program(module: str) -> str:
     """What the user typed to start a module, for its help: `tf-reid-train` or `python -m tf_reid.train`."""
     script = Path(sys.argv[0]).name
     return script if script.startswith("tf-reid-") else f"python -m {module}"
+
+
+def positive(text: str) -> int:
+    """The number of an option that counts something.
+
+    Raises:
+        ArgumentTypeError: it is none, or less than 1.
+    """
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
 
 
 def train() -> None:

@@ -4,11 +4,9 @@ The graph reads no file and holds no variable: batch normalisation is folded and
 can lay them out once, and any TensorFlow that reads a SavedModel can load it.
 """
 
-import contextlib
 import hashlib
 import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ from tf_reid.config import Config
 from tf_reid.data import decoding, pipeline
 from tf_reid.encoders.folding import folded
 from tf_reid.evaluation.feature_store import identifier
+from tf_reid.files import without_pattern
 
 GALLERY_BYTES = 2**30  # a graph may not be larger than 2 GiB
-OF_PATTERNS = frozenset("[]*?\\")  # TensorFlow takes a path with these for a pattern
 
 
 class Servable(tf.Module):
@@ -173,25 +171,9 @@ def digest(encoders: Mapping[str, keras.Model], config: Config) -> str:
 
 def endpoints(version: Path) -> dict[str, Callable]:
     """Endpoint -> function, of an exported version's folder."""
-    with readable(version) as path:
+    with without_pattern(version) as path:
         loaded = tf.saved_model.load(str(path))
     functions = dict(loaded.signatures)
     for function in functions.values():
         function._owner = loaded  # a signature alone does not keep its model alive
     return functions
-
-
-@contextlib.contextmanager
-def readable(folder: Path) -> Iterator[Path]:
-    """A path by which TensorFlow reads and writes a folder that exists, whatever its name: inside, a link to it.
-
-    TensorFlow looks for a file `[x]` as for a pattern, and does not find it.
-    """
-    name = str(folder.absolute())
-    if not OF_PATTERNS & set(name):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as beside:
-        link = Path(beside) / "model"
-        link.symlink_to(name, target_is_directory=True)
-        yield link

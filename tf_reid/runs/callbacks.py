@@ -180,7 +180,7 @@ class Evaluations(_EverySteps):
 
 
 class Stop(_EverySteps):
-    """Ends the training between two steps where the process was told to stop.
+    """Ends the training between two steps where the process got a signal to stop.
 
     Several workers have to agree, which is checked only every n steps; one that trains alone stops at once.
     """

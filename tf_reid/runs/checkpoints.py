@@ -5,11 +5,8 @@ is not used: it searches checkpoints by a pattern, so that a folder named `run[1
 that names the last one, and it does not wait for the disk.
 """
 
-import contextlib
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +17,6 @@ from tf_reid.config import ConfigError
 
 KEPT = 2  # the last one, and the one before it
 BESIDE = "unfinished_"  # how the names of files begin that are being written
-PATTERN = re.compile(r"[*?\[\\]")  # a path with one of these is a pattern to TensorFlow's readers
 
 
 class NotSaved(OSError):
@@ -97,7 +93,7 @@ def newest(folder: Path) -> Newest | None:
 
 def read(checkpoint: tf.train.Checkpoint, folder: Path, number: int) -> Any:
     """Assign a checkpoint's values to the objects of `checkpoint`; TensorFlow's status says which got none."""
-    with _readable(folder) as path:
+    with files.without_pattern(folder) as path:
         return checkpoint.read(f"{path}/ckpt-{number}")
 
 
@@ -121,7 +117,7 @@ def _problem(folder: Path, number: int) -> str | None:
         return f"ckpt-{number}.index is missing"
     if names == {f"ckpt-{number}.index"}:
         return f"ckpt-{number}.data is missing"
-    with _readable(folder) as path:
+    with files.without_pattern(folder) as path:
         try:
             reader = tf.train.load_checkpoint(f"{path}/ckpt-{number}")
             for tensor in reader.get_variable_to_shape_map():
@@ -147,17 +143,3 @@ def _half_named(folder: Path) -> set[int]:
     """The number of a checkpoint, if there is one, whose writer was killed when only some files had their names."""
     begins = re.compile(rf"{BESIDE}ckpt-(\d+)\.")
     return {int(match[1]) for path in folder.glob(f"{BESIDE}*") if (match := begins.match(path.name))}
-
-
-@contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[str]:
-    """A path of the folder that TensorFlow's readers do not take for a pattern."""
-    if not PATTERN.search(str(folder)):
-        yield str(folder)
-        return
-    with tempfile.TemporaryDirectory(prefix="tf_reid_") as plain:
-        if PATTERN.search(plain):
-            raise ConfigError(f"{plain}: set TMPDIR to a folder without *, ?, [ and \\ in its name.")
-        link = Path(plain) / "checkpoints"
-        link.symlink_to(folder.resolve(), target_is_directory=True)
-        yield str(link)

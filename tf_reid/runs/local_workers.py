@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from tf_reid.command_line import Terminated
-
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+from tf_reid.command_line import SIGNALS, Terminated
 
 SECONDS_TO_STOP = 60.0  # after the first; a worker that takes longer waits for one that was not in the training yet
+ENDED = {0}  # statuses of a worker that has not failed
+STOPPED = {0, 128 + signal.SIGTERM, -signal.SIGTERM}  # the same after a signal; the last one: before it could catch it
 
 
 class WorkerFailed(RuntimeError):
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     A signal that stops this process is passed on: the workers save a checkpoint and end. A second one kills them.
 
     Raises:
-        WorkerFailed: a worker failed.
+        WorkerFailed: a worker failed, or could not save where a signal stopped it.
         Terminated: a signal has stopped the workers.
     """
     args = arguments(argv)
@@ -77,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                         start_new_session=True,
                     )
                 )
+            if stopping.received is not None:  # perhaps before this worker was in the list
+                processes[-1].terminate()
+                break
         _wait(processes, logs, stopping)
     finally:
         for process in processes:  # those that are left wait for one that failed, and would not end otherwise
@@ -93,11 +96,13 @@ class _PassOn:
     def __init__(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
         self.processes = processes
         self.received: int | None = None
+        self.kills = False  # the second one has come
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.kills = self.received is not None
         for process in self.processes:
-            process.kill() if self.received else process.terminate()
+            process.kill() if self.kills else process.terminate()
         self.received = number
 
     def end(self) -> None:
@@ -134,23 +139,23 @@ def _log(logs: Path, index: int) -> Path:
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], logs: Path, stopping: _PassOn) -> None:
-    since: float | None = None  # when the first worker ended that was told to stop
+    since: float | None = None  # when the first worker ended that was to stop
     while any(process.poll() is None for process in processes):
         if stopping.received is None:
-            _check(processes, logs)
+            _check(processes, logs, ENDED)
         elif any(process.poll() is not None for process in processes):
             since = since or time.monotonic()
             if time.monotonic() - since > SECONDS_TO_STOP:
-                return
+                break
         time.sleep(0.1)
-    if stopping.received is None:
-        _check(processes, logs)
+    if not stopping.kills:
+        _check(processes, logs, ENDED if stopping.received is None else STOPPED)
 
 
-def _check(processes, logs):
+def _check(processes, logs, good):
     """Raise if a worker failed: the others would wait for it for ever."""
     for index, process in enumerate(processes):
-        if process.poll():
+        if process.poll() not in (None, *good):
             where = f"its log is {_log(logs, index)}" if index else "its messages are above"
             raise WorkerFailed(f"Worker {index} of {len(processes)} ended with status {process.returncode}; {where}.")
 

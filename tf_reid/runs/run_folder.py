@@ -100,7 +100,7 @@ def _knows_content(folder: Path) -> bool:
 def open_run(folder: Path, config: Config, seen: dict[str, Records]) -> None:
     """Create the run's folder, or make sure that it holds a run with the same settings and training images.
 
-    What a killed training left half-written is removed; where the images have moved, config.yaml is told.
+    What a killed training left half-written is removed; where the images have moved, config.yaml gets their new place.
 
     Args:
         seen: the training images of `source` and `target`.
@@ -187,8 +187,9 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
         beneath = sorted(str(inside) for inside in folder.glob("*") if is_run(inside))
         other = f"there are runs in {', '.join(beneath)}" if beneath else f"train one with --run {folder}"
         raise ConfigError(f"There is no run in {folder} (no config.yaml); {other}.")
-    method = configuration.read(str(path)).get("method") or ()
-    started_from = [f"method.{key}=null" for key in method if key in FROM_RUNS or key.endswith("weights")]
+    method = configuration.read(str(path)).get("method")
+    keys = map(str, method) if isinstance(method, dict) else ()  # what else there is, `load` refuses
+    started_from = [f"method.{key}=null" for key in keys if key in FROM_RUNS or key.endswith("weights")]
     return configuration.load(str(path), [*started_from, *overrides], METHODS)
 
 

@@ -1,4 +1,4 @@
-"""A training that is told to stop saves a checkpoint after the present step.
+"""A training that gets a signal to stop saves a checkpoint after the present step.
 
 Ctrl-C (SIGINT), SIGTERM, which Slurm and Kubernetes send before they kill, and SIGHUP of a terminal that closes are
 such requests. A second one stops at once. TensorFlow's own PreemptionCheckpointHandler is not used: it works with the
@@ -6,8 +6,8 @@ manager of checkpoints that `tf_reid.runs.checkpoints` replaces.
 """
 
 import contextlib
+import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -15,9 +15,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_reid.command_line import Terminated
+from tf_reid.command_line import SIGNALS, Terminated
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STDERR = 2  # the number of its file
 
 
 class Requested(BaseException):
@@ -25,7 +25,7 @@ class Requested(BaseException):
 
 
 class StopRequests:
-    """Whether this process was told to stop; with several workers, whether one of them was.
+    """Whether this process got a signal to stop; with several workers, whether one of them did.
 
     Use it as a context: outside, signals do what they did before.
     """
@@ -59,7 +59,10 @@ class StopRequests:
         self.__exit__()  # so that the next signal stops at once
         self.received = number
         name = signal.Signals(number).name
-        print(f"\n{name}: a checkpoint is saved after this step. A second signal stops at once.", file=sys.stderr)
+        sentence = f"\n{name}: a checkpoint is saved after this step. A second signal stops at once.\n"
+        with contextlib.suppress(OSError):
+            # Not by print: the signal may have come while another print writes to the same stream.
+            os.write(STDERR, sentence.encode())
         if self._raises:
             raise Requested
 

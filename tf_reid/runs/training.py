@@ -176,7 +176,7 @@ def _save_networks(model, folder):
 
 
 def _size_of_weights(network):
-    """No less bytes than a network's file has: HDF5 adds less than this to each variable."""
+    """At least as many bytes as a network's file has: HDF5 adds less than this to each variable."""
     return (
         sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size + 4096 for variable in network.weights) + 2**16
     )

@@ -15,7 +15,7 @@ class Connection(H11Protocol):
     Attributes:
         seconds: that a client may let the server wait.
         most: connections at once. One more takes the place of the one that lets the server wait longest, so that idle
-            connections, however many, keep nobody out.
+            connections, however many, keep no client out.
     """
 
     seconds = 10.0

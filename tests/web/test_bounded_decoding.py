@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tf_reid.web.decoding import Busy, Decoder
+from tf_reid.web.bounded_decoding import Busy, Decoder
 
 ROOT = Path(__file__).parent.parent.parent
 WORK = """
@@ -93,7 +93,7 @@ def test_a_process_outlives_a_killed_server_by_no_more_than_the_deadline(tmp_pat
     (tmp_path / "slow_work.py").write_text(WORK)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     code = """
-from tf_reid.web.decoding import Decoder
+from tf_reid.web.bounded_decoding import Decoder
 decoder = Decoder(seconds=0.5, processes=1, work="slow_work:work")
 decoder.abandonable(b"0")
 print(decoder._free.queue[0].pid, flush=True)

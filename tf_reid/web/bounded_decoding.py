@@ -23,8 +23,7 @@ PATIENCE = 2 * SECONDS  # that one waits for a process, at most
 # Pixels times scans that are decoded in place. One core takes about 10 ns a pixel, 5 ns more a pixel of each further
 # scan, and 40 ns a byte (libjpeg-turbo on noise; flat areas take a tenth of it). An image of 8 MiB within this bound
 # takes at most 25e6 * 15 ns + 8 MiB * 40 ns = 0.7 s, and 0.7 s more where it is turned and made a PNG; a crop of 256 x
-# 128 pixels and 10 KB takes 1 ms. A photograph of 12
-# megapixels is within it, unless it is progressive.
+# 128 pixels and 10 KB takes 1 ms. A photograph of 12 megapixels is within it, unless it is progressive.
 IN_PLACE = 25_000_000
 WEIGHT = 8  # of a pixel of other formats: up to 150 ns, for most are made a PNG
 SLOW_FORMATS = ("TIFF", "GIF")  # may hold more than their headers tell: other formats, other frames
