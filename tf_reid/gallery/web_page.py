@@ -17,8 +17,8 @@ from tf_reid.encoders import image_checks
 from tf_reid.gallery import embedding, report, times
 from tf_reid.gallery.base import Gallery
 from tf_reid.gallery.records import Filters
-from tf_reid.web.connections import Connection
 from tf_reid.web.bounded_decoding import Busy, Decoder
+from tf_reid.web.connections import Connection
 from tf_reid.web.guard import Guard, Rules, names
 from tf_reid.web.loopback import check_free, check_token
 
