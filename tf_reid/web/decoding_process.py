@@ -1,4 +1,4 @@
-"""The process in which `decoding.Decoder` tries images that could be slow.
+"""The process in which `bounded_decoding.Decoder` tries images that could be slow.
 
 Its arguments: MODULE:NAME MOST_PIXELS SECONDS.
 It reads from its input a size (uint64) and as many bytes, again and again; it writes to its output a letter, a size and
