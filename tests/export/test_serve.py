@@ -260,7 +260,7 @@ def test_no_client_stops_the_server(server):
         urllib.request.urlopen(foreign, timeout=60)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.2", server.grpc_port), timeout=10)
-    assert rest(server.rest_port, "reid", {}) == (404, {"error": "POST to /v1/models/reid:predict."})
+    assert rest(server.rest_port, "reid", {}) == (404, {"error": "POST to /v1/models/NAME:predict, not to 'reid'."})
     assert rest(server.rest_port, "../../nowhere")[0] == 404
     # What would take long, or much memory.
     many = b'{"signature_name": "tensor", "instances": [' + b"0," * 100_000 + b"0]}"
