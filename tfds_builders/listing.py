@@ -22,6 +22,7 @@ from typing import NamedTuple
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 COPIES = {"thumbs.db", "__macosx", "@eadir", "$recycle.bin"}  # beside all names that begin with a dot
 MOST_SENTENCES = 5  # about single files and folders; the others are counted
+LONGEST_SHOWN = 500  # characters of a name in a message
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, bytes that are no UTF-8, line and paragraph separators
 REORDERING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they hide what a name ends in
 
@@ -176,8 +177,13 @@ def as_text(name: str) -> str:
 
 
 def shown(name: str | os.PathLike) -> str:
-    r"""Returns a path as it can be printed on one line: control characters are escaped (\n, \x1b), letters stay."""
+    r"""Returns a path as it can be printed on one line: control characters are escaped (\n, \x1b), letters stay.
+
+    Of one that is longer than `LONGEST_SHOWN`, the beginning and the end.
+    """
     letters = as_text(os.fspath(name))
+    if len(letters) > LONGEST_SHOWN:
+        letters = f"{letters[: LONGEST_SHOWN // 2]}…{letters[-LONGEST_SHOWN // 2 :]}"
     return "".join(letter if _is_printable(letter) else letter.encode("unicode_escape").decode() for letter in letters)
 
 

@@ -142,6 +142,7 @@ def test_a_name_that_is_no_utf_8_is_listed_and_can_be_stored_and_shown(root):
             "\u0430\u043d\u043d\u0430 \u5f20 \u0645\u06cc\u200c\u062e",
         ),
         ("a\u2028b\x85", r"a\u2028b\x85"),
+        (f"a{6000 * '/x'}.png", f"a{124 * '/x'}/…{123 * '/x'}.png"),
     ],
 )
 def test_a_name_is_shown_on_one_line_without_control_characters(name, shown):
