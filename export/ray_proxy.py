@@ -37,6 +37,8 @@ def environment(host: str, rules: Rules) -> dict[str, str]:
     return {
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:prepare",
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(rules.most_bytes),
+        # Ray gives a proxy 5 seconds to start and then kills it; on a machine that is busy it takes longer.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         SETTINGS: json.dumps(settings),
     }
 
