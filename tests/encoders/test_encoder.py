@@ -9,11 +9,12 @@ import pytest
 from conftest import METHODS, SIZE, build, make_records
 
 from tf_reid import config as configuration
-from tf_reid.encoders import image_checks, loading
+from tf_reid.encoders import loading
 from tf_reid.encoders.encoder import Encoder, unit_length
 from tf_reid.encoders.image_checks import ImageError
 from tf_reid.evaluation import extraction
 from tf_reid.metrics import similarity
+from tfds_builders.images import MOST_BYTES
 
 RECORDS = make_records([1, 1, 2, 2, 3, 3, 4], [1, 2, 1, 2, 1, 2, 1], size=(40, 30))
 IMAGES = RECORDS.images.tolist()
@@ -156,7 +157,7 @@ def test_what_cannot_be_read_is_named_or_left_out(one_sided, bad, reason):
 
 def test_an_image_of_too_many_pixels_is_refused_and_a_large_file_is_not(one_sided):
     large = cv2.imencode(".bmp", np.zeros((1700, 1700, 3), np.uint8))[1].tobytes()
-    assert len(large) > image_checks.MOST_BYTES and one_sided.embed([large]).shape == (1, 5)
+    assert len(large) > MOST_BYTES and one_sided.embed([large]).shape == (1, 5)
     many_pixels = cv2.imencode(".png", np.zeros((5001, 5000), np.uint8))[1].tobytes()
     with pytest.raises(ImageError, match="5000 x 5001 pixels; 25000000 are allowed"):
         one_sided.embed([many_pixels])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tf_reid.encoders import image_checks
+from tfds_builders import images
 
 
 def encoded(kind, height=20, width=10):
@@ -13,7 +14,7 @@ def encoded(kind, height=20, width=10):
 
 @pytest.mark.parametrize("kind", [".jpg", ".png", ".bmp", ".webp", ".tiff"])
 def test_images_are_let_in(kind):
-    assert image_checks.check(encoded(kind)) == 200
+    assert images.check(encoded(kind)).pixels == 200
 
 
 @pytest.mark.parametrize(
@@ -28,13 +29,13 @@ def test_images_are_let_in(kind):
 )
 def test_what_is_no_image_or_too_large_is_not(content, said):
     with pytest.raises(ValueError, match=said):
-        image_checks.check(content, 5000, 10_000)
+        images.check(content, 5000, 10_000)
 
 
 def test_a_picture_that_unpacks_to_gigabytes_is_not_unpacked():
     with pytest.raises(ValueError, match=r"has 30000 x 30000 pixels; 25000000 are allowed"):
         header = encoded(".png")
-        image_checks.check(header[:16] + (30000).to_bytes(4, "big") * 2 + header[24:])
+        images.check(header[:16] + (30000).to_bytes(4, "big") * 2 + header[24:])
 
 
 FRAME = np.random.default_rng(0).integers(256, size=(6, 4, 3), dtype=np.uint8)

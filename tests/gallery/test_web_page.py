@@ -20,6 +20,7 @@ from tf_reid.gallery.faiss_gallery import FaissGallery
 from tf_reid.gallery.records import Record
 from tf_reid.gallery.rejection import calibrate
 from tf_reid.web.connections import Connection
+from tfds_builders.images import MOST_BYTES, check
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 ABOUT = {"digest": "d", "distance": "euclidean", "width": 3, "source": "none"}
@@ -33,7 +34,7 @@ class Colours:
     def embed(self, images, role, errors):
         assert role == "image"
         try:
-            image_checks.check(images[0])
+            check(images[0])
         except ValueError as error:
             errors(image_checks.ImageError(0, None, str(error)))
             return np.zeros((0, 3), np.float32), np.array([False])
@@ -102,7 +103,7 @@ def test_cameras_and_times_are_kept_to(client):
     [
         ("", b"no image", 415, "is not a JPEG"),
         ("", b"", 415, "The image is empty."),
-        ("", bytes(image_checks.MOST_BYTES + 1), 413, "larger than"),
+        ("", bytes(MOST_BYTES + 1), 413, "larger than"),
         ("?top=0", b"", 400, "1 to 50"),
         ("?top=many", b"", 400, "must be a number"),
         ("", bomb(1500), 415, "scans"),

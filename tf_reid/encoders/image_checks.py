@@ -1,4 +1,4 @@
-"""Whether an image can be embedded: its size, by its header alone, and the form of an array.
+"""Whether an array can be embedded, and the error of an image that cannot; see `tfds_builders.images` for encoded ones.
 
 Importing this module loads no TensorFlow.
 """
@@ -7,10 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tfds_builders import images
-from tfds_builders.images import MOST_BYTES, MOST_PIXELS, MOST_SIDE
-
-__all__ = ["MOST_BYTES", "MOST_PIXELS", "ImageError", "check", "check_array"]
+from tfds_builders.images import MOST_SIDE
 
 
 class ImageError(ValueError):
@@ -29,19 +26,6 @@ class ImageError(ValueError):
 
     def __reduce__(self):
         return type(self), (self.index, self.path, self.reason)
-
-
-def check(content: bytes, most_bytes: int | None = MOST_BYTES, most_pixels: int = MOST_PIXELS) -> int:
-    """Check an encoded image by its header, as `tfds_builders.images.check` does.
-
-    Returns:
-        How many pixels it has.
-
-    Raises:
-        ValueError: the rest of a sentence about the image: it is too large, or it is no image of
-            `images.FORMATS`.
-    """
-    return images.check(content, most_bytes, most_pixels).pixels
 
 
 def check_array(name: str, image: object) -> None:

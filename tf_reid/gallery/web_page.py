@@ -13,7 +13,6 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from tf_reid.encoders import image_checks
 from tf_reid.gallery import embedding, report, times
 from tf_reid.gallery.base import Gallery
 from tf_reid.gallery.records import Filters
@@ -21,6 +20,7 @@ from tf_reid.web.bounded_decoding import Busy, Decoder
 from tf_reid.web.connections import Connection
 from tf_reid.web.guard import Guard, Rules, names
 from tf_reid.web.loopback import check_free, check_token
+from tfds_builders import images
 
 PAGE = Path(__file__).with_name("web_page.html")
 MOST_MATCHES = 50
@@ -71,7 +71,7 @@ def create(
 
     def nearest(content: bytes, count: int, filters: Filters) -> dict[str, Any]:
         try:
-            image_checks.check(content)
+            images.check(content)
             content = decoder.plain(content)
         except ValueError as error:
             raise RequestError(415, f"The image {error}.") from None
@@ -101,7 +101,7 @@ def create(
     async def failed(_request: fastapi.Request, _error: Exception) -> JSONResponse:
         return JSONResponse({"error": "The search failed; the server's own messages say why."}, 500)
 
-    return Guard(app, Rules(tuple(hosts), token, image_checks.MOST_BYTES, open_paths=("/",)))
+    return Guard(app, Rules(tuple(hosts), token, images.MOST_BYTES, open_paths=("/",)))
 
 
 def run(

@@ -47,8 +47,9 @@ def check_run(folder: Path, config: Config) -> None:
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(folder)):
         raise ConfigError(f"The name of the run's folder, {str(folder)!r}, has a character that cannot be printed.")
     if (folder / "config.yaml").exists():
-        changed = _changed(folder, config)
-        if changed and not (_has_moved(folder, config) and _knows_content(folder)):
+        before = _settings_of(folder)
+        changed = _changed(before, config)
+        if changed and not (_has_moved(before, config) and _knows_content(folder)):
             shown = "; ".join(f"{key} was {a!r} and is now {b!r}" for key, a, b in changed)
             raise ConfigError(
                 f"{folder} holds a run with other settings ({shown}); choose another --run, or remove it."
@@ -64,9 +65,8 @@ def check_run(folder: Path, config: Config) -> None:
         raise ConfigError(f"{folder} holds other files and no config.yaml of a run; choose another --run.")
 
 
-def _changed(folder: Path, config: Config) -> list[tuple[str, Any, Any]]:
+def _changed(before: Config, config: Config) -> list[tuple[str, Any, Any]]:
     """(key, the run's value, the value now) of every setting that changes results."""
-    before = _settings_of(folder)
     differences = _differences(before.model_dump(), config.model_dump())
     return [difference for difference in differences if not NOT_COMPARED.fullmatch(difference[0])]
 
@@ -76,11 +76,10 @@ def _settings_of(folder: Path) -> Config:
     return configuration.load(str(folder / "config.yaml"), [], METHODS)
 
 
-def _has_moved(folder: Path, config: Config) -> bool:
+def _has_moved(before: Config, config: Config) -> bool:
     """Whether nothing differs from the run's settings but the names and places of its data sets."""
-    before = _settings_of(folder).data
-    changed = _changed(folder, config)
-    return bool(changed) and all(PLACE.fullmatch(key) for key, _, _ in changed) and same_roles(before, config.data)
+    changed = _changed(before, config)
+    return bool(changed) and all(PLACE.fullmatch(key) for key, _, _ in changed) and same_roles(before.data, config.data)
 
 
 def same_roles(before: Data, now: Data) -> bool:
@@ -112,7 +111,7 @@ def open_run(folder: Path, config: Config, seen: dict[str, Records]) -> None:
     if (folder / "config.yaml").exists():
         check_data(folder, seen)
         _remove_leftovers(folder)
-        if _has_moved(folder, config):
+        if _has_moved(_settings_of(folder), config):
             before = _settings_of(folder)
             print(f"The images have another place than when {folder} was started, and are the same: it goes on.")
             data = before.data.model_copy(update={"source": config.data.source, "target": config.data.target})
