@@ -30,10 +30,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from tf_reid.config import Optimizer, StageSettings
 from tf_reid.data import pipeline, samplers
 from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
+from tf_reid.settings import Optimizer, StageSettings
 
 SIZE = (128, 64)
 

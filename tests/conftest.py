@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from tf_reid.config import SHIPPED, Optimizer, StageSettings
+from tf_reid.config import SHIPPED
 from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
+from tf_reid.settings import Optimizer, StageSettings
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

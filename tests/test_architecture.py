@@ -19,7 +19,7 @@ MODULES = {
     for path in (ROOT / package).rglob("*.py")
 }
 # The floors of tf_reid, from the ground up. A wing is a folder, or a module that stands beside the folders.
-BASE = {"config", "files", "command_line"}
+BASE = {"config", "settings", "files", "command_line"}
 GROUND = {"data", "networks", "metrics", "pictures"}
 ABOVE = ["methods", "runs", "evaluation", "encoders", "web", "gallery"]
 COMMANDS = {"train", "evaluate", "visualize", "search"}
@@ -28,6 +28,7 @@ FLOOR |= dict.fromkeys(COMMANDS, 2 + len(ABOVE))
 LIGHT = (
     "tf_reid",
     "tf_reid.config",
+    "tf_reid.settings",
     "tf_reid.files",
     "tf_reid.data.records",
     "tf_reid.gallery.records",

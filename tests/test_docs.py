@@ -137,7 +137,7 @@ def test_every_command_of_a_page_is_one(page, arguments_of, monkeypatch):
         if settings is None and not hasattr(args, "config"):
             continue
         with monkeypatch.context() as patch:
-            patch.setattr(configuration.os.path, "exists", lambda path: True)  # runs and weights that a reader has
+            patch.setattr(os.path, "exists", lambda path: True)  # runs and weights that a reader has
             settings = [setting.replace("=SEED", "=0") for setting in settings or []]
             configuration.load(getattr(args, "config", "configs/simpgan.yaml"), settings, METHODS)
 

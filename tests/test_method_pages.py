@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tf_reid import config
+from tf_reid import settings
 from tf_reid.methods import METHODS
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(page.stem for page in (DOCS / "methods").glob("*.md") if page.stem != "index")
 SECTIONS = {
-    "data": config.Data,
-    "data.augment": config.Augment,
-    "stages.STAGE": config.StageSettings,
-    "stages.STAGE.optimizers.PLAYER": config.Optimizer,
-    "run": config.Run,
-    "evaluate": config.Evaluate,
+    "data": settings.Data,
+    "data.augment": settings.Augment,
+    "stages.STAGE": settings.StageSettings,
+    "stages.STAGE.optimizers.PLAYER": settings.Optimizer,
+    "run": settings.Run,
+    "evaluate": settings.Evaluate,
 }
 
 
@@ -96,7 +96,7 @@ def test_the_page_of_configuration_lists_every_setting_with_its_default(section)
         default = field.default
         if field.is_required():
             default = "required"
-        elif isinstance(default, config.Section):
+        elif isinstance(default, settings.Section):
             default = "see below"
         expected[name] = default
     assert named_values(DOCS / "configuration.md", f"`{section}`") == expected

@@ -11,13 +11,14 @@ import tensorflow as tf
 from conftest import SIZE, make_records, stage_configs
 
 from tf_reid import config as configuration
-from tf_reid.config import Config, ConfigError, Data
+from tf_reid.config import ConfigError
 from tf_reid.evaluation import extraction, pages, report, scoring
 from tf_reid.evaluation.comparison import Comparison
 from tf_reid.methods import METHODS
 from tf_reid.methods.representation import Representation
 from tf_reid.pictures.grids import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
 from tf_reid.runs import splits
+from tf_reid.settings import Config, Data
 
 IDENTITY, CAMERA = np.repeat(np.arange(1, 7), 4), np.tile([1, 1, 2, 2], 6)
 SPLIT = np.where(IDENTITY <= 3, "train", np.tile(["query", "gallery", "gallery", "gallery"], 6))

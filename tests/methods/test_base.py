@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from conftest import batch_for, build, random_batch, stage_configs
 
-from tf_reid.config import Optimizer
 from tf_reid.methods import METHODS
 from tf_reid.methods.optimizers import LearningRate
+from tf_reid.settings import Optimizer
 
 STAGES = [(name, stage) for name, method in METHODS.items() for stage in method.STAGES]
 

@@ -4,11 +4,11 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_reid.config import Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.networks.backbones import BACKBONES, Backbone
 from tf_reid.networks.layers import feed_forward
 from tf_reid.networks.losses import identification
+from tf_reid.settings import Weights
 
 
 class Toy(ReIDModel):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import SIZE, make_records, stage_configs
 
-from tf_reid.config import Config, ConfigError, Data, Evaluate
+from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
 from tf_reid.runs import splits
+from tf_reid.settings import Config, Data, Evaluate
 
 IDENTITY, CAMERA = np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6)
 THREE_TRIALS = {

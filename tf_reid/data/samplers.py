@@ -14,7 +14,7 @@ from tf_reid.data.records import Records
 
 
 class BatchSettings(Protocol):
-    """A stage's settings, as far as samplers read them; see `tf_reid.config.StageSettings`."""
+    """A stage's settings, as far as samplers read them; see `tf_reid.settings.StageSettings`."""
 
     batch_size: int
     positive_fraction: float

@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_reid.config import Config, ConfigError
+from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
 from tf_reid.encoders.encoder import EmbedPixels, Encoder
 from tf_reid.encoders.servable import digest, endpoints
 from tf_reid.evaluation import extraction
 from tf_reid.runs import run_folder
+from tf_reid.settings import Config
 
 ROLES = ("image", "probe", "gallery", "rgb", "ir")
 

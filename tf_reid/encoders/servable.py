@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # has no public name
 
-from tf_reid.config import Config
 from tf_reid.data import decoding, pipeline
 from tf_reid.encoders.folding import folded
 from tf_reid.evaluation.feature_store import identifier
 from tf_reid.files import without_pattern
+from tf_reid.settings import Config
 
 GALLERY_BYTES = 2**30  # a graph may not be larger than 2 GiB
 

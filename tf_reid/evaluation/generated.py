@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tf_reid.config import Config, ConfigError
+from tf_reid.config import ConfigError
 from tf_reid.data import pipeline, samplers
 from tf_reid.data.records import Records
 from tf_reid.evaluation import extraction
@@ -17,6 +17,7 @@ from tf_reid.methods.presentation import Generated
 from tf_reid.metrics import image_quality
 from tf_reid.metrics.protocols import Trial
 from tf_reid.runs import run_folder
+from tf_reid.settings import Config
 
 MOST = 5000  # images of a title that are judged
 

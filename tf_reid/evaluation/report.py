@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from tf_reid.config import Config
 from tf_reid.data.records import Records
 from tf_reid.evaluation import pages, scoring
 from tf_reid.evaluation.feature_store import Store
@@ -16,6 +15,7 @@ from tf_reid.files import write_text
 from tf_reid.methods.base import ReIDModel
 from tf_reid.pictures import curves, grids
 from tf_reid.runs.splits import fair_trials, scored_domain
+from tf_reid.settings import Config
 
 SHOWN = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
 

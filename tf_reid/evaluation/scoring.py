@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tf_reid.config import Config, ConfigError
+from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
 from tf_reid.evaluation import comparison, extraction
@@ -23,6 +23,7 @@ from tf_reid.metrics.protocols import Trial
 from tf_reid.metrics.similarity import Similarity
 from tf_reid.runs import reproducibility, run_folder
 from tf_reid.runs.splits import fair_trials, load_data, protocol_of, scored_domain, training_records
+from tf_reid.settings import Config
 
 # What may be overridden: the images have to be the same, wherever they lie.
 CHANGEABLE = re.compile(r"evaluate\.|data\.(data_dir|manual_dir)=|data\.(source|target)(\.\w+)?=|(source|target)=")

@@ -8,12 +8,12 @@ from typing import ClassVar
 import keras
 import tensorflow as tf
 
-from tf_reid.config import StageSettings
 from tf_reid.methods.checks import check_method, check_settings
 from tf_reid.methods.optimizers import LearningRate, build_optimizer
 from tf_reid.methods.presentation import Presentation
 from tf_reid.methods.representation import Representation
 from tf_reid.methods.staged_model import StagedModel
+from tf_reid.settings import StageSettings
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What must agree before a method trains: its `STAGES`, its step methods, its players, and the settings of a run."""
 
-from tf_reid.config import ConfigError, StageSettings
+from tf_reid.config import ConfigError
 from tf_reid.data.samplers import SAMPLERS
 from tf_reid.methods.staged_model import StagedModel
+from tf_reid.settings import StageSettings
 
 
 def check_method(method):

@@ -10,12 +10,12 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from tf_reid.config import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.presentation import Presentation
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.networks.layers import StandardisedImages, feed_forward
 from tf_reid.networks.losses import identification, squared_distances, triplet
+from tf_reid.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 
 
 class CmGAN(ReIDModel):

@@ -11,7 +11,6 @@ import tensorflow as tf
 from keras import layers
 from pydantic import Field
 
-from tf_reid.config import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.crossgan_pictures import CrossGANPictures
 from tf_reid.methods.representation import Representation
@@ -29,6 +28,7 @@ from tf_reid.networks.crossgan import (
     encoder_input,
     generator_units,
 )
+from tf_reid.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 
 
 class Latents(NamedTuple):

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 
 import tensorflow as tf
 
-from tf_reid.config import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 from tf_reid.data.pipeline import erased
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.dgnet_pictures import DGNetPictures
@@ -20,6 +19,15 @@ from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.networks.layers import frozen, scale_gradient
 from tf_reid.networks.siamese import SiameseClassifier
+from tf_reid.settings import (
+    ExistingPath,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Weights,
+)
 
 
 class DGNet(ReIDModel):

@@ -4,11 +4,11 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from tf_reid.config import Fraction, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.presentation import Presentation
 from tf_reid.networks.backbones import Backbone, maps_of
 from tf_reid.networks.siamese import SiameseClassifier
+from tf_reid.settings import Fraction, Weights
 
 
 class Identity(ReIDModel):

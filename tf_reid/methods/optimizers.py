@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tf_reid.config import Optimizer
+from tf_reid.settings import Optimizer
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):

@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 import keras
 import tensorflow as tf
 
-from tf_reid.config import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.representation import Representation
 from tf_reid.methods.simpgan_pictures import SimPGANPictures
@@ -18,6 +17,7 @@ from tf_reid.networks.image_pool import ImagePool
 from tf_reid.networks.losses import l1, least_squares, verification
 from tf_reid.networks.siamese import SiameseClassifier
 from tf_reid.networks.simpgan import build_colour_generator, build_discriminator, build_generator
+from tf_reid.settings import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Weights
 
 
 class SimPGAN(ReIDModel):

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 
 import tensorflow as tf
 
-from tf_reid.config import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.presentation import Presentation
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.networks.layers import feed_forward
+from tf_reid.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 
 
 class ViewAdaptation(ReIDModel):

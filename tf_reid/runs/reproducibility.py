@@ -15,7 +15,7 @@ import tensorboard
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from tf_reid.config import Config
+from tf_reid.settings import Config
 
 
 def make_deterministic(config: Config) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_reid import config as configuration
-from tf_reid.config import Config, ConfigError, Data
+from tf_reid.config import ConfigError
 from tf_reid.data.records import Records
 from tf_reid.files import UNFINISHED, remove_unfinished, write_text
 from tf_reid.methods import METHODS
@@ -25,6 +25,7 @@ from tf_reid.runs import checkpoints, lock
 from tf_reid.runs.progress import Progress
 from tf_reid.runs.reproducibility import environment
 from tf_reid.runs.splits import fingerprint, same_images
+from tf_reid.settings import Config, Data
 
 # Settings that change what is shown or where things lie, and no result. The protocol decides what is trained on.
 NOT_COMPARED = re.compile(r"run\.(\w+_every|strategy)|data\.\w+_dir|evaluate\.(?!protocol).*")

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 import tfds_builders
-from tf_reid.config import Config, ConfigError
+from tf_reid.config import ConfigError
 from tf_reid.data.records import Records, content, load_records
 from tf_reid.methods import METHODS
 from tf_reid.metrics import protocols
+from tf_reid.settings import Config
 
 
 def build_data(config: Config) -> None:

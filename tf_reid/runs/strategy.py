@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_reid.config import Config, ConfigError
+from tf_reid.config import ConfigError
 from tf_reid.data import samplers
 from tf_reid.methods import METHODS
+from tf_reid.settings import Config
 
 
 class Chosen(NamedTuple):

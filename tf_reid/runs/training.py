@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from tf_reid import config as configuration
 from tf_reid import files
-from tf_reid.config import Config
 from tf_reid.data import pipeline, samplers
 from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
@@ -18,6 +17,7 @@ from tf_reid.runs.callbacks import Checkpoints, Evaluations, Losses, NotFinite, 
 from tf_reid.runs.checkpoints import NotSaved, reason
 from tf_reid.runs.progress import Progress
 from tf_reid.runs.stopping import Requested, StopRequests
+from tf_reid.settings import Config
 
 __all__ = ["NotFinite", "NotSaved", "Unfinished", "train"]
 

@@ -1,0 +1,127 @@
+"""The settings of a run, by section, strictly typed. Importing this module does not load TensorFlow."""
+
+import os
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, Field
+
+
+def _must_exist(path: str) -> str:
+    expanded = os.path.expanduser(path)
+    if not os.path.exists(expanded):
+        raise ValueError(f"there is no file or folder {path!r}")
+    return expanded
+
+
+ExistingPath = Annotated[str, AfterValidator(_must_exist)]
+Weights = Literal["imagenet"] | ExistingPath | None  # of a backbone; None: random ones
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+MOST = 2**31 - 1  # what TensorFlow's integers hold, wherever a number ends
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
+PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
+Height_Width = Annotated[list[Annotated[int, Field(ge=8, le=2**15)]], Field(min_length=2, max_length=2)]
+
+
+class Section(pydantic.BaseModel):
+    """Values of one section: strictly typed (no string where a number belongs), finite, no unknown key."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Augment(Section):
+    """What training does to an image; draws come from the run's seed."""
+
+    flip: bool = True  # mirror half of the images
+    pad: NonNegativeInt = 10  # pixels added on each side, by repeating the border; then a random crop of the old size
+    grey: Fraction = 0.0  # fraction of the images that are made grey
+
+
+class Data(Section):
+    """Which images, at which size. A data set is `name`, `name/variant`, or the mapping that `folder` takes."""
+
+    source: str | dict[str, str | int | None]  # int, None: a folder's `distractor: 7`, `junk: null`
+    target: str | dict[str, str | int | None] | None = None
+    source_cameras: list[Annotated[int, Field(ge=0, lt=2**63)]] | None = (
+        None  # the source's images of these cameras only
+    )
+    source_split: Literal["train", "all"] = "train"
+    target_split: Literal["train", "all"] = "train"  # "all": test images too, without their labels
+    trial: NonNegativeInt = 0  # the trial whose training identities `train` means, where a protocol has several
+    image_size: Height_Width = [128, 64]
+    augment: Augment = Augment()
+    data_dir: str | None = None  # where built data sets are kept (default: TFDS's own place)
+    manual_dir: str | None = None  # the folder of archives that you have to download yourself
+
+
+class Optimizer(Section):
+    """One player's optimizer; its learning rate follows the stage's step, also in steps that do not move the player."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    learning_rate: PositiveFloat = 2.0e-4
+    beta_1: Fraction = 0.9
+    beta_2: Fraction = 0.999
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+    l2: NonNegativeFloat = 0.0  # times half the squared sum of the weights is added to the loss; no decoupled decay
+    schedule: Literal["constant", "linear", "cosine", "drops"] = "constant"
+    decay_from: Fraction = 0.5  # fraction of the stage's steps after which the learning rate falls towards 0
+    drop_at: list[Fraction] = []  # fractions of the stage's steps at which "drops" divides the learning rate by ten
+    # Momentum of a running mean of the weights; evaluation, pictures and saved networks use this mean. 0: no mean.
+    ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class StageSettings(Section):
+    """One stage of a training: its number of steps, its batches and the optimizers of its players."""
+
+    steps: NonNegativeInt
+    batch_size: Annotated[int, Field(ge=2, le=MOST, multiple_of=2)] = (
+        32  # images of each domain in the global batch (of all replicas)
+    )
+    positive_fraction: Fraction = 0.5  # fraction of the labelled pairs whose two images show the same identity
+    images_per_view: PositiveInt = 1  # images of an identity from each view, in a batch of two views
+    optimizers: dict[str, Optimizer]
+
+    @pydantic.model_validator(mode="after")
+    def _whole_rows(self) -> "StageSettings":
+        if self.batch_size % (2 * self.images_per_view):
+            raise ValueError(
+                f"batch_size is {self.batch_size}, but images_per_view={self.images_per_view} needs a multiple of "
+                f"{2 * self.images_per_view}"
+            )
+        return self
+
+
+class Run(Section):
+    """How a run is carried out and what it shows on the way."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"  # auto: the GPUs that can share every batch
+    jit_compile: bool = False  # compile training steps by XLA; on one device only
+    deterministic: bool = True  # a repeated run is bit-identical, on the same machine
+    checkpoint_every: PositiveInt = 500  # steps, as the next three
+    log_every: PositiveInt = 20
+    pictures_every: NonNegativeInt = 500  # 0: none
+    evaluate_every: NonNegativeInt = 0  # 0: only at the end
+
+
+class Evaluate(Section):
+    """How the trained encoders are scored."""
+
+    protocol: str | None = None  # one of the data set's protocols; its default otherwise
+    distance: Literal["cosine", "euclidean"] = "cosine"
+    rerank: bool = False  # re-rank by k-reciprocal neighbours
+    flip: bool = False  # use the mean feature of an image and its mirror image
+    batch_size: PositiveInt = 64
+
+
+class Config(Section):
+    """All settings of a run, with every default filled in."""
+
+    data: Data
+    method: dict[str, Any]
+    stages: dict[str, StageSettings]
+    run: Run = Run()
+    evaluate: Evaluate = Evaluate()
