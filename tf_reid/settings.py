@@ -49,6 +49,9 @@ class Data(Section):
     )
     source_split: Literal["train", "all"] = "train"
     target_split: Literal["train", "all"] = "train"  # "all": test images too, without their labels
+    # Training identities, those of the highest numbers, that are held out: settings are chosen on them. A protocol with
+    # validation identities of its own holds out those.
+    validation_identities: NonNegativeInt = 0
     trial: NonNegativeInt = 0  # the trial whose training identities `train` means, where a protocol has several
     image_size: Height_Width = [128, 64]
     augment: Augment = Augment()
@@ -111,6 +114,7 @@ class Evaluate(Section):
     """How the trained encoders are scored."""
 
     protocol: str | None = None  # one of the data set's protocols; its default otherwise
+    identities: Literal["test", "validation"] = "test"  # "validation": those that are held out of training
     distance: Literal["cosine", "euclidean"] = "cosine"
     rerank: bool = False  # re-rank by k-reciprocal neighbours
     flip: bool = False  # use the mean feature of an image and its mirror image

@@ -235,3 +235,86 @@ def test_a_folder_that_is_moved_or_touched_keeps_its_fingerprint(tmp_path):
     assert before["name"] != after["name"] and splits.same_images(before, after)
     path.write_bytes(next(other for other in crops.iterdir() if other != path).read_bytes())
     assert not splits.same_images(before, fingerprint())
+
+
+# --------------------------------------------------------------------- validation identities
+
+HALVES = {"kind": "market"}
+OWN = THREE_TRIALS | {"both_directions": False, "validation_identities": [[5], [6], [1]]}
+
+
+def of_halves(**data):
+    """Identities 1 to 4 in the split train, 5 and 6 in query and gallery; the configuration of a run on them."""
+    split = np.where(IDENTITY <= 4, "train", np.where(CAMERA == 1, "query", "gallery"))
+    found = make_records(IDENTITY, CAMERA, split, name="a", protocols={"halves": HALVES})
+    object.__setattr__(found, "default_protocol", "halves")
+    return found, settings(**data)
+
+
+def identities_of(records):
+    return sorted(set(records.identity.tolist()))
+
+
+def test_the_last_training_identities_are_held_out_and_scored_where_asked_for():
+    found, config = of_halves(validation_identities=2)
+    domains = {"source": found}
+    seen = splits.training_records(config, domains)
+    assert identities_of(seen["source"]) == [1, 2]
+    assert identities_of(splits.validation_records(config, domains)) == [3, 4]
+    (test,) = splits.fair_trials(config, found, seen)
+    assert set(IDENTITY[test.query]) == {5, 6}
+    config.evaluate.identities = "validation"
+    (validation,) = splits.fair_trials(config, found, seen)
+    assert validation.name == "validation" and validation.same_camera_ignored
+    assert IDENTITY[validation.query].tolist() == IDENTITY[validation.gallery].tolist() == [3, 3, 4, 4]
+
+
+def test_a_protocol_holds_out_its_own_validation_identities_trial_by_trial():
+    found = records(protocols={"own": OWN})
+    for trial, (held_out, trained) in enumerate([([5], [3, 4, 6]), ([6], [1, 2, 5]), ([1], [2, 3, 4])]):
+        config = settings(trial=trial)
+        seen = splits.training_records(config, {"source": found})
+        assert identities_of(seen["source"]) == trained
+        assert identities_of(splits.validation_records(config, {"source": found})) == held_out
+        config.evaluate.identities = "validation"
+        (scored,) = splits.fair_trials(config, found, seen)
+        assert scored.number == trial
+        assert (IDENTITY[scored.query], CAMERA[scored.query]) == (held_out, [1])
+        assert (IDENTITY[scored.gallery], CAMERA[scored.gallery]) == (held_out, [2])
+
+
+def test_validation_identities_of_a_trial_are_among_its_training_identities():
+    found, config = records(), settings(trial=1, validation_identities=1)
+    assert identities_of(splits.training_records(config, {"source": found})["source"]) == [1, 2, 5]
+    config.evaluate.identities = "validation"
+    forward, reversed_ = splits.validation_trials(config, found)
+    assert (forward.name, reversed_.name) == ("validation", "validation, reversed")
+    assert IDENTITY[forward.query].tolist() == [6] and CAMERA[reversed_.query].tolist() == [2]
+
+
+def test_a_gallery_of_named_files_holds_all_images_of_validation_identities():
+    protocol = THREE_TRIALS | {"both_directions": False, "gallery_files": [["1.png"], ["5.png"], ["9.png"]]}
+    del protocol["gallery_cameras"]
+    found = records(protocols={"named": protocol})
+    (validation,) = splits.validation_trials(settings(validation_identities=2), found)
+    assert IDENTITY[validation.gallery].tolist() == [5, 6] and CAMERA[validation.gallery].tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("protocols", "data", "message"),
+    [
+        ({"three": THREE_TRIALS}, {"validation_identities": 4}, "is 4, but a has 4 training identities; hold out fewer"),
+        ({"own": OWN}, {"validation_identities": 1}, "the protocol holds out 1 identities of its own; set it to 0"),
+        ({"three": THREE_TRIALS}, {}, r"No training identity is held out .*: set data\.validation_identities"),
+    ],
+)
+def test_what_cannot_be_held_out_is_refused_with_the_key(protocols, data, message):
+    with pytest.raises(ConfigError, match=message):
+        splits.validation_trials(settings(**data), records(protocols=protocols))
+
+
+def test_a_run_with_a_target_holds_out_no_source_identity():
+    config = settings("simpgan", target="b", validation_identities=1)
+    domains = {"source": records("a"), "target": records("b")}
+    with pytest.raises(ConfigError, match=r"holds out identities of a source; set data\.target=null, or 0"):
+        splits.training_records(config, domains)

@@ -232,17 +232,19 @@ def score_baselines(
 def _score(compared: Comparison, scored: Records, trials: Sequence[Trial], config: Config) -> Metrics:
     name = config.evaluate.protocol or scored.default_protocol
     description = scored.protocols[name].get("description", "")  # tells official splits from drawn ones
+    if config.evaluate.identities == "validation":
+        name, description = f"{name}, validation identities", ""
     return comparison.score(compared, scored, trials) | {"protocol": name, "description": description}
 
 
 def _calibrating(config: Config, scored: Records, seen: dict[str, Records]) -> dict[str, Trial]:
     """A trial's name -> the trial of its validation identities, where a threshold can be set on them fairly.
 
-    It cannot if the run was trained on them, or if none of them was seen by two cameras.
+    It cannot if the run was trained on them or is scored on them, or if none of them was seen by two cameras.
     """
     protocol = protocol_of(scored, config.evaluate.protocol)
     validation = protocol.get("validation_identities")
-    if not validation or protocol.get("gallery_files"):
+    if not validation or protocol.get("gallery_files") or config.evaluate.identities == "validation":
         return {}  # files name test identities alone
     of_validation = {"test_identities": validation, "validation_identities": None, "distractors": None}
     try:

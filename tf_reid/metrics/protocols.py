@@ -22,7 +22,8 @@ A data set stores its protocol as a dictionary of plain values (it survives JSON
                                             identities of one camera take no part. Without query_cameras and
                                             gallery_cameras
      "both_directions": true,               once more with the cameras exchanged (default: false)
-     "validation_identities": [[...], [...]]}  one list a round, never trained on, to set thresholds by (default: none)
+     "validation_identities": [[...], [...]]}  one list a round, never trained on: settings and thresholds are chosen on
+                                               them (default: none)
 
 Either kind may have
 
@@ -166,6 +167,28 @@ def train_mask(identity: np.ndarray, split: np.ndarray, protocol: dict[str, Any]
     if protocol.get("validation_identities"):
         tested += protocol["validation_identities"][trial]
     return allowed & (_without_multi_query(identity, split, protocol) > 0) & ~np.isin(identity, tested)
+
+
+def of_validation(protocol: dict[str, Any], identities: np.ndarray, cameras: np.ndarray) -> dict[str, Any]:
+    """The protocol that scores identities which are held out of training, in one round.
+
+    For kind "market" every image of theirs is a query against all their images of other cameras. Kind "trials" keeps
+    its cameras, shots, repeats and directions; where files make up the gallery, it is all images of its cameras.
+
+    Args:
+        protocol: of the test identities.
+        identities, cameras: int, of the validation images.
+    """
+    rules = {key: protocol[key] for key in ("ignored_cameras", "cmc") if key in protocol}
+    test_identities, cameras = [identities.tolist()], cameras.tolist()
+    if protocol["kind"] == "market":
+        both = {"query_cameras": cameras, "gallery_cameras": cameras}
+        return {"kind": "trials", "test_identities": test_identities} | both | rules
+    without = {"validation_identities": None, "distractors": None, "gallery_files": None}
+    validation = protocol | without | {"test_identities": test_identities}
+    if protocol.get("gallery_files") and not protocol.get("gallery_cameras"):
+        validation["gallery_cameras"] = [one for one in cameras if one not in protocol["query_cameras"]]
+    return validation
 
 
 def _check(protocol):

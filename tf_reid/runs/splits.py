@@ -1,8 +1,9 @@
-"""Source and target: which records a run trains on, and in which trials it may be scored afterwards."""
+"""Source and target: which records a run trains on, which are held out, and in which trials it may be scored."""
 
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,22 +54,80 @@ def _seen_by(cameras: Sequence[int], records: Records) -> Records:
 def training_records(config: Config, domains: dict[str, Records]) -> dict[str, Records]:
     """The training images of each domain: those of `train` in the configured trial, or `all`.
 
-    Junk is left out; in the source also distractors, which have no label to learn.
+    Junk is left out; in the source also distractors, which have no label to learn, and the validation identities.
 
     Raises:
-        ConfigError: a domain has no training image.
+        ConfigError: a domain has no training image, or fewer identities than are to be held out.
     """
     chosen = {}
     for domain, records in domains.items():
-        mask = records.identity >= (1 if domain == "source" else 0)
-        if getattr(config.data, f"{domain}_split") == "train":
-            scored = domain == scored_domain(config)
-            protocol = protocol_of(records, config.evaluate.protocol if scored else None)
-            mask &= protocols.train_mask(records.identity, records.split, protocol, config.data.trial if scored else 0)
+        mask = _trainable(config, domain, records)
+        if domain == scored_domain(config):
+            mask &= ~np.isin(records.identity, validation_identities(config, records))
         chosen[domain] = records.take(mask)
         if not len(chosen[domain]):
             raise ConfigError(_why_no_training_image(config, domain, domains))
     return chosen
+
+
+def validation_records(config: Config, domains: dict[str, Records]) -> Records:
+    """The images of the validation identities: what the source could be trained on, but for the setting or protocol.
+
+    Raises:
+        ConfigError: no identity is held out.
+    """
+    source = domains["source"]
+    held_out = [] if config.data.target else validation_identities(config, source)
+    if not len(held_out):
+        raise ConfigError(
+            "No training identity is held out for validation: set data.validation_identities, or evaluate.protocol to "
+            "one with validation identities of its own."
+        )
+    return source.take(_trainable(config, "source", source) & np.isin(source.identity, held_out))
+
+
+def validation_identities(config: Config, records: Records) -> np.ndarray:
+    """The identities that are held out of training, ascending, int64 [N]; none by default.
+
+    Args:
+        records: of the scored domain.
+
+    Raises:
+        ConfigError: they are both set and part of the protocol, there are not so many, or the run has a target.
+    """
+    count, protocol = config.data.validation_identities, protocol_of(records, config.evaluate.protocol)
+    domain = scored_domain(config)
+    if protocol.get("validation_identities") and getattr(config.data, f"{domain}_split") == "train":
+        own = np.unique(protocol["validation_identities"][config.data.trial])
+        if count:
+            raise ConfigError(
+                f"data.validation_identities is {count}, but the protocol holds out {len(own)} identities of its own; "
+                "set it to 0."
+            )
+        return own
+    if not count:
+        return np.empty(0, np.int64)
+    if domain == "target":
+        raise ConfigError("data.validation_identities holds out identities of a source; set data.target=null, or 0.")
+    identities = np.unique(records.identity[_trainable(config, domain, records)])
+    if count >= len(identities):
+        raise ConfigError(
+            f"data.validation_identities is {count}, but {records.name} has {len(identities)} training identities; "
+            "hold out fewer."
+        )
+    return identities[-count:]
+
+
+def _trainable(config: Config, domain: str, records: Records) -> np.ndarray:
+    """Which images may be trained on or held out for validation, bool [N]: those of no test identity, and no junk."""
+    mask = records.identity >= (1 if domain == "source" else 0)
+    if getattr(config.data, f"{domain}_split") == "train":
+        scored = domain == scored_domain(config)
+        protocol = protocol_of(records, config.evaluate.protocol if scored else None)
+        if scored:
+            protocol = protocol | {"validation_identities": None}
+        mask &= protocols.train_mask(records.identity, records.split, protocol, config.data.trial if scored else 0)
+    return mask
 
 
 def _why_no_training_image(config: Config, domain: str, domains: dict[str, Records]) -> str:
@@ -118,13 +177,16 @@ def fair_trials(
         records: of the scored domain.
         seen: domain -> the training records, by the settings that the run was trained with.
         adapted: whether what is scored was fitted to the target's images; by default, whether the run's training was.
-        protocol: by default, the one that is configured.
+        protocol: by default, the one that is configured, of test or validation identities.
 
     Raises:
         ConfigError: there is no such trial.
     """
-    protocol = protocol or protocol_of(records, config.evaluate.protocol)
-    trials = protocols.trials(records.identity, records.camera, records.split, protocol, file=records.file)
+    if protocol is None and config.evaluate.identities == "validation":
+        trials = validation_trials(config, records)
+    else:
+        protocol = protocol or protocol_of(records, config.evaluate.protocol)
+        trials = protocols.trials(records.identity, records.camera, records.split, protocol, file=records.file)
     trained_on = np.zeros(len(records), bool)
     labelled = seen["source"].population == records.population
     if labelled:
@@ -148,6 +210,23 @@ def fair_trials(
             f"evaluate.protocol as it was in training{of_others}."
         )
     return fair
+
+
+def validation_trials(config: Config, records: Records) -> list[protocols.Trial]:
+    """The trials of the identities that are held out of training, see `protocols.of_validation`.
+
+    Raises:
+        ConfigError: no identity is held out.
+    """
+    held_out = validation_records(config, {"source": records})
+    protocol = protocols.of_validation(
+        protocol_of(records, config.evaluate.protocol), np.unique(held_out.identity), np.unique(held_out.camera)
+    )
+    usable = _trainable(config, "source", records)  # an identity's other images are not part of the validation
+    trials = protocols.trials(np.where(usable, records.identity, -1), records.camera, records.split, protocol)
+    return [
+        replace(trial, name=trial.name.replace("trial 0", "validation"), number=config.data.trial) for trial in trials
+    ]
 
 
 def _trains_on_target(config: Config) -> bool:
