@@ -16,6 +16,7 @@ SECTIONS = {
     "data": settings.Data,
     "data.augment": settings.Augment,
     "stages.STAGE": settings.StageSettings,
+    "stages.STAGE.early_stop": settings.EarlyStop,
     "stages.STAGE.optimizers.PLAYER": settings.Optimizer,
     "run": settings.Run,
     "evaluate": settings.Evaluate,

@@ -76,6 +76,13 @@ class Optimizer(Section):
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
+class EarlyStop(Section):
+    """A stage ends where the loss of the validation identities no longer falls."""
+
+    check_every: PositiveInt  # steps between two computations of that loss
+    patience: PositiveInt = 3  # so many of them without a new lowest loss end the stage
+
+
 class StageSettings(Section):
     """One stage of a training: its number of steps, its batches and the optimizers of its players."""
 
@@ -85,6 +92,7 @@ class StageSettings(Section):
     )
     positive_fraction: Fraction = 0.5  # fraction of the labelled pairs whose two images show the same identity
     images_per_view: PositiveInt = 1  # images of an identity from each view, in a batch of two views
+    early_stop: EarlyStop | None = None  # end the stage before its last step; see data.validation_identities
     optimizers: dict[str, Optimizer]
 
     @pydantic.model_validator(mode="after")

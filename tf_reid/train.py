@@ -78,6 +78,8 @@ def _train_and_evaluate(settings, devices, folder, own):
     reproducibility.make_deterministic(settings)
     domains = splits.load_data(settings)
     seen = splits.training_records(settings, domains)
+    stops_early = any(stage.early_stop and stage.steps for stage in settings.stages.values())
+    held_out = splits.validation_records(settings, domains) if stops_early else None
 
     # What could not be scored is refused now rather than after the training.
     scored = domains[splits.scored_domain(settings)]
@@ -95,7 +97,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     def scores():
         return scoring.scores(model, settings, domains, seen)
 
-    training.train(model, settings, seen, folder, scores, own)
+    training.train(model, settings, seen, folder, scores, own, held_out)
     return report.evaluate(model, settings, domains, seen, own)
 
 

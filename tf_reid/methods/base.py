@@ -25,12 +25,14 @@ class Stage:
         sampler: name of the sampler in `tf_reid.data.samplers` that draws its batches.
         domains: 1 if a batch holds source images only, 2 if it holds target images too.
         weight: the method's setting that weighs the stage's only loss, if there is one: at 0 the stage is refused.
+        validated: `validation_loss` has a loss of this stage, so that it can stop early.
     """
 
     players: tuple[str, ...]
     sampler: str
     domains: int = 1
     weight: str | None = None
+    validated: bool = False
 
 
 class ReIDModel(StagedModel):
@@ -62,6 +64,13 @@ class ReIDModel(StagedModel):
         """Role -> model from images float32 [B, H, W, 3] in [-1, 1] to features float32 [B, D].
 
         Roles: `image`, or `rgb` and `ir`, or `probe` and `gallery`. These are evaluated, searched with and served.
+        """
+        raise NotImplementedError
+
+    def validation_loss(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The present stage's loss of identities that it is not trained on, in inference mode, float32 scalar.
+
+        A stage that is `validated` has one: it must not need classes, which such identities do not have.
         """
         raise NotImplementedError
 

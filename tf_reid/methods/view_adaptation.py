@@ -46,8 +46,8 @@ class ViewAdaptation(ReIDModel):
 
     STAGES: ClassVar = {
         "finetune": Stage(players=("mappings", "heads"), sampler="views"),
-        "similarity": Stage(players=("mappings", "similarity"), sampler="views"),
-        "adversarial": Stage(players=("view", "mappings", "similarity"), sampler="views"),
+        "similarity": Stage(players=("mappings", "similarity"), sampler="views", validated=True),
+        "adversarial": Stage(players=("view", "mappings", "similarity"), sampler="views", validated=True),
     }
 
     def __init__(
@@ -135,10 +135,15 @@ class ViewAdaptation(ReIDModel):
         moved = self._update_matching(tape, matching)
         return self.report(view=view, mappings=adapting | moved["mappings"], similarity=moved["similarity"])
 
-    def mapped(self, batch):
+    def validation_loss(self, batch):
+        """Eq. 2 or 5, what both of its stages come down to."""
+        matching = self.matching_losses(*self.mapped(batch, training=False), batch["source_identity"][:, 0])
+        return tf.add_n(list(matching.values()))
+
+    def mapped(self, batch, training=True):
         """Features of the probe images and of the gallery images, float32 [P, D] each."""
         images = batch["source"]
-        return self.M_s(images[:, 0], training=True), self.M_t(images[:, 1], training=True)
+        return self.M_s(images[:, 0], training=training), self.M_t(images[:, 1], training=training)
 
     def _update_view_discriminator(self, probe, gallery):
         """D_d on Eq. 1 -> its loss and accuracy."""

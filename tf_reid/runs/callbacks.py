@@ -59,7 +59,7 @@ def check_weights(model: ReIDModel, step: int) -> None:
                     )
 
 
-class _EverySteps(keras.callbacks.Callback):
+class EverySteps(keras.callbacks.Callback):
     """Calls `act(step)` after every n-th step of the stage, and after its last."""
 
     def __init__(self, model: ReIDModel, every: int, start: int | None = None) -> None:
@@ -80,7 +80,7 @@ class _EverySteps(keras.callbacks.Callback):
         raise NotImplementedError
 
 
-class Losses(_EverySteps):
+class Losses(EverySteps):
     """Shows the mean of every loss in the progress bar and in TensorBoard; raises `NotFinite` if one is not finite."""
 
     def __init__(self, model: ReIDModel, steps: int, start: int, every: int, writer: Any, folder: Path) -> None:
@@ -120,7 +120,7 @@ class Losses(_EverySteps):
                 tf.summary.scalar(f"{self.method.stage}/{player}/learning_rate", rate)
 
 
-class Checkpoints(_EverySteps):
+class Checkpoints(EverySteps):
     """Saves a checkpoint every n steps, but none after a loss or a weight that is not finite."""
 
     def __init__(self, progress: Progress, losses: Losses, every: int) -> None:
@@ -136,7 +136,7 @@ class Checkpoints(_EverySteps):
         self.progress.save()
 
 
-class Pictures(_EverySteps):
+class Pictures(EverySteps):
     """Grids of the method's pictures of one fixed batch, in TensorBoard and as PNG files."""
 
     def __init__(self, model: ReIDModel, batch: Mapping[str, tf.Tensor], every: int, folder: Path, writer: Any) -> None:
@@ -155,7 +155,7 @@ class Pictures(_EverySteps):
                 tf.summary.image(f"{self.method.stage}/{title}", grid[None])
 
 
-class Evaluations(_EverySteps):
+class Evaluations(EverySteps):
     """Logs the scores of every representation as curves."""
 
     def __init__(
@@ -179,7 +179,7 @@ class Evaluations(_EverySteps):
                     tf.summary.scalar(f"{self.method.stage}/evaluation/{representation}/{name}", metrics[name])
 
 
-class Stop(_EverySteps):
+class Stop(EverySteps):
     """Ends the training between two steps where the process got a signal to stop.
 
     Several workers have to agree, which is checked only every n steps; one that trains alone stops at once.

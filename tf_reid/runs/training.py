@@ -13,8 +13,10 @@ from tf_reid import files
 from tf_reid.data import pipeline, samplers
 from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
+from tf_reid.runs import validation
 from tf_reid.runs.callbacks import Checkpoints, Evaluations, Losses, NotFinite, Pictures, Stop, check_weights, curves
 from tf_reid.runs.checkpoints import NotSaved, reason
+from tf_reid.runs.plateau import Plateau
 from tf_reid.runs.progress import Progress
 from tf_reid.runs.stopping import Requested, StopRequests
 from tf_reid.settings import Config
@@ -35,6 +37,7 @@ def train(
     folder: Path,
     evaluate: Callable[[], Mapping[str, Mapping[str, Any]]],
     write_to: Path | None = None,
+    held_out: Records | None = None,
 ) -> None:
     """Train every stage that is not finished yet, from the run's last checkpoint on.
 
@@ -44,6 +47,7 @@ def train(
         folder: the run's folder, from whose last checkpoint training is resumed.
         evaluate: () -> representation -> metrics; logged as curves every `run.evaluate_every` steps.
         write_to: where this process writes, if not into the run's folder; see `strategy.own_folder`.
+        held_out: the images of the validation identities, which stages with `early_stop` need.
 
     Raises:
         NotFinite: a loss or a weight is NaN or infinite. The last checkpoint was saved before that.
@@ -52,7 +56,8 @@ def train(
         ValueError: several workers do not share the run's folder.
         KeyboardInterrupt, SystemExit: the training was stopped by a signal, and has saved a checkpoint.
     """
-    progress = Progress(folder, model, write_to)
+    plateau = Plateau() if held_out is not None else None
+    progress = Progress(folder, model, write_to, plateau)
     resumed = progress.restore()
     _check_that_workers_agree(model.distribute_strategy, int(progress.stage), int(model.step.numpy()))
     folder = write_to or folder
@@ -68,7 +73,7 @@ def train(
             if resumed and start:
                 print(f"Resuming stage {name} at step {start} of {stage.steps}.")
             try:
-                if start < stage.steps:
+                if start < stage.steps and not (plateau and plateau.ends(stage)):
                     sampler = samplers.of_stage(model.STAGES[name], stage, records)
                     batches = pipeline.training_batches(
                         records,
@@ -78,17 +83,21 @@ def train(
                         **config.data.augment.model_dump(),
                         **_seeds_and_size(config, number),
                     )
-                    _fit(
-                        model,
-                        batches,
-                        _callbacks(model, config, records, number, folder, evaluate, progress, writer, stop),
-                    )
-                _check_that_it_is_finished(model, stage.steps)
-                check_weights(model, stage.steps)
+                    callbacks = _callbacks(model, config, records, number, folder, evaluate, progress, writer, stop)
+                    if stage.early_stop:
+                        checked = validation.batches(model, config, number, held_out)
+                        loss = validation.ValidationLoss(model, stage, checked, plateau, writer, folder)
+                        callbacks.insert(_before_checkpoints(callbacks), loss)
+                    _fit(model, batches, callbacks)
+                if not (plateau and plateau.ends(stage)):
+                    _check_that_it_is_finished(model, stage.steps)
+                check_weights(model, int(model.step.numpy()))
                 model.finish()
                 _save_networks(model, folder / "networks")
                 progress.stage.assign(number + 1)
                 model.step.assign(0)
+                if plateau:
+                    plateau.clear()
                 progress.save()
                 with curves(writer, folder, step=0):
                     writer.flush()
@@ -115,6 +124,11 @@ def _fit(model: ReIDModel, batches: tf.data.Dataset, callbacks: list[keras.callb
         raise
     finally:
         losses.bar.close()
+
+
+def _before_checkpoints(callbacks):
+    """Where a callback belongs whose state is part of the checkpoint of the same step."""
+    return next(place for place, each in enumerate(callbacks) if isinstance(each, Checkpoints))
 
 
 def _check_that_it_is_finished(model, steps):
