@@ -125,9 +125,19 @@ def rows_of_four(images=8, seed=0):
 
 def batch_for(name, stage, images=8, seed=None):
     """A random batch of the form that a method's stage takes."""
-    if METHODS[name].STAGES[stage].sampler == "swaps":
+    sampler = METHODS[name].STAGES[stage].sampler
+    if sampler == "swaps":
         return rows_of_four(images, seed=5 if seed is None else seed)
-    return random_batch(images, seed or 0)
+    batch = random_batch(images, seed or 0)
+    return single_images(batch) if sampler == "single_images" else batch
+
+
+def single_images(batch):
+    """The source's images of a batch, in one row each."""
+    return {
+        "source": tf.reshape(batch["source"], (-1, *SIZE, 3)),
+        "source_identity": tf.reshape(batch["source_identity"], [-1]),
+    }
 
 
 def random_batch(images=8, seed=0):

@@ -128,3 +128,11 @@ def test_swaps_that_cannot_be_drawn_are_refused():
         samplers.swaps(make_records(IDENTITY, CAMERA), stage_of(6))
     with pytest.raises(ValueError, match="fewer than two identities have two training images"):
         samplers.swaps(make_records([1, 1, 2, 3], [1, 2, 1, 1]), stage_of(8))
+
+
+def test_single_images_come_once_an_epoch_in_an_order_of_their_own():
+    records = make_records(IDENTITY, CAMERA)
+    sampler, rng = samplers.single_images(records, stage_of(4)), np.random.default_rng(0)
+    first, second = sampler(rng)["source"], sampler(rng)["source"]
+    assert first.shape == (2, 4) and len(np.unique(first)) == 8  # of ten images; what fills no batch waits
+    assert (first != second).any()

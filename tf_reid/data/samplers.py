@@ -111,6 +111,17 @@ def swaps(source: Records, stage: BatchSettings) -> Sampler:
     return epoch
 
 
+def single_images(source: Records, stage: BatchSettings) -> Sampler:
+    """Images of all identities, shuffled, `batch_size` a step (DG-Net's teacher). An epoch is one pass over them."""
+    every_image, count = np.arange(len(source)), stage.batch_size
+
+    def epoch(rng):
+        steps = _steps(len(source), count)
+        return {"source": _cycled(rng, every_image, steps * count).reshape(steps, count)}
+
+    return epoch
+
+
 def unpaired_views(source: Records, stage: BatchSettings) -> Sampler:
     """`batch_size // 2` images of a view beside as many of the other, drawn independently: identities are not read.
 
@@ -142,9 +153,11 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "modalities": modalities,
     "views": views,
     "swaps": swaps,
+    "single_images": single_images,
     "unpaired_views": unpaired_views,
 }
-ROW = dict.fromkeys(SAMPLERS, 2) | {"swaps": 4}  # images of a domain that stay together when replicas share a batch
+# Images of a domain that stay together when replicas share a batch.
+ROW = dict.fromkeys(SAMPLERS, 2) | {"swaps": 4, "single_images": 1}
 
 
 def of_stage(kind, stage: BatchSettings, records: dict[str, Records]) -> Sampler:

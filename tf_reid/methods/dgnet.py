@@ -10,15 +10,15 @@ from typing import ClassVar, Literal
 import tensorflow as tf
 
 from tf_reid.data.pipeline import erased
+from tf_reid.methods import dgnet_features
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.dgnet_pictures import DGNetPictures
-from tf_reid.methods.dgnet_swaps import Codes, GeneratedImages, SwapBatch, exchanged, generated_images, teacher_labels
-from tf_reid.methods.representation import Representation
+from tf_reid.methods.dgnet_swaps import Codes, GeneratedImages, SwapBatch, exchanged, generated_images
+from tf_reid.methods.dgnet_teacher import build_teacher, teacher_labels
 from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.networks.layers import frozen, scale_gradient
-from tf_reid.networks.siamese import SiameseClassifier
 from tf_reid.settings import (
     ExistingPath,
     Fraction,
@@ -45,7 +45,7 @@ class DGNet(ReIDModel):
     Where the paper and the authors' code differ, this follows the code, which gave the published results, with two
     exceptions: Eq. 4 has the gradient that the code loses, and the two identities of a row always differ.
 
-    Stage `teacher` trains the network that labels the swaps in Eq. 8, by identification alone; give it 0 steps if
+    Stage `teacher` trains the network that labels the swaps in Eq. 8, the paper's baseline; give it 0 steps if
     `teacher` names a finished run. Stage `pretrain` is Eq. 3 alone, for an encoder that starts from random weights;
     with ImageNet weights, as in the paper, it has 0 steps.
 
@@ -53,7 +53,8 @@ class DGNet(ReIDModel):
         backbone, weights: of E_a, whose last maps have D channels.
         last_stride: of the backbone's last block; 1, as in the authors' code, doubles the size of the last maps.
         dropout, fine_dropout: before the primary and before the fine-grained classifier.
-        teacher: a finished run of `identity` on the same images, whose `networks/classifier.weights.h5` is the teacher.
+        teacher: a finished run on the same images, of `dgnet`, whose teacher is used, or of `identity`, whose
+            classifier is the teacher.
         teacher_backbone, teacher_weights, teacher_dropout: of that network.
         teacher_style: labels of a swap. "soft": the teacher's mean prediction for the image and its mirror image;
             "hard": the most likely identity of it; "appearance": the identity of the appearance; "uniform": all
@@ -77,7 +78,7 @@ class DGNet(ReIDModel):
     """
 
     STAGES: ClassVar = {
-        "teacher": Stage(players=("teacher", "teacher_head"), sampler="pairs"),
+        "teacher": Stage(players=("teacher", "teacher_head"), sampler="single_images"),
         "pretrain": Stage(players=("appearance", "heads"), sampler="swaps", weight="identity_weight"),
         "joint": Stage(players=("appearance", "heads", "generator", "discriminator"), sampler="swaps"),
     }
@@ -120,9 +121,8 @@ class DGNet(ReIDModel):
         fine_at_test: NonNegativeFloat = 0.5,
     ):
         super().__init__(image_size, identities, seed)
-        self.teacher = SiameseClassifier(image_size, identities, teacher_backbone, teacher_weights, teacher_dropout)
-        if teacher:
-            self.teacher.load(teacher, "method.teacher")
+        of_teacher = teacher_backbone, teacher_weights, teacher_dropout
+        self.teacher = build_teacher(teacher, image_size, identities, *of_teacher)
         self.last_maps = maps_of(BACKBONES[backbone](image_size, weights, last_stride=last_stride))
         self.E_a = nets.appearance_encoder(self.last_maps, stripes)
         code_width, pooled_width = (shape[-1] for shape in self.E_a.output_shape)
@@ -132,11 +132,7 @@ class DGNet(ReIDModel):
         self.E_s = nets.structure_encoder(image_size, width)
         self.G = nets.decoder(self.E_s.output_shape[1:], code_width)
         self.D = nets.discriminator(image_size, width, scales)
-        self.features = {
-            "both": nets.weighted_features(self.E_a, [self.primary, self.fine], [1.0, fine_at_test**0.5]),
-            "primary": nets.weighted_features(self.E_a, [self.primary], [1.0]),
-            "fine": nets.weighted_features(self.E_a, [self.fine], [1.0]),
-        }
+        self.features = dgnet_features.feature_models(self.E_a, self.primary, self.fine, fine_at_test)
         self.teacher_style, self.teacher_batch_statistics = teacher_style, teacher_batch_statistics
         self.detach_appearance, self.code_gradient = detach_appearance, code_gradient
         self.image_weight, self.adversarial_weight, self.cycle_weight = image_weight, adversarial_weight, cycle_weight
@@ -148,7 +144,7 @@ class DGNet(ReIDModel):
     def players(self):
         return {
             "teacher": [self.teacher.backbone],
-            "teacher_head": [self.teacher.identity_head],
+            "teacher_head": self.teacher.heads,
             "appearance": [self.E_a],
             "heads": [self.primary, self.fine, self.primary_classifier, self.fine_classifier],
             "generator": [self.E_s, self.G],
@@ -164,7 +160,7 @@ class DGNet(ReIDModel):
 
     def teacher_step(self, batch):
         with tf.GradientTape() as tape:
-            identity = {"identity": self.teacher.pair_losses(batch["source"], batch["source_identity"])["identity"]}
+            identity = {"identity": self.teacher.identity_loss(batch["source"], batch["source_identity"])}
         self.minimize(tape, identity, "teacher", "teacher_head")
         return self.report(teacher=identity, teacher_head=identity)
 
@@ -324,7 +320,7 @@ class DGNet(ReIDModel):
         return terms
 
     def teacher_labels(self, batch: SwapBatch, swaps):
-        """q of Eq. 8, float32 [2P, K]; see `dgnet_swaps.teacher_labels`."""
+        """q of Eq. 8, float32 [2P, K]; see `dgnet_teacher.teacher_labels`."""
         style = self.teacher_style, self.teacher_batch_statistics
         return teacher_labels(self.teacher, *style, batch, swaps, self.identities)
 
@@ -341,18 +337,10 @@ class DGNet(ReIDModel):
     # ----------------------------------------------------------------- what is evaluated and shown
 
     def encoders(self):
-        never_fed = self.steps_of_stage["joint"] <= self.warm_up or not self.primary_weight
-        return {"image": self.features["primary" if never_fed or not self.fine_ratio else "both"]}
+        return {"image": self.features[dgnet_features.scored_by(self)]}
 
     def representations(self):
-        encoders = self.encoders()
-        representations = {"raw": Representation(encoders)}
-        if encoders["image"] is self.features["both"]:
-            for head in ("primary", "fine"):
-                representations[head] = Representation({"image": self.features[head]})
-        if self.steps_of_stage["teacher"]:
-            representations["teacher"] = Representation({"image": self.teacher.backbone})
-        return representations
+        return dgnet_features.representations(self)
 
     def presentation(self):
         return DGNetPictures(self)

@@ -1,11 +1,8 @@
-"""What a step of DG-Net works with: a batch for swaps, its codes, the images made of them, and the teacher's labels."""
+"""What a step of DG-Net works with: a batch for swaps, its codes, and the images made of them."""
 
 from typing import NamedTuple
 
 import tensorflow as tf
-
-from tf_reid.networks.layers import frozen
-from tf_reid.networks.siamese import SiameseClassifier
 
 
 class SwapBatch(NamedTuple):
@@ -69,28 +66,3 @@ def generated_images(decoder, codes: Codes) -> GeneratedImages:
     appearance = tf.concat([codes.appearance, codes.positive_appearance, codes.appearance], axis=0)
     structure = tf.concat([codes.structure, codes.structure, exchanged(codes.structure)], axis=0)
     return GeneratedImages(*tf.split(decoder([appearance, structure]), 3))
-
-
-def teacher_labels(
-    teacher: SiameseClassifier, style: str, batch_statistics: bool, batch: SwapBatch, swaps: tf.Tensor, identities: int
-) -> tf.Tensor:
-    """q of Eq. 8: a distribution over identities for each swap, float32 [2P, K], without gradient.
-
-    Args:
-        style, batch_statistics: see `DGNet`, `teacher_style` and `teacher_batch_statistics`.
-        swaps: x_ba and x_ab, float32 [2P, H, W, 3] in about [-1, 1].
-        identities: K.
-    """
-    of_appearance = tf.one_hot(batch.pair_identities, identities)
-    if style == "appearance":
-        return of_appearance
-    if style == "uniform":
-        return tf.ones_like(of_appearance) / identities
-    features = [frozen(teacher.backbone, view, training=batch_statistics) for view in (swaps, swaps[:, :, ::-1])]
-    labels = tf.add_n([tf.nn.softmax(teacher.identity_head(of_view)) for of_view in features]) / 2.0
-    if style == "hard":
-        labels = tf.one_hot(tf.argmax(labels, axis=1), identities)
-    if style == "both":
-        labels *= of_appearance + exchanged(of_appearance)
-        labels = tf.math.divide_no_nan(labels, tf.reduce_sum(labels, axis=1, keepdims=True))
-    return tf.stop_gradient(labels)

@@ -129,8 +129,9 @@ def _row(config: Config, name: str) -> int:
 def _rows(config: Config, name: str, count: int) -> str:
     """So many rows in words."""
     images = _row(config, name)
-    unit = f"pair{'s' * (count != 1)}" if images == 2 else f"row{'s' * (count != 1)} of {images} images"
-    return f"{count} {unit}"
+    if images > 2:
+        return f"{_counted(count, 'row')} of {images} images"
+    return _counted(count, "pair" if images == 2 else "image")
 
 
 def _counted(count: int, what: str) -> str:

@@ -1,0 +1,42 @@
+"""What DG-Net is scored by: the features of its two heads, side by side or alone, and the teacher's."""
+
+from typing import TYPE_CHECKING
+
+import keras
+
+from tf_reid.methods.representation import Representation
+from tf_reid.networks.dgnet import weighted_features
+
+if TYPE_CHECKING:
+    from tf_reid.methods.dgnet import DGNet
+
+
+def feature_models(
+    encoder: keras.Model, primary: keras.Model, fine: keras.Model, beta: float
+) -> dict[str, keras.Model]:
+    """Name -> images float32 [B, H, W, 3] in [-1, 1] to features: `both` [B, 1024], `primary`, `fine` [B, 512].
+
+    Args:
+        encoder: E_a. primary, fine: its heads. beta: weight of the fine-grained cosine beside the primary one.
+    """
+    return {
+        "both": weighted_features(encoder, [primary, fine], [1.0, beta**0.5]),
+        "primary": weighted_features(encoder, [primary], [1.0]),
+        "fine": weighted_features(encoder, [fine], [1.0]),
+    }
+
+
+def scored_by(model: "DGNet") -> str:
+    """The features that a run is scored by; a head that never learned from swaps is left out."""
+    never_fed = model.steps_of_stage["joint"] <= model.warm_up or not model.primary_weight
+    return "primary" if never_fed or not model.fine_ratio else "both"
+
+
+def representations(model: "DGNet") -> dict[str, Representation]:
+    """`raw`, the single heads where `raw` is both, and the teacher where this run trained one: the paper's baseline."""
+    scored = scored_by(model)
+    heads = ("primary", "fine") if scored == "both" else ()
+    encoders = {"raw": model.features[scored]} | {head: model.features[head] for head in heads}
+    if model.steps_of_stage["teacher"] and model.teacher.trained:
+        encoders["teacher"] = model.teacher.features()
+    return {name: Representation({"image": encoder}) for name, encoder in encoders.items()}
