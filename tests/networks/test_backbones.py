@@ -8,7 +8,8 @@ from tf_reid.networks import backbones
 
 
 @pytest.mark.parametrize(
-    ("name", "width"), [("small", 256), ("small_vgg", 256), ("resnet50", 2048), ("vgg16", 512), ("vgg_m", 512)]
+    ("name", "width"),
+    [("small", 256), ("small_vgg", 256), ("resnet50", 2048), ("vgg16", 512), ("vgg_m", 512), ("mobilenet_v2", 1280)],
 )
 def test_a_backbone_gives_one_vector_an_image_and_a_gradient_to_its_input(name, width):
     backbone = backbones.BACKBONES[name]((64, 64), None)
@@ -49,7 +50,7 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
 def test_batch_statistics_are_those_of_all_replicas(name):
     layers = backbones.BACKBONES[name]((64, 64), None)._flatten_layers()
     found = [layer.synchronized for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert all(found) and len(found) >= {"resnet50": 53, "small": 12, "small_vgg": 8}.get(name, 0)
+    assert all(found) and len(found) >= {"resnet50": 53, "mobilenet_v2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
 
 
 @pytest.mark.parametrize("name", ["small", "small_vgg", "vgg_m"])

@@ -41,12 +41,18 @@ def vgg19(image_size, weights="imagenet") -> keras.Model:
     return _application(keras.applications.VGG19, image_size, weights)
 
 
-def _application(build, image_size, weights, last_stride=2):
+def mobilenet_v2(image_size, weights="imagenet") -> keras.Model:
+    """MobileNetV2's convolutions, globally averaged: D = 1280. Its weights were trained on images in [-1, 1]."""
+    return _application(keras.applications.MobileNetV2, image_size, weights, preprocessing=None)
+
+
+def _application(build, image_size, weights, last_stride=2, preprocessing=CaffePreprocessing):
     """A network of Keras's behind the preprocessing of its weights.
 
     Args:
         image_size: (height, width).
         weights: "imagenet" (fetched by Keras), a local weights file for `include_top=False`, or None.
+        preprocessing: the layer from [-1, 1] to what the weights were trained on; None: that range itself.
 
     Raises:
         OSError: the ImageNet weights could not be fetched.
@@ -62,7 +68,7 @@ def _application(build, image_size, weights, last_stride=2):
             f"the method's weights to its path, or to null to start from random weights ({error})."
         ) from error
     network = _with_our_norms(network, last_stride)
-    return _averaged(images, network(CaffePreprocessing()(images)))
+    return _averaged(images, network(preprocessing()(images) if preprocessing else images))
 
 
 def _with_our_norms(network, last_stride):
@@ -208,6 +214,7 @@ BACKBONES = {
     "vgg16": vgg16,
     "vgg19": vgg19,
     "vgg_m": vgg_m,
+    "mobilenet_v2": mobilenet_v2,
     "small": small,
     "small_vgg": small_vgg,
 }
