@@ -10,13 +10,28 @@ from tf_reid.metrics import image_quality
 RNG = np.random.default_rng(0)
 
 
-def test_frechet_distance_equals_the_formula():
-    real, generated = RNG.normal(size=(200, 6)), RNG.normal(1.0, 2.0, size=(150, 6))
+def frechet_by_hand(real, generated):
     c = [np.cov(features, rowvar=False) for features in (real, generated)]
-    expected = ((real.mean(0) - generated.mean(0)) ** 2).sum()
-    expected += np.trace(c[0] + c[1] - 2 * scipy.linalg.sqrtm(c[0] @ c[1]).real)
-    np.testing.assert_allclose(image_quality.frechet_distance(real, generated), expected, rtol=1e-6)
-    np.testing.assert_allclose(image_quality.frechet_distance(real, real), 0.0, atol=1e-6)
+    root = scipy.linalg.sqrtm(c[0] @ c[1]).real
+    return ((real.mean(0) - generated.mean(0)) ** 2).sum() + np.trace(c[0] + c[1] - 2 * root)
+
+
+@pytest.mark.parametrize("counts", [(200, 150), (200, 5), (4, 150), (6, 7)])  # of images with 6 features
+def test_frechet_distance_equals_the_formula(counts):
+    real, generated = RNG.normal(size=(counts[0], 6)), RNG.normal(1.0, 2.0, size=(counts[1], 6))
+    # The root of a covariance of too few images is of an eigenvalue that only rounding keeps from zero.
+    expected, near = frechet_by_hand(real, generated), 1e-9 if min(counts) > 6 else 1e-6
+    np.testing.assert_allclose(image_quality.frechet_distance(real, generated), expected, rtol=near)
+    np.testing.assert_allclose(image_quality.frechet_distance(generated, real), expected, rtol=near)
+    np.testing.assert_allclose(image_quality.frechet_distance(real, real), 0.0, atol=1e-9)
+
+
+def test_frechet_distance_of_one_feature_that_does_not_vary():
+    real, generated = RNG.normal(size=(200, 6)), RNG.normal(1.0, 2.0, size=(150, 6))
+    real[:, 2], generated[:, 2] = 1.0, 4.0
+    rest = np.delete(real, 2, axis=1), np.delete(generated, 2, axis=1)
+    expected = 3.0**2 + image_quality.frechet_distance(*rest)
+    np.testing.assert_allclose(image_quality.frechet_distance(real, generated), expected, rtol=1e-9)
 
 
 def test_frechet_distance_of_fewer_images_than_dimensions_is_finite():

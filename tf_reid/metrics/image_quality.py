@@ -5,7 +5,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import scipy.linalg
 import tensorflow as tf
 
 INCEPTION_MD5 = "bcbd6486424b2319ff4ef7d526e38f63"  # Keras's own, of InceptionV3's ImageNet weights without its top
@@ -25,13 +24,18 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     _enough(real, generated)
     real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
     means = [features.mean(axis=0) for features in (real, generated)]
-    covariances = [np.atleast_2d(np.cov(features, rowvar=False)) for features in (real, generated)]
-    # The eigenvalues of C C' are those of the symmetric C^½ C' C^½, whose square roots are real.
-    values, vectors = scipy.linalg.eigh(covariances[0])
-    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    product = scipy.linalg.eigvalsh(root @ covariances[1] @ root)
-    apart = np.sum((means[0] - means[1]) ** 2) + sum(np.trace(c) for c in covariances)
-    return float(apart - 2.0 * np.sqrt(np.maximum(product, 0.0)).sum())
+    roots = [_covariance_root(features) for features in (real, generated)]
+    # C = A'A and C' = B'B, so the square roots of the eigenvalues of C C' are the singular values of AB'. The
+    # eigenvalues themselves are not computed: the root of one that should be zero turns rounding of 1e-16 into 1e-8.
+    trace_of_root = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    traces = sum(np.sum(root**2) for root in roots)
+    return float(np.sum((means[0] - means[1]) ** 2) + traces - 2.0 * trace_of_root)
+
+
+def _covariance_root(features):
+    """A matrix A with A'A the covariance of features [N, D]: [N, D], or [D, D] where there are more images."""
+    centered = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+    return centered if len(centered) <= centered.shape[1] else np.linalg.qr(centered, mode="r")
 
 
 def kernel_distance(
