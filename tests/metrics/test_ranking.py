@@ -192,6 +192,33 @@ def test_memory_is_that_of_a_block(monkeypatch):
     assert peak < 800 * 4000 * 4 / 2  # half of the similarities alone
 
 
+def test_blocks_give_the_same_bits_and_leave_numpy_its_threads(monkeypatch):
+    random = np.random.default_rng(0)
+    query, gallery = (random.normal(size=(n, 64)).astype(np.float32) for n in (70, 500))
+    identity, camera = random.integers(1, 20, 570), random.integers(1, 4, 570)
+    labels = identity[:70], camera[:70], identity[70:], camera[70:]
+    with ranking._linear_algebra().limit(limits=2):
+
+        def threads():
+            return {library.num_threads for library in ranking._linear_algebra().lib_controllers}
+
+        before, inside = threads(), []
+
+        def alike(block):
+            inside.append((block.stop - block.start, threads()))
+            return ordering(query, gallery, "cosine")(block)
+
+        expected = ranking.score(alike, *labels, True)
+        monkeypatch.setattr(ranking, "BLOCK_QUERIES", 30)
+        result = ranking.score(alike, *labels, True)
+        assert sorted(size for size, _ in inside) == [23, 23, 24, 70]  # blocks of about one size
+        assert all(found == {1} for _, found in inside) and threads() == before == {2}
+        np.testing.assert_equal(result, expected)
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            ranking.score(lambda block: np.full((block.stop - block.start, 500), np.nan), *labels, True)
+        assert threads() == before
+
+
 @pytest.mark.parametrize(
     ("query_identity", "query_camera", "gallery_identity", "gallery_camera", "reason"),
     [

@@ -5,17 +5,20 @@ than this one?), so each similarity is read once a right image and nothing is so
 is junk and ignored. Identity 0 is a distractor: it stays in the gallery, is never a query and is never right.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from tf_reid.metrics.similarity import Similarity
 
 CMC_RANKS = 50
-BLOCK_ENTRIES = 2**27  # similarities held at once: 512 MiB; a matrix product of few rows is slow
+BLOCK_ENTRIES = 2**27  # similarities held at once: 512 MiB
+BLOCK_QUERIES = 256  # of fewer, the matrix product is slower
 RATES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
 COUNTS = ("queries", "dropped", "gallery")
 NO_IDENTITY = "the query is junk or a distractor"
@@ -86,14 +89,25 @@ def _ranks(
     gallery_identity: np.ndarray,
     cmc: str,
 ) -> tuple[list[np.ndarray], list[int]]:
-    """The ranks of every query's right images (int64 [M], ascending), and the rank that CMC counts."""
+    """The ranks of every query's right images (int64 [M], ascending), and the rank that CMC counts.
+
+    A thread computes the similarities of a block of queries and counts their ranks. Counting holds Python's lock for
+    most of its time, a matrix product does not: so one thread counts while the others multiply. A product by several
+    threads at once would leave their cores idle while one counts.
+    """
     queries, images = len(matches), len(gallery_identity)
     ranks, first = [np.empty(0, np.int64)] * queries, [0] * queries
 
-    def rank(start, rows):
-        """Fill in the ranks of the queries from `start` on, whose similarities are `rows`."""
+    def rank(block):
+        """Fill in the ranks of a slice of the queries."""
+        rows = similarity(block)
+        if rows.shape != (block.stop - block.start, images):
+            raise ValueError(
+                f"There are {queries} queries and {images} gallery images by their identities, "
+                f"but similarities of {' x '.join(map(str, rows.shape))} for queries {block.start} to {block.stop - 1}."
+            )
         compared = np.empty(images, bool)
-        for query, row in enumerate(rows, start):
+        for query, row in enumerate(rows, block.start):
             right = matches[query]
             if not len(right):
                 continue
@@ -104,22 +118,18 @@ def _ranks(
             own = ranks[query] = np.sort(ranks_of(row, right, compared))
             first[query] = own[0] if cmc == "image" else _rank_of_identity(row, right, gallery_identity)
 
-    size = max(1, BLOCK_ENTRIES // images)
     workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:  # NumPy compares and counts without Python's lock
-        for start in range(0, queries, size):
-            stop = min(start + size, queries)
-            block = similarity(slice(start, stop))
-            if block.shape != (stop - start, images):
-                raise ValueError(
-                    f"There are {stop - start} queries and {images} gallery images by their identities, "
-                    f"but similarities of {' x '.join(map(str, block.shape))}."
-                )
-            part = -(-len(block) // (8 * workers))  # small, so that a core that is also used by others takes fewer
-            offsets = range(0, len(block), part)
-            list(pool.map(rank, [start + o for o in offsets], [block[o : o + part] for o in offsets]))
-            del block  # two blocks are never held at once
+    most = max(1, min(BLOCK_QUERIES, BLOCK_ENTRIES // (workers * images)))
+    ends = np.linspace(0, queries, -(-queries // most) + 1).astype(int).tolist()  # blocks of about one size
+    with _linear_algebra().limit(limits=1), ThreadPoolExecutor(workers) as pool:
+        list(pool.map(rank, map(slice, ends[:-1], ends[1:])))
     return ranks, first
+
+
+@functools.cache
+def _linear_algebra():
+    """What sets the number of threads of NumPy's matrix products."""
+    return ThreadpoolController().select(user_api="blas")
 
 
 def ranks_of(row: np.ndarray, positions: np.ndarray, compared: np.ndarray | None = None) -> np.ndarray:
