@@ -18,8 +18,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="*",
         metavar="WHAT",
         help="pages to draw (default: all that the run has). Every run has: ranks (rank lists), map (features in the "
-        "plane), projector (TensorBoard's Embedding Projector), cmc (CMC curves of its last evaluation); attention where "
-        "the encoder has maps. By method: "
+        "plane), projector (TensorBoard's Embedding Projector), cmc (CMC curves of its last evaluation); attention "
+        "where the encoder has maps. By method: "
         "translation (simpgan); swaps, interpolation (dgnet); cross_view, interpolation, prior (crossgan)",
     )
     parser.add_argument("--count", type=int, default=6, metavar="N", help="number of images on a page (default: 6)")

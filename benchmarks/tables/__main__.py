@@ -103,7 +103,7 @@ def chosen(names: Sequence[str], size: str) -> list[Table]:
         if name not in TABLES:
             raise ConfigError(f"There is no table {name!r}; --list describes them: {', '.join(TABLES)}.")
         if not TABLES[name].columns(size):
-            raise ConfigError(f"{name} has no rows at --size {size}.")
+            raise ConfigError(f"{name} has no rows at --size {size}; --list says which sizes each table has.")
     return [TABLES[name] for name in names]
 
 

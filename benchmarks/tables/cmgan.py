@@ -35,7 +35,7 @@ PAPER_FULL = of_protocols(
     (31.63, 77.23, 89.18, 42.19),
     (37.00, 80.94, 92.11, 32.76),
 )
-# The paper prints the mAP of all-search multi-shot and of indoor single-shot in each other's place in the next two rows:
+# In the next two rows the paper prints the mAPs of all-search multi-shot and of indoor single-shot the wrong way round:
 # in every other row multi-shot has the lower mAP.
 PAPER_TRIPLET_ONLY = of_protocols(
     (18.37, 64.12, 80.96, 22.04),
@@ -119,8 +119,8 @@ TABLES = (
     ),
     Table(
         name="cmgan-fig3",
-        shows="Fig. 3: the method with other margins ξ of the triplet loss. The figure's values are not in the text; the "
-        "best margin is 1.4.",
+        shows="Fig. 3: the method with other margins ξ of the triplet loss. The figure's values are not in the text; "
+        "the best margin is 1.4.",
         rows=tuple(Row(f"ξ = {margin}", MARGINS[margin], at=margin) for margin in sorted(MARGINS)),
         full=FULL_COLUMNS,
         cpu=CPU_COLUMNS,
@@ -128,8 +128,8 @@ TABLES = (
     ),
     Table(
         name="cmgan-fig4",
-        shows="Fig. 4: losses of generator and discriminator over the training. In the paper the discriminator's settles "
-        "at about 0.7, the cross-entropy of guessing.",
+        shows="Fig. 4: losses of generator and discriminator over the training. In the paper the discriminator's "
+        "settles at about 0.7, the cross-entropy of guessing.",
         rows=(Row("cmGAN", FULL),),
         full=FULL_COLUMNS[:1],
         cpu=CPU_COLUMNS[:1],

@@ -143,7 +143,7 @@ def cells(table: Table, plan: Plan, row: Row) -> Iterator[tuple[Columns, str, Ce
 def shown(cell: Cell, metric: str) -> str:
     """A cell as text, such as "26.1 ± 0.4 [26.97]"."""
     digits = "{:.1f}" if RATE.fullmatch(metric) else "{:.4g}"
-    text = digits.format(np.mean(cell.values)) if cell.values else "–"
+    text = digits.format(np.mean(cell.values)) if cell.values else "-"
     if len(cell.values) > 1:
         text += f" ± {digits.format(np.std(cell.values))}"
     return text if cell.paper is None else f"{text} [{cell.paper:g}]"

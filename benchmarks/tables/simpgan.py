@@ -116,12 +116,13 @@ LEFT_OUT = (
     LeftOut(
         "simpgan-fig4",
         "images of GRID, Market-1501 and CUHK01 in the style of another.",
-        "These are pictures without figures: `python -m tf_reid.visualize --run RUN translation` draws them of a run of "
-        "simpgan-1.",
+        "These are pictures without figures: `python -m tf_reid.visualize --run RUN translation` draws them of a run "
+        "of simpgan-1.",
     ),
     LeftOut(
         "simpgan-fig5",
         "t-SNE of the features of source, target and translated images.",
-        "This is a picture without figures: `python -m tf_reid.visualize --run RUN map` draws it of a run of simpgan-1.",
+        "This is a picture without figures: `python -m tf_reid.visualize --run RUN map` draws it of a run of "
+        "simpgan-1.",
     ),
 )

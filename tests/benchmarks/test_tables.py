@@ -248,15 +248,21 @@ def test_commands_at_once_divide_the_machine(monkeypatch):
 def test_a_stopped_command_ends_its_trainings(tmp_path):
     workers = running.Workers(1)
     log = tmp_path / "run.log"
-    waiting = threading.Thread(
-        target=lambda: pytest.raises(running.Failed, workers.call, ["python", "-c", ENDLESS], log)
-    )
+    failures = []
+
+    def call():
+        try:
+            workers.call(["python", "-c", ENDLESS], log)
+        except running.Failed as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=call)
     waiting.start()
     while not workers.processes or "ready" not in (log.read_text() if log.exists() else ""):
         assert waiting.is_alive()
     workers.stop()
     waiting.join(timeout=20)
-    assert not waiting.is_alive()
+    assert not waiting.is_alive() and len(failures) == 1
     with pytest.raises(running.Failed, match="stopped"):
         workers.call(["python", "-c", "pass"], log)
 
@@ -298,7 +304,7 @@ def test_a_table_has_ours_beside_the_papers(finished, tmp_path):
     assert rows[2:] == [
         "| direct | 12.0 ± 2.0 [9.6] | 13.0 ± 2.0 [21.2] | 6.0 ± 1.0 |",
         "| SimPGAN | 20.0 ± 2.0 [18] | 21.0 ± 2.0 | 10.0 ± 1.0 |",
-        "| later | – [1] | – [2] | – |",
+        "| later | - [1] | - [2] | - |",
     ]
     head = [
         "`python -m benchmarks.tables one`",
@@ -328,7 +334,7 @@ def test_the_same_as_comma_separated_values(finished, tmp_path):
 def test_an_unfinished_run_leaves_its_cells_empty(tmp_path):
     plan = planned(ONE, root=tmp_path)
     text = output.write(ONE, plan, "")
-    assert "| direct | – [9.6] | – [21.2] | – |" in text
+    assert "| direct | - [9.6] | - [21.2] | - |" in text
 
 
 def test_a_single_run_has_no_spread(tmp_path):
