@@ -107,7 +107,7 @@ def arguments_of(monkeypatch):
         raise Parsed(parse(parser, args, namespace))
 
     def read(module, arguments):
-        name = f"{module}.__main__" if module in ("export", "tfds_builders") else module
+        name = f"{module}.__main__" if module in ("export", "tfds_builders", "benchmarks.tables") else module
         program = script(ROOT / module) if module.endswith(".py") else importlib.import_module(name)
         with monkeypatch.context() as patch:
             patch.setattr(argparse.ArgumentParser, "parse_args", stop)

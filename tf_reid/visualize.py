@@ -18,7 +18,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="*",
         metavar="WHAT",
         help="pages to draw (default: all that the run has). Every run has: ranks (rank lists), map (features in the "
-        "plane), projector (TensorBoard's Embedding Projector); attention where the encoder has maps. By method: "
+        "plane), projector (TensorBoard's Embedding Projector), cmc (CMC curves of its last evaluation); attention "
+        "where the encoder has maps. By method: "
         "translation (simpgan); swaps, interpolation (dgnet); cross_view, interpolation, prior (crossgan)",
     )
     parser.add_argument("--count", type=int, default=6, metavar="N", help="number of images on a page (default: 6)")
@@ -28,6 +29,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random choices (default: 0)")
     parser.add_argument(
         "--plane", choices=["tsne", "pca"], default="tsne", help="how features become points of the map (default: tsne)"
+    )
+    parser.add_argument(
+        "--beside", type=Path, nargs="+", default=[], metavar="RUN", help="other runs, for their curves on the page cmc"
     )
     parser.add_argument(
         "--set",
@@ -64,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> list[Path]:
     run = scoring.open_trained(folder, args.set)
     written = []
     with run.averaged(), tf.summary.create_file_writer(str(folder / "tensorboard")).as_default(step=0):
-        draw = RunPages(run, folder, Options(args.count, args.identities, args.seed, args.plane)).drawers()
+        draw = RunPages(run, folder, Options(args.count, args.identities, args.seed, args.plane, args.beside)).drawers()
         if unknown := set(args.what) - set(draw):
             raise ConfigError(f"This run has no page {min(unknown)!r}; its pages are: {', '.join(draw)}.")
         for what in tqdm(args.what or list(draw), unit="page"):

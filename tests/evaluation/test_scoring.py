@@ -97,6 +97,7 @@ def test_metrics_are_written_by_representation_in_per_cent(tmp_path, config, dom
 
 def test_every_representation_has_a_rank_list_and_a_projector_log(tmp_path, config, domains):
     report.evaluate(model(raw=blind, translated=perfect), config, domains, seen(config, domains), tmp_path)
+    assert cv2.imread(str(tmp_path / "evaluation" / "cmc.png")).std() > 0
     for name in ("raw", "translated"):
         picture = cv2.imread(str(tmp_path / "evaluation" / f"rank_list_{name}.png"))[..., ::-1]
         colours = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}

@@ -1,4 +1,4 @@
-"""The report of an evaluation: metrics.json, rank lists, the Embedding Projector's log, ROC curves and a table."""
+"""The report of an evaluation: metrics.json, rank lists, Embedding Projector's log, CMC and ROC curves and a table."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,10 +50,12 @@ def evaluate(
         pages.write_projector(folder, one.name, *shown)
     store.remove_the_rest()
     if rates is not None:
-        by_name = {name: metrics["verification"]["curve"] for name, metrics in results.items()}
-        grids.write_png(folder / "evaluation" / "roc.png", curves.roc(by_name))
+        verified = {name: metrics["verification"]["curve"] for name, metrics in results.items()}
+        grids.write_png(folder / "evaluation" / "roc.png", curves.roc(verified))
     if baselines:
         results |= scoring.score_baselines(model, config, scored, trials, seen)
+    by_name = {name: metrics["cmc"] for name, metrics in results.items()}
+    grids.write_png(folder / "evaluation" / "cmc.png", curves.cmc(by_name))
     write_text(folder / "metrics.json", json.dumps(results, indent=2, default=_plain) + "\n")
     print(table(results, scored.name))
     print(f"Written: {folder / 'metrics.json'}, {folder / 'evaluation'}; to look at: tensorboard --logdir {folder}")

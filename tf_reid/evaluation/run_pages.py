@@ -1,13 +1,16 @@
 """The pages of one run: those of its method and those that every run has."""
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tf_reid.config import ConfigError
 from tf_reid.evaluation import extraction, pages, scoring
+from tf_reid.pictures import curves
 from tf_reid.runs import splits
 
 POINTS = 1000  # of the evaluated images in the map of features, at most
@@ -22,12 +25,14 @@ class Options:
         identities: of the queries; empty: random ones.
         seed: of all random choices.
         plane: "tsne" or "pca", how features become points.
+        beside: folders of other runs whose CMC curves stand beside the run's own.
     """
 
     count: int = 6
     identities: Sequence[int] = ()
     seed: int = 0
     plane: str = "tsne"
+    beside: Sequence[Path] = ()
 
 
 class RunPages:
@@ -52,6 +57,8 @@ class RunPages:
         draw: dict[str, Callable[[], dict[str, np.ndarray]]] = {"ranks": self.ranks}
         if self.presentation.maps():
             draw["attention"] = self.attention
+        if (self.folder / "metrics.json").exists():
+            draw["cmc"] = self.cmc
         of_method = {what: functools.partial(self.of_method, what) for what in self.presentation.pages()}
         return of_method | draw | {"map": self.feature_map, "projector": self.projector}
 
@@ -74,6 +81,10 @@ class RunPages:
     def attention(self) -> dict[str, np.ndarray]:
         """Where the encoders look."""
         return {"attention": pages.attention(self.presentation.maps(), *self._images(same_identities=True))}
+
+    def cmc(self) -> dict[str, np.ndarray]:
+        """The CMC curves of the last evaluation, and of other runs' last evaluations."""
+        return {"cmc": curves.cmc(cmc_curves([self.folder, *self.options.beside]))}
 
     def feature_map(self) -> dict[str, np.ndarray]:
         """Pixels and every representation as points of a plane; the target beside the source, if there is one."""
@@ -111,3 +122,23 @@ class RunPages:
     def _some_of_source(self):
         order = np.random.default_rng(self.options.seed).permutation(len(self.source))
         return self.source.take(order[: POINTS // 2])
+
+
+def cmc_curves(folders: Sequence[Path]) -> dict[str, Sequence[float]]:
+    """Name -> CMC curve, in per cent, of every representation that the runs' last evaluations scored.
+
+    Names begin with the run's where there are several.
+
+    Raises:
+        ConfigError: a run was not scored yet.
+    """
+    by_name = {}
+    for folder in folders:
+        path = folder / "metrics.json"
+        if not path.exists():
+            raise ConfigError(
+                f"{folder} holds no metrics.json; score it with python -m tf_reid.evaluate --run {folder}."
+            )
+        for representation, metrics in json.loads(path.read_text()).items():
+            by_name[f"{folder.name}: {representation}" if len(folders) > 1 else representation] = metrics["cmc"]
+    return by_name

@@ -1,5 +1,7 @@
 """Curves for people's eyes, drawn as in `tf_reid.pictures.grids`: uint8 RGB."""
 
+from collections.abc import Mapping, Sequence
+
 import cv2
 import numpy as np
 
@@ -8,6 +10,7 @@ from tf_reid.pictures.grids import FONT, INK
 WIDTH, HEIGHT, MARGIN = 640, 480, 60
 COLOURS = ((70, 100, 170), (205, 40, 40), (20, 150, 60), (190, 120, 20), (120, 60, 160), (90, 90, 90))
 GRID = (220, 220, 220)
+LEGEND = 220  # pixels on the right of a chart, for the names of its lines
 LEAST = 0.01  # per cent, where the logarithmic axis begins
 
 
@@ -38,6 +41,90 @@ def roc(curves: dict) -> np.ndarray:
         cv2.polylines(canvas, [line], False, colour, 2, cv2.LINE_AA)
         _write(canvas, name, WIDTH - MARGIN - 150, HEIGHT - MARGIN - 15 - 18 * number, colour)
     return canvas
+
+
+def cmc(curves: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """CMC curves: how often a right image is among the first so many of the ranking, in per cent.
+
+    Args:
+        curves: name -> per cent at ranks 1, 2, 3 ...; see `ranking.score`, whose result has it as "cmc".
+
+    Returns:
+        uint8 [480, 860, 3].
+    """
+    ranked = {name: (range(1, len(rates) + 1), rates) for name, rates in curves.items()}
+    return lines(ranked, "rank", "matching rate, %", heights=(0.0, 100.0))
+
+
+def lines(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    across: str,
+    up: str,
+    heights: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Lines over a linear axis, with a legend.
+
+    Args:
+        curves: name -> x and y of its points, in the order in which the line connects them. A curve of one point is
+            a dot.
+        across, up: what the axes show.
+        heights: where the y axis begins and ends; by default, at the least and the largest value.
+
+    Returns:
+        uint8 [480, 860, 3].
+
+    Raises:
+        ValueError: there is no point, or a value is not finite.
+    """
+    points = {name: np.array([x, y], float) for name, (x, y) in curves.items()}
+    every = np.concatenate([np.empty((2, 0)), *points.values()], axis=1)
+    if not every.size or not np.isfinite(every).all():
+        raise ValueError("A chart needs points whose values are finite.")
+    columns = _axis(every[0].min(), every[0].max())
+    rows = _axis(*(heights or (every[1].min(), every[1].max())))
+    canvas = np.full((HEIGHT, WIDTH + LEGEND, 3), 255, np.uint8)
+    for value in _ticks(*columns):
+        x, _ = _pixel(value, rows[0], columns, rows)
+        cv2.line(canvas, (x, MARGIN), (x, HEIGHT - MARGIN), GRID)
+        _write(canvas, f"{value:g}", x - 10, HEIGHT - MARGIN + 20)
+    for value in _ticks(*rows):
+        _, y = _pixel(columns[0], value, columns, rows)
+        cv2.line(canvas, (MARGIN, y), (WIDTH - MARGIN, y), GRID)
+        _write(canvas, f"{value:g}", 10, y + 4)
+    _write(canvas, up, 20, MARGIN - 20)
+    _write(canvas, across, WIDTH // 2 - 50, HEIGHT - 15)
+    for number, (name, (xs, ys)) in enumerate(points.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        corners = [_pixel(x, y, columns, rows) for x, y in zip(xs, ys, strict=True)]
+        if number >= len(COLOURS) or len(corners) == 1:  # dots tell lines of one colour apart, and show single points
+            for corner in corners:
+                cv2.circle(canvas, corner, 4, colour, -1, cv2.LINE_AA)
+        cv2.polylines(canvas, [np.array(corners, np.int32)], False, colour, 2, cv2.LINE_AA)
+        row = MARGIN + 10 + 18 * number
+        cv2.line(canvas, (WIDTH - MARGIN + 10, row - 4), (WIDTH - MARGIN + 25, row - 4), colour, 2)
+        _write(canvas, name, WIDTH - MARGIN + 30, row)
+    return canvas
+
+
+def _axis(least: float, largest: float) -> tuple[float, float]:
+    """Where an axis begins and ends; one of a single value has some room around it."""
+    return (least, largest) if largest > least else (least - 0.5, largest + 0.5)
+
+
+def _ticks(least: float, largest: float) -> np.ndarray:
+    """Four to ten round values between two others."""
+    raw = (largest - least) / 5
+    power = 10.0 ** np.floor(np.log10(raw))
+    step = power * min((1, 2, 5, 10), key=lambda factor: abs(factor * power - raw))
+    first, last = np.ceil(least / step - 1e-9), np.floor(largest / step + 1e-9)
+    return np.arange(first, last + 1) * step + 0.0  # no -0
+
+
+def _pixel(x, y, columns, rows) -> tuple[int, int]:
+    """Pixel (x, y) of two values on axes that begin and end at these values."""
+    across = (x - columns[0]) / (columns[1] - columns[0])
+    up = (y - rows[0]) / (rows[1] - rows[0])
+    return round(MARGIN + across * (WIDTH - 2 * MARGIN)), round(HEIGHT - MARGIN - up * (HEIGHT - 2 * MARGIN))
 
 
 def scatter(points, groups, title, axis) -> np.ndarray:

@@ -1,0 +1,276 @@
+"""Finished runs -> a table's files: NAME.md and NAME.csv, and for a figure NAME.png and the points of its lines.
+
+Every file is written beside and then renamed. A cell is the mean over runs of the mean over a protocol's trials.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.tables.definitions import Cmc, Columns, Logged, Row, Sweep, Table
+from benchmarks.tables.running import Plan, Run, score_of
+from tf_reid.files import write_text
+from tf_reid.pictures import curves, grids
+
+POINTS = 50  # of a logged line, each the mean of its part of the steps
+RATE = re.compile(r"rank\d+|mAP|mAP_trapezoid|mINP|.*%")  # metrics in per cent
+
+
+class Cell(NamedTuple):
+    """One metric of a row: over the runs that have it, and in the paper.
+
+    Attributes:
+        values: one for each run; none where the runs are not finished.
+        paper: None where the paper has no figure.
+    """
+
+    values: list[float]
+    paper: float | None
+
+
+class Line(NamedTuple):
+    """A line of a plot, with the standard deviation over runs at each point."""
+
+    x: list[float]
+    y: list[float]
+    spread: list[float]
+
+
+def write(table: Table, plan: Plan, command: str) -> str:
+    """Write a table's files into the runs' root; returns what NAME.md holds."""
+    root = plan.request.root
+    text = "\n\n".join([*head(table, plan, command), markdown(table, plan), *foot(table)]) + "\n"
+    write_text(root / f"{table.name}.csv", comma_separated(table, plan))
+    for name, (picture, lines) in plots(table, plan).items():
+        grids.write_png(root / f"{name}.png", picture)
+        write_text(root / f"{name}_lines.csv", points(lines))
+        text += f"\n![{name}]({name}.png)\n"
+    write_text(root / f"{table.name}.md", text)
+    return text
+
+
+# --------------------------------------------------------------------- head and foot
+
+
+def head(table: Table, plan: Plan, command: str) -> Iterator[str]:
+    """Command, seeds, spread, hardware, date and revision, as Markdown's paragraphs."""
+    request = plan.request
+    yield f"# {table.name}"
+    yield table.shows
+    seeds = f"seeds {' '.join(map(str, request.seeds))}"
+    brackets = "the paper's figure" if request.size == "full" else "the paper's figure, of its own data and size"
+    cells = f"Cells: mean ± standard deviation over the runs ({seeds}, and a protocol's splits where runs are trained"
+    yield f"`{command}`"
+    yield f"{cells} on each); in brackets {brackets}."
+    lines = [f"{columns.title}: {protocol_of(columns, table, plan)}" for columns in table.columns(request.size)]
+    lines += [f"Trained: {trained}" for trained in environments(plan, table)]
+    lines += [f"Written: {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"]
+    yield "\n".join(f"- {line}" for line in lines)
+
+
+def protocol_of(columns: Columns, table: Table, plan: Plan) -> str:
+    """How these columns were scored, as the first finished run's metrics say it."""
+    settings = " ".join(columns.score.settings + columns.score.options)
+    data = f"{columns.data.config} {' '.join((*columns.data.settings, settings))}".strip()
+    for row in table.made():
+        runs = plan.of_cell(columns, row)
+        for entry in entries(runs, columns, row):
+            if "protocol" in entry:
+                shown = "queries", "gallery", "trials"
+                counts = ", ".join(f"{key} {entry[key]:g}" for key in shown)
+                return f"{data}; protocol {entry['protocol']}, {counts}, {len(runs)} run(s). {entry['description']}"
+    return data
+
+
+def environments(plan: Plan, table: Table) -> list[str]:
+    """Revision and hardware of the table's runs, each combination once."""
+    seen = {}
+    for columns in table.columns(plan.request.size):
+        for row in table.made():
+            for run in plan.of_cell(columns, row):
+                path = run.folder / "environment.json"
+                if path.exists():
+                    e = json.loads(path.read_text())
+                    devices = ", ".join(device.split("device:")[-1] for device in e["devices"])
+                    seen[f"revision {e['revision']}, {e['cpu']}, {e['cpu_cores']} cores, {devices}"] = True
+    return list(seen)
+
+
+def foot(table: Table) -> Iterator[str]:
+    lines = [*table.notes, *(f"Not made: {row.title}. {row.missing}" for row in table.rows if row.missing)]
+    if lines:
+        yield "\n".join(f"- {line}" for line in lines)
+
+
+# --------------------------------------------------------------------- cells
+
+
+def entries(runs: Sequence[Run], columns: Columns, row: Row) -> Iterator[dict[str, Any]]:
+    """What each finished run's score has of the row's representation."""
+    for run in runs:
+        path = run.score_file(score_of(columns, row))
+        if path.exists():
+            yield json.loads(path.read_text()).get(row.representation, {})
+
+
+def value_of(entry: dict[str, Any], metric: str) -> float | None:
+    """A metric of a score; "FID" also stands for "FID (whose features)"."""
+    for key, value in entry.items():
+        if key == metric or key.startswith(f"{metric} ("):
+            return float(value)
+    return None
+
+
+def cells(table: Table, plan: Plan, row: Row) -> Iterator[tuple[Columns, str, Cell]]:
+    """(columns, metric, cell) of a row, from left to right."""
+    for columns in table.columns(plan.request.size):
+        of_runs = [] if row.missing else list(entries(plan.of_cell(columns, row), columns, row))
+        paper = row.paper.get(columns.paper or columns.title) or (None,) * len(columns.metrics)
+        for metric, figure in zip(columns.metrics, paper, strict=True):
+            values = [value_of(entry, metric) for entry in of_runs]
+            yield columns, metric, Cell([value for value in values if value is not None], figure)
+
+
+def shown(cell: Cell, metric: str) -> str:
+    """A cell as text, such as "26.1 ± 0.4 [26.97]"."""
+    digits = "{:.1f}" if RATE.fullmatch(metric) else "{:.4g}"
+    text = digits.format(np.mean(cell.values)) if cell.values else "-"
+    if len(cell.values) > 1:
+        text += f" ± {digits.format(np.std(cell.values))}"
+    return text if cell.paper is None else f"{text} [{cell.paper:g}]"
+
+
+def markdown(table: Table, plan: Plan) -> str:
+    """The table itself; columns' titles stand before their first metric."""
+    titles = []
+    for columns in table.columns(plan.request.size):
+        first, *others = columns.metrics
+        titles += [f"{columns.title}: {first}", *others]
+    lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
+    for row in table.rows:
+        texts = [shown(cell, metric) for _, metric, cell in cells(table, plan, row)]
+        lines.append(f"| {row.title} | " + " | ".join(texts) + " |")
+    return "\n".join(lines)
+
+
+def comma_separated(table: Table, plan: Plan) -> str:
+    """One line for each cell."""
+    lines = [["row", "columns", "metric", "mean", "spread", "runs", "paper"]]
+    for row in table.rows:
+        for columns, metric, cell in cells(table, plan, row):
+            mean, spread = (np.mean(cell.values), np.std(cell.values)) if cell.values else ("", "")
+            paper = "" if cell.paper is None else cell.paper
+            lines.append([row.title, columns.title, metric, mean, spread, len(cell.values), paper])
+    return csv_text(lines)
+
+
+# --------------------------------------------------------------------- plots
+
+
+def plots(table: Table, plan: Plan) -> dict[str, tuple[np.ndarray, dict[str, Line]]]:
+    """Name of the file -> picture uint8 [H, W, 3], and its lines; none where no run is finished."""
+    made = {}
+    if isinstance(table.plot, Sweep):
+        metric = table.columns(plan.request.size)[0].metrics[0]
+        made[table.name] = swept(table, plan), table.plot.across, metric, None
+    elif isinstance(table.plot, Cmc):
+        for columns in table.columns(plan.request.size):
+            name = f"{table.name}-{columns.data.name}"
+            made[name] = cmc_lines(table, plan, columns), "rank", "matching rate, %", (0.0, 100.0)
+    elif isinstance(table.plot, Logged):
+        made[table.name] = logged_lines(table, plan), "step", "loss", None
+    drawn = {}
+    for name, (lines, across, up, heights) in made.items():
+        if lines:
+            xy = {title: (line.x, line.y) for title, line in lines.items()}
+            drawn[name] = curves.lines(xy, across, up, heights), lines
+    return drawn
+
+
+def swept(table: Table, plan: Plan) -> dict[str, Line]:
+    """The first metric of each group of columns over the rows' `at`."""
+    lines: dict[str, Line] = {}
+    for row in table.made():
+        for columns, metric, cell in cells(table, plan, row):
+            if metric == columns.metrics[0] and cell.values and row.at is not None:
+                several = len(table.columns(plan.request.size)) > 1
+                title = ", ".join(filter(None, [columns.title if several or not row.line else "", row.line]))
+                line = lines.setdefault(title, Line([], [], []))
+                line.x.append(row.at)
+                line.y.append(float(np.mean(cell.values)))
+                line.spread.append(float(np.std(cell.values)))
+    return lines
+
+
+def cmc_lines(table: Table, plan: Plan, columns: Columns) -> dict[str, Line]:
+    """The rows' CMC curves in these columns."""
+    lines = {}
+    for row in table.made():
+        rates = [entry["cmc"] for entry in entries(plan.of_cell(columns, row), columns, row) if "cmc" in entry]
+        if rates:
+            ranks = list(range(1, len(rates[0]) + 1))
+            lines[row.title] = Line(ranks, np.mean(rates, axis=0).tolist(), np.std(rates, axis=0).tolist())
+    return lines
+
+
+def logged_lines(table: Table, plan: Plan) -> dict[str, Line]:
+    """What the rows' runs logged, each point the mean over a part of the steps."""
+    lines = {}
+    columns = table.columns(plan.request.size)[0]
+    for row in table.made():
+        runs = [run for run in plan.of_cell(columns, row) if run.is_trained()]
+        for title, tags in table.plot.tags.items():
+            if line := logged_line(runs, tags):
+                lines[f"{row.title}: {title}"] = line
+    return lines
+
+
+def logged_line(runs: Sequence[Run], tags: Sequence[str]) -> Line | None:
+    """The sum of some tags, over the steps at which all runs logged them; None: they did not."""
+    sums = []
+    for run in runs:
+        of_tags = [logged_values(run.folder, tag) for tag in tags]
+        steps = set.intersection(*map(set, of_tags))
+        sums.append({step: sum(values[step] for values in of_tags) for step in steps})
+    steps = sorted(set.intersection(*map(set, sums))) if sums else []
+    if not steps:
+        return None
+    parts = np.array_split(np.array(steps), min(POINTS, len(steps)))
+    by_run = np.array([[np.mean([values[step] for step in part]) for part in parts] for values in sums])
+    return Line([float(part[-1]) for part in parts], by_run.mean(axis=0).tolist(), by_run.std(axis=0).tolist())
+
+
+def logged_values(run: Path, tag: str) -> dict[int, float]:
+    """Step -> value, of every event file of a run; where a resumed run logged a step twice, its last value."""
+    import tensorflow as tf
+
+    values = {}
+    for file in sorted((run / "tensorboard").glob("events*")):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                if value.tag == tag:
+                    values[event.step] = float(tf.make_ndarray(value.tensor))
+    return values
+
+
+def points(lines: dict[str, Line]) -> str:
+    """The points of a plot's lines."""
+    rows: list[list[Any]] = [["line", "x", "y", "spread"]]
+    for title, line in lines.items():
+        rows += [[title, *point] for point in zip(*line, strict=True)]
+    return csv_text(rows)
+
+
+def csv_text(lines: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()

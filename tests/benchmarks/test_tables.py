@@ -1,0 +1,385 @@
+"""The command of the papers' tables: valid rows, each run once, resumed where it stopped, written with both figures."""
+
+import csv
+import json
+import os
+import shlex
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from benchmarks.tables import __main__ as tables
+from benchmarks.tables import definitions, output, running
+from benchmarks.tables.definitions import NEEDED, Cmc, Columns, Data, Logged, Row, Score, Sweep, Table, Variant
+from tf_reid import config as configuration
+from tf_reid.config import ConfigError
+from tf_reid.methods import METHODS
+
+EVERY = [(name, size) for name, table in tables.TABLES.items() for size in ("cpu", "full") if table.columns(size)]
+STREET = Data("street", "simpgan")
+DIRECT = Variant("direct", ("stages.translation.steps=0",))
+FULL = Variant("full", (f"method.classifier={NEEDED}", "stages.classifier.steps=0"), needs=DIRECT)
+RAW, HISTOGRAM = Row("direct", DIRECT, paper={"Market": (9.6, 21.2)}), Row("colours", DIRECT, "colour_histogram")
+MADE = Row("SimPGAN", FULL, "translated", paper={"Market": (18.0, None)})
+ONE = Table(
+    "one",
+    "What it shows.",
+    (RAW, MADE, Row("later", FULL, paper={"Market": (1.0, 2.0)}, missing="There is no setting yet.")),
+    full=(),
+    cpu=(
+        Columns("street", STREET, ("rank1", "rank5"), "Market"),
+        Columns("again", STREET, ("mAP",), score=Score(("evaluate.flip=false",))),
+    ),
+    notes=("A note.",),
+)
+
+
+def planned(*made, root="runs", size="cpu", seeds=(0,), trials=None, settings=()):
+    plan = running.Plan(running.Request(size, seeds, Path(root), trials, settings))
+    for table in made:
+        plan.add(table)
+    return plan
+
+
+class Trainer(running.Workers):
+    """Writes what the commands would write, and keeps what it was given."""
+
+    def __init__(self, parallel=1, failing=()):
+        super().__init__(parallel)
+        self.calls, self.failing, self.at_once, self.most = [], failing, 0, 0
+        self.lock, self.together = threading.Lock(), threading.Barrier(parallel)
+
+    def execute(self, words, log, environment):
+        with self.lock:
+            self.calls.append(words[2:])
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        run = Path(words[words.index("--run") + 1])
+        if run.name not in self.failing:
+            self.together.wait(timeout=20)
+            write_metrics(run, run.name, 10.0 * len(self.calls))
+        with self.lock:
+            self.at_once -= 1
+        return int(run.name in self.failing)
+
+
+def write_metrics(run, name, value):
+    entry = {"rank1": value, "rank5": value + 1, "mAP": value / 2, "cmc": [value, value + 1, value + 2]}
+    entry |= {"protocol": "market", "queries": 4, "gallery": 8, "trials": 1, "description": "As it is."}
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "metrics.json").write_text(json.dumps({"raw": entry, "translated": entry, "colour_histogram": entry}))
+    environment = {"revision": "abc", "cpu": "a processor", "cpu_cores": 2, "devices": ["/physical_device:CPU:0"]}
+    (run / "environment.json").write_text(json.dumps(environment))
+
+
+# --------------------------------------------------------------------- the papers' tables
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """(config, settings) -> the configuration, of any run; runs that are needed are taken to be there."""
+    cache = {}
+
+    def load(run):
+        key = run.config, *run.settings
+        if key not in cache:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(os.path, "exists", lambda path: True)
+                cache[key] = configuration.load(run.config, list(run.settings), METHODS)
+        return cache[key]
+
+    return load
+
+
+@pytest.mark.parametrize(("name", "size"), EVERY)
+def test_every_run_of_every_table_has_valid_settings(name, size, loaded):
+    plan = planned(tables.TABLES[name], size=size, trials=(0,))
+    assert plan.runs
+    for run in plan.runs.values():
+        assert NEEDED not in " ".join(run.settings)
+        trained = loaded(run)
+        for score, needed in run.scores.values():
+            words = run.scoring(score, needed)
+            assert NEEDED not in " ".join(words) and "needed" not in " ".join(words)
+            overridden = (
+                configuration.load(run.config, [*run.settings, *score.settings], METHODS) if not run.needs else trained
+            )
+            assert overridden.data == trained.data
+
+
+@pytest.mark.parametrize(("name", "size"), EVERY)
+def test_the_papers_figures_fit_the_columns(name, size):
+    table = tables.TABLES[name]
+    titles = {columns.title for columns in table.full} | {columns.paper for columns in table.full}
+    for columns in table.columns(size):
+        assert not columns.paper or columns.paper in titles
+        for row in table.rows:
+            figures = row.paper.get(columns.paper or columns.title)
+            assert figures is None or len(figures) == len(columns.metrics), (row.title, columns.title)
+    for row in table.rows:
+        assert set(row.paper) <= titles
+    sweep = isinstance(table.plot, Sweep)
+    assert all((row.at is not None) == sweep for row in table.made())
+
+
+@pytest.mark.parametrize("size", ["cpu", "full"])
+def test_all_tables_together_have_each_run_once(size):
+    plan = planned(*(table for table in tables.TABLES.values()), size=size)  # two of one name would be an error
+    trained = [(run.config, *sorted(set(run.settings))) for run in plan.runs.values()]
+    assert len(trained) == len(set(trained))
+
+
+def test_the_small_size_of_the_papers_tables_needs_no_archive(loaded):
+    for table in tables.chosen(["all"], "cpu"):
+        for run in planned(table).runs.values():
+            data = loaded(run).data
+            assert all(str(spec).startswith("synthetic_pedestrians/") for spec in (data.source, data.target) if spec)
+
+
+def test_multi_shot_has_the_lower_map_in_every_row_of_cmgan():
+    for row in tables.TABLES["cmgan-1"].rows:
+        maps = {protocol: figures[-1] for protocol, figures in row.paper.items()}
+        assert maps["all-search, multi-shot"] < maps["all-search, single-shot"]
+        assert maps["indoor, multi-shot"] < maps["indoor, single-shot"]
+
+
+def test_the_list_names_every_table_and_what_is_left_out(capsys):
+    tables.main(["--list"])
+    printed = capsys.readouterr().out
+    out = [left.name for paper in tables.PAPERS.values() for left in paper.LEFT_OUT]
+    assert out and not set(out) & tables.TABLES.keys()
+    assert all(f"  {name}" in printed for name in [*tables.TABLES, *out])
+    for table in tables.TABLES.values():
+        assert all(f"not yet possible: {row.title}" in printed for row in table.rows if row.missing)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Name a table"),
+        (["simpgan-9"], "no table 'simpgan-9'"),
+        (["simpgan-viper", "--size", "full"], "no rows at --size full"),
+        (["simpgan-1", "--set", "method.cycle=1"], "unknown key method.cycle"),
+    ],
+)
+def test_a_wrong_command_is_refused(arguments, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        tables.main([*arguments, "--runs", str(tmp_path)])
+
+
+# --------------------------------------------------------------------- runs
+
+
+def test_a_dry_run_prints_every_command_once(tmp_path, capsys):
+    tables.main(["cmgan-1", "cmgan-fig3", "--dry-run", "--runs", str(tmp_path), "--set", "data.data_dir=here"])
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    trained = [line[line.index("--run") + 1] for line in lines if "tf_reid.train" in line]
+    assert len(trained) == len(set(trained)) == 8  # full, which both have, two halves of the loss, five margins
+    assert sum("evaluate.protocol=all_multi" in line for line in lines if "tf_reid.evaluate" in line) == 8
+    assert all("data.data_dir=here" in line for line in lines if "tf_reid.train" in line)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_row_keeps_its_own_settings(tmp_path):
+    settings = ("stages.translation.steps=7", "stages.classifier.steps=7")
+    direct, full = planned(ONE, root=tmp_path, settings=settings).runs.values()
+    assert configuration.load(direct.config, list(direct.settings), METHODS).stages["translation"].steps == 0
+    assert full.settings.index("stages.classifier.steps=7") < full.settings.index("stages.classifier.steps=0")
+
+
+def test_trials_are_those_that_a_protocol_has(tmp_path):
+    ten = Table("ten", "", (RAW,), (), (Columns("VIPeR", Data("viper", "crossgan_viper", trials=3), ("rank1",)),))
+    assert [path.name for path in planned(ten, root=tmp_path, seeds=(0, 1)).runs] == [
+        f"viper-direct-{seed}-{trial}" for seed in (0, 1) for trial in range(3)
+    ]
+    assert len(planned(ten, root=tmp_path, trials=(0, 2, 9)).runs) == 2
+
+
+def test_runs_are_made_in_order_and_not_again(tmp_path):
+    plan, trainer = planned(ONE, root=tmp_path), Trainer()
+    assert running.make_all(plan.runs.values(), 1, trainer) == []
+    names = [(call[0], Path(call[call.index("--run") + 1]).name) for call in trainer.calls]
+    assert names == [
+        ("tf_reid.train", "street-direct-0"),
+        ("tf_reid.evaluate", "street-direct-0"),
+        ("tf_reid.train", "street-full-0"),
+        ("tf_reid.evaluate", "street-full-0"),
+    ]
+    assert f"method.classifier={tmp_path / 'street-direct-0'}" in trainer.calls[2]
+    assert trainer.calls[1][-1] == "evaluate.flip=false"
+
+    again = Trainer()
+    running.make_all(planned(ONE, root=tmp_path).runs.values(), 1, again)
+    assert not again.calls
+    (tmp_path / "street-full-0/scores/metrics.json").unlink()  # as where the training was stopped: it goes on
+    running.make_all(planned(ONE, root=tmp_path).runs.values(), 1, again)
+    assert [call[0] for call in again.calls] == ["tf_reid.train"]
+
+
+def test_a_failure_stops_what_needs_it_and_nothing_else(tmp_path, capsys):
+    other = Table("other", "", (Row("gan", Variant("gan")),), (), ONE.cpu[:1])
+    plan, trainer = planned(ONE, other, root=tmp_path), Trainer(failing=("street-direct-0",))
+    failures = running.make_all(plan.runs.values(), 1, trainer)
+    assert len(failures) == 2 and "street-full-0 needs" in failures[1] and "street-direct-0.log" in failures[0]
+    assert (tmp_path / "street-gan-0/scores/metrics.json").exists()
+    assert "failed" in capsys.readouterr().err
+
+
+def test_several_at_once_are_as_many_as_asked_for(tmp_path):
+    variants = [Row(str(number), Variant(f"v{number}")) for number in range(4)]
+    trainer = Trainer(parallel=2)  # whose commands wait until two are there
+    running.make_all(planned(Table("four", "", variants, (), ONE.cpu[:1]), root=tmp_path).runs.values(), 2, trainer)
+    assert trainer.most == 2 and len(trainer.calls) == 4
+
+
+def test_commands_at_once_divide_the_machine(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert running.part_of_machine(0, 1, ["0", "1"]) == {}
+    parts = [running.part_of_machine(number, 2, ["4", "5", "6"]) for number in range(2)]
+    assert [part["CUDA_VISIBLE_DEVICES"] for part in parts] == ["4,6", "5"]
+    assert {part["TF_NUM_INTRAOP_THREADS"] for part in parts} == {"4"}
+    assert running.part_of_machine(2, 3, ["4"])["CUDA_VISIBLE_DEVICES"] == "4"
+    assert "CUDA_VISIBLE_DEVICES" not in running.part_of_machine(0, 2, [])
+
+
+def test_a_stopped_command_ends_its_trainings(tmp_path):
+    workers = running.Workers(1)
+    log = tmp_path / "run.log"
+    failures = []
+
+    def call():
+        try:
+            workers.call(["python", "-c", ENDLESS], log)
+        except running.Failed as error:
+            failures.append(error)
+
+    waiting = threading.Thread(target=call)
+    waiting.start()
+    while not workers.processes or "ready" not in (log.read_text() if log.exists() else ""):
+        assert waiting.is_alive()
+    workers.stop()
+    waiting.join(timeout=20)
+    assert not waiting.is_alive() and len(failures) == 1
+    with pytest.raises(running.Failed, match="stopped"):
+        workers.call(["python", "-c", "pass"], log)
+
+
+ENDLESS = "import time; print('ready', flush=True); time.sleep(60)"
+
+
+def test_a_run_with_other_settings_is_refused(tmp_path):
+    plan = planned(ONE, root=tmp_path)
+    run = next(iter(plan.runs.values()))
+    run.folder.mkdir()
+    config = configuration.load(run.config, [*run.settings, "method.pool_size=3"], METHODS)
+    (run.folder / "config.yaml").write_text(configuration.dump(config))
+    with pytest.raises(ConfigError, match=r"other settings \(method.pool_size was 3 and is now 50\)"):
+        running.check(plan.runs.values())
+
+
+# --------------------------------------------------------------------- what is written
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """The plan of ONE with two seeds, all runs finished."""
+    plan = planned(ONE, root=tmp_path, seeds=(0, 1))
+    running.make_all(plan.runs.values(), 1, Trainer())
+    for number, run in enumerate(plan.runs.values()):
+        for score, _ in run.scores.values():
+            write_metrics(run.folder, "", 10.0 + 4 * number)
+            running.keep(run, score)
+    return plan
+
+
+def test_a_table_has_ours_beside_the_papers(finished, tmp_path):
+    text = output.write(ONE, finished, "python -m benchmarks.tables one")
+    assert (tmp_path / "one.md").read_text() == text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[0] == "| | street: rank1 | rank5 | again: mAP |"
+    # direct has 10 and 14, full 18 and 22
+    assert rows[2:] == [
+        "| direct | 12.0 ± 2.0 [9.6] | 13.0 ± 2.0 [21.2] | 6.0 ± 1.0 |",
+        "| SimPGAN | 20.0 ± 2.0 [18] | 21.0 ± 2.0 | 10.0 ± 1.0 |",
+        "| later | - [1] | - [2] | - |",
+    ]
+    head = [
+        "`python -m benchmarks.tables one`",
+        "seeds 0 1",
+        "± standard deviation",
+        "revision abc",
+        "2 cores",
+        "A note.",
+    ]
+    assert all(
+        part in text for part in [*head, "protocol market, queries 4", "Not made: later. There is no setting yet."]
+    )
+
+
+def test_the_same_as_comma_separated_values(finished, tmp_path):
+    output.write(ONE, finished, "")
+    lines = list(csv.DictReader((tmp_path / "one.csv").read_text().splitlines()))
+    assert lines[0] == {
+        **{"row": "direct", "columns": "street", "metric": "rank1", "mean": "12.0", "spread": "2.0"},
+        **{"runs": "2", "paper": "9.6"},
+    }
+    assert lines[4] == lines[4] | {"row": "SimPGAN", "metric": "rank5", "mean": "21.0", "paper": ""}
+    assert lines[6] == lines[6] | {"row": "later", "mean": "", "runs": "0", "paper": "1.0"}
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_an_unfinished_run_leaves_its_cells_empty(tmp_path):
+    plan = planned(ONE, root=tmp_path)
+    text = output.write(ONE, plan, "")
+    assert "| direct | - [9.6] | - [21.2] | - |" in text
+
+
+def test_a_single_run_has_no_spread(tmp_path):
+    assert output.shown(output.Cell([26.08], 26.97), "rank1") == "26.1 [26.97]"
+    assert output.shown(output.Cell([0.36012], None), "SSIM") == "0.3601"
+    assert output.value_of({"FID (encoder of identity)": 3.0, "FIDs": 1.0}, "FID") == 3.0
+
+
+def with_plot(plot, *rows):
+    return definitions.Table("figure", "", rows, (), ONE.cpu[:1], plot)
+
+
+def test_a_sweep_has_its_rows_on_lines(finished, tmp_path):
+    at = [Row("a", DIRECT, at=0.5, line="x"), Row("b", FULL, at=2.0, line="x"), Row("c", FULL, at=1.0, line="y")]
+    output.write(with_plot(Sweep("weight"), *at), finished, "")
+    points = list(csv.reader((tmp_path / "figure_lines.csv").read_text().splitlines()))
+    assert points == [
+        ["line", "x", "y", "spread"],
+        *(["x", "0.5", "12.0", "2.0"], ["x", "2.0", "20.0", "2.0"], ["y", "1.0", "20.0", "2.0"]),
+    ]
+    assert cv2.imread(str(tmp_path / "figure.png")).std() > 0
+    assert "![figure](figure.png)" in (tmp_path / "figure.md").read_text()
+
+
+def test_cmc_curves_are_means_over_runs(finished, tmp_path):
+    lines = output.cmc_lines(with_plot(Cmc(), RAW, MADE), finished, ONE.cpu[0])
+    assert lines["direct"] == ([1, 2, 3], [12.0, 13.0, 14.0], [2.0, 2.0, 2.0])
+    output.write(with_plot(Cmc(), RAW, MADE), finished, "")
+    assert cv2.imread(str(tmp_path / "figure-street.png")).std() > 0
+
+
+def test_logged_lines_are_sums_and_means_over_parts(finished, monkeypatch):
+    logged = {
+        "triplet": dict.fromkeys(range(0, 200, 2), 1.0),
+        "identity": {step: float(step) for step in range(200)},
+    }
+    monkeypatch.setattr(output, "logged_values", lambda run, tag: logged[tag])
+    plot = Logged({"both": ("triplet", "identity")})
+    line = output.logged_lines(with_plot(plot, RAW), finished)["direct: both"]
+    assert len(line.x) == output.POINTS and line.x[0] == 2.0  # the steps at which both were logged, two by two
+    np.testing.assert_allclose(line.y[:2], [1.0 + (0 + 2) / 2, 1.0 + (4 + 6) / 2])
+    assert line.spread[0] == 0.0
+
+
+def test_a_figure_without_runs_has_no_picture(tmp_path):
+    plan = planned(ONE, root=tmp_path)
+    for plot in (Sweep("x"), Cmc(), Logged({"loss": ("a",)})):
+        assert output.plots(with_plot(plot, RAW), plan) == {}
