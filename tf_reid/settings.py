@@ -111,6 +111,8 @@ class Run(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"  # auto: the GPUs that can share every batch
     jit_compile: bool = False  # compile training steps by XLA; on one device only
+    # of convolutions and matrix products in training steps; all else, evaluation and exported models are float32
+    precision: Literal["float32", "bfloat16"] = "float32"
     deterministic: bool = True  # a repeated run is bit-identical, on the same machine
     checkpoint_every: PositiveInt = 500  # steps, as the next three
     log_every: PositiveInt = 20

@@ -136,7 +136,7 @@ class ReIDModel(StagedModel):
 
     # ----------------------------------------------------------------- what training uses
 
-    def compile(self, stages: dict[str, StageSettings], jit_compile: bool = False):
+    def compile(self, stages: dict[str, StageSettings], jit_compile: bool = False, precision: str = "float32"):
         """Check the stages and build all optimizers; inside the strategy's scope, before a checkpoint is restored.
 
         Raises:
@@ -146,7 +146,7 @@ class ReIDModel(StagedModel):
         check_method(self)
         check_settings(self, stages)
         super().compile(optimizer=None, jit_compile=False)
-        self.xla = jit_compile
+        self.xla, self.precision = jit_compile, precision
         self.steps_of_stage = {name: settings.steps for name, settings in stages.items()}
         self.batch_size_of_stage = {name: settings.batch_size for name, settings in stages.items()}
         self.optimizers_of: dict[str, dict[str, keras.optimizers.Optimizer]] = {}

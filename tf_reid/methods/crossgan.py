@@ -28,6 +28,7 @@ from tf_reid.networks.crossgan import (
     encoder_input,
     generator_units,
 )
+from tf_reid.networks.precision import Dense
 from tf_reid.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
 
 
@@ -121,7 +122,7 @@ class CrossGAN(ReIDModel):
         self.g1, self.g2 = (chained(units, name) for units, name in zip(g_units, ("g1", "g2"), strict=True))
         self.f1, self.f2 = (chained(units, name) for units, name in zip(f_units, ("f1", "f2"), strict=True))
         self.align = keras.Sequential(
-            [keras.Input((latent_width,)), layers.Dense(latent_width, activation="tanh")], name="align"
+            [keras.Input((latent_width,)), Dense(latent_width, activation="tanh")], name="align"
         )
         self.networks_of_players = {
             "encoders": [self.E1, self.E2],

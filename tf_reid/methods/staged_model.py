@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tf_reid.networks.precision import products_in
+
 
 class StagedModel(keras.Model):
     """A model that is trained in stages: `fit` repeats `STAGE_step(batch)` of the stage that `begin` chose.
@@ -12,6 +14,7 @@ class StagedModel(keras.Model):
         step: steps of this stage that are done, int64 scalar; part of every checkpoint.
         phase: what `phase_of` returned for the current step; a constant inside the step.
         xla: compile the step with XLA.
+        precision: of the step's convolutions and matrix products.
     """
 
     def __init__(self, stage: str):
@@ -22,6 +25,7 @@ class StagedModel(keras.Model):
         self.stage = stage
         self.phase: dict | None = None
         self.xla = False
+        self.precision = "float32"
         self._host_step = 0  # `step`, but known in Python: a phase is chosen before the step is traced
         self.built = True  # a method builds its networks in its constructor
 
@@ -40,7 +44,8 @@ class StagedModel(keras.Model):
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of the current stage -> the losses it reports."""
-        losses = getattr(self, f"{self.stage}_step")(batch)
+        with products_in(self.precision):
+            losses = getattr(self, f"{self.stage}_step")(batch)
         self.step.assign_add(1)
         return losses
 

@@ -13,6 +13,9 @@ from keras import layers
 from scipy.io.matlab import MatReadError
 
 from tf_reid.networks.layers import BatchNormalization
+from tf_reid.networks.precision import Conv2D
+
+OURS = {layers.Conv2D: Conv2D, layers.BatchNormalization: BatchNormalization}  # what stands in for Keras's
 
 
 class CaffePreprocessing(layers.Layer):
@@ -67,12 +70,12 @@ def _application(build, image_size, weights, last_stride=2, preprocessing=CaffeP
             f"The ImageNet weights of {build.__name__} could not be fetched by Keras; fetch the file elsewhere and set "
             f"the method's weights to its path, or to null to start from random weights ({error})."
         ) from error
-    network = _with_our_norms(network, last_stride)
+    network = _with_our_layers(network, last_stride)
     return _averaged(images, network(preprocessing()(images) if preprocessing else images))
 
 
-def _with_our_norms(network, last_stride):
-    """The same network with our batch normalisation and, in ResNet-50, this stride of its last stage.
+def _with_our_layers(network, last_stride):
+    """The same network with our convolutions and batch normalisation and, in ResNet-50, this stride of its last stage.
 
     Keras has the stride in the first block's two 1x1.
     """
@@ -81,8 +84,7 @@ def _with_our_norms(network, last_stride):
         settings = layer.get_config()
         if layer.name in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
             settings["strides"] = last_stride
-        kind = BatchNormalization if isinstance(layer, layers.BatchNormalization) else type(layer)
-        return kind.from_config(settings)
+        return OURS.get(type(layer), type(layer)).from_config(settings)
 
     clone = keras.models.clone_model(network, clone_function=same_but)
     clone.set_weights(network.get_weights())
@@ -111,13 +113,13 @@ def vgg_m(image_size, weights=None) -> keras.Model:
         raise ValueError(f"data.image_size is {list(image_size)}, but vgg_m halves it five times: use 64 or more.")
     images = keras.Input((*image_size, 3))
     x = (images + 1.0) * 127.5 - keras.ops.array([123.68, 116.779, 103.939], dtype="float32")
-    x = layers.Conv2D(96, 7, 2, activation="relu", kernel_initializer="he_normal", name="conv1")(x)
+    x = Conv2D(96, 7, 2, activation="relu", kernel_initializer="he_normal", name="conv1")(x)
     x = layers.MaxPooling2D(3, 2)(LocalResponseNorm()(x))
     x = layers.ZeroPadding2D(1)(x)
-    x = layers.Conv2D(256, 5, 2, activation="relu", kernel_initializer="he_normal", name="conv2")(x)
+    x = Conv2D(256, 5, 2, activation="relu", kernel_initializer="he_normal", name="conv2")(x)
     x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(((0, 1), (0, 1)))(LocalResponseNorm()(x)))
     for name in ("conv3", "conv4", "conv5"):
-        x = layers.Conv2D(512, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)(x)
+        x = Conv2D(512, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)(x)
     x = layers.MaxPooling2D(3, 2, name="pool5")(x)
     from_matlab = bool(weights) and weights.endswith(".mat")
     network = _averaged(images, x, None if from_matlab else weights)
@@ -199,7 +201,7 @@ def small_vgg(image_size, weights=None) -> keras.Model:
 
 
 def _conv_norm(x, channels, stride=1, kernel=3, activation=None):
-    x = layers.Conv2D(channels, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
+    x = Conv2D(channels, kernel, stride, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
     x = BatchNormalization()(x)
     return layers.Activation(activation)(x) if activation else x
 

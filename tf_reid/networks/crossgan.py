@@ -9,6 +9,7 @@ from keras import layers
 
 from tf_reid.networks.backbones import BACKBONES
 from tf_reid.networks.layers import BatchNormalization, gan_init
+from tf_reid.networks.precision import Conv2D, Conv2DTranspose, Dense
 
 GENERATOR_UNITS = 5  # m of Eq. 8
 DISCRIMINATOR_UNITS = 5  # n of Eq. 9
@@ -26,8 +27,8 @@ def encoder_input(image_size: tuple[int, int], encoder: str, weights: str | None
 def build_encoder(features: keras.Model, hidden: int, latent_width: int, name: str) -> keras.Model:
     """Images [B, H, W, 3] -> mean and log variance of q(z|x), [B, latent_width] each."""
     images = keras.Input(features.input_shape[1:])
-    x = layers.Dense(hidden, activation="relu")(features(images, training=False))
-    return keras.Model(images, [layers.Dense(latent_width)(x), layers.Dense(latent_width)(x)], name=name)
+    x = Dense(hidden, activation="relu")(features(images, training=False))
+    return keras.Model(images, [Dense(latent_width)(x), Dense(latent_width)(x)], name=name)
 
 
 def generator_units(image_size: tuple[int, int], width: int, latent_width: int) -> list[Callable[[], keras.Model]]:
@@ -35,7 +36,7 @@ def generator_units(image_size: tuple[int, int], width: int, latent_width: int) 
     height, columns = image_size[0] // 16, image_size[1] // 16
 
     def first():
-        dense = layers.Dense(height * columns * width, use_bias=False, kernel_initializer=gan_init())
+        dense = Dense(height * columns * width, use_bias=False, kernel_initializer=gan_init())
         return keras.Sequential(
             [keras.Input((latent_width,)), dense, layers.Reshape((height, columns, width)), *_norm_relu()]
         )
@@ -54,17 +55,17 @@ def discriminator_units(image_size: tuple[int, int]) -> list[Callable[[], keras.
 
     def convolution(level):
         shape = (image_size[0] >> level, image_size[1] >> level, 3 if level == 0 else 20)
-        conv = layers.Conv2D(20, 5, padding="same", kernel_initializer=gan_init())
+        conv = Conv2D(20, 5, padding="same", kernel_initializer=gan_init())
         return keras.Sequential([keras.Input(shape), conv, layers.MaxPooling2D(2), layers.LeakyReLU(0.2)])
 
     def dense():
         maps = keras.Input((image_size[0] >> 3, image_size[1] >> 3, 20))
-        return keras.Sequential([maps, layers.Flatten(), layers.Dense(1024, "relu", kernel_initializer=gan_init())])
+        return keras.Sequential([maps, layers.Flatten(), Dense(1024, "relu", kernel_initializer=gan_init())])
 
     def last():
         inputs = keras.Input((1024,))
-        features = layers.Dense(1024, "relu", kernel_initializer=gan_init())(inputs)
-        return keras.Model(inputs, [features, layers.Dense(1, kernel_initializer=gan_init())(features)])
+        features = Dense(1024, "relu", kernel_initializer=gan_init())(inputs)
+        return keras.Model(inputs, [features, Dense(1, kernel_initializer=gan_init())(features)])
 
     return [*(partial(convolution, level) for level in range(3)), dense, last]
 
@@ -130,7 +131,7 @@ class ViewTransform(layers.Layer):
 
 
 def _deconvolution(channels, **settings):
-    return layers.Conv2DTranspose(channels, 4, 2, padding="same", kernel_initializer=gan_init(), **settings)
+    return Conv2DTranspose(channels, 4, 2, padding="same", kernel_initializer=gan_init(), **settings)
 
 
 def _norm_relu():

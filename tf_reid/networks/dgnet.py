@@ -12,6 +12,7 @@ from keras import layers
 
 from tf_reid.networks import losses
 from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
+from tf_reid.networks.precision import Conv2D, Dense, product, products_in
 
 HEAD_WIDTH = 512  # of the primary feature and of the fine-grained one
 plain_norm = partial(InstanceNorm, affine=False)
@@ -59,15 +60,13 @@ def embedding_head(width: int, name: str) -> keras.Model:
     """[B, width] -> a feature [B, 512]: linear, then batch norm."""
     kaiming = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     norm = BatchNormalization()
-    return keras.Sequential(
-        [keras.Input((width,)), layers.Dense(HEAD_WIDTH, kernel_initializer=kaiming), norm], name=name
-    )
+    return keras.Sequential([keras.Input((width,)), Dense(HEAD_WIDTH, kernel_initializer=kaiming), norm], name=name)
 
 
 def classifier_head(identities: int, dropout: float, name: str) -> keras.Model:
     """A feature [B, 512] -> logits [B, K]."""
     init = keras.initializers.RandomNormal(stddev=0.001)
-    head = [layers.Dropout(dropout), layers.Dense(identities, kernel_initializer=init)]
+    head = [layers.Dropout(dropout), Dense(identities, kernel_initializer=init)]
     return keras.Sequential([keras.Input((HEAD_WIDTH,)), *head], name=name)
 
 
@@ -109,7 +108,7 @@ def decoder(structure_shape: tuple[int, int, int], code_width: int) -> keras.Mod
         scales, shifts = (_mlp(part, 2 * channels, f"block{block + 1}_{name}") for name in ("scale", "shift"))
         y = x
         for first, activation in ((0, True), (channels, False)):
-            y = layers.Conv2D(channels, 3, kernel_initializer="he_normal")(ReflectPad(1)(y))
+            y = Conv2D(channels, 3, kernel_initializer="he_normal")(ReflectPad(1)(y))
             y = plain_norm()(y)
             scale, shift = (layers.Reshape((1, 1, channels))(v[:, first : first + channels]) for v in (scales, shifts))
             y = y * scale + shift
@@ -168,7 +167,7 @@ def scores_and_penalty(discriminator, real: tf.Tensor) -> tuple[list[tf.Tensor],
     R1 is summed over pixels, scales, and the two images of a row; mean over rows
     (Mescheder et al., 2018, https://arxiv.org/abs/1801.04406).
     """
-    with tf.GradientTape(persistent=True) as tape:
+    with products_in("float32"), tf.GradientTape(persistent=True) as tape:  # a gradient of gradients
         tape.watch(real)
         scores = discriminator(real)
     gradients = [tape.gradient(score, real) for score in scores]
@@ -211,7 +210,7 @@ class HalfSize(layers.Layer):
         return (batch, (height + 1) // 2, (width + 1) // 2, channels)
 
 
-class DoubledConv(layers.Conv2D):
+class DoubledConv(Conv2D):
     """Every pixel repeated twice both ways, then a 5x5 convolution over mirrored borders, in half the time.
 
     A window of 5x5 repeated pixels has 3x3 different ones. A 3x3 convolution with sums of the kernel's taps therefore
@@ -231,14 +230,15 @@ class DoubledConv(layers.Conv2D):
         def plainly(pixels, rows, columns):
             doubled = tf.repeat(tf.repeat(pixels, 2, axis=1), 2, axis=2)
             mirrored = tf.pad(doubled, [(0, 0), rows, columns, (0, 0)], mode="REFLECT")
-            return tf.nn.conv2d(mirrored, kernel, 1, "VALID")
+            return product(convolution, mirrored, kernel)
 
+        convolution = partial(tf.nn.conv2d, strides=1, padding="VALID")
         kernel = tf.convert_to_tensor(self.kernel)
         if min(x.shape[1:3]) < 3:
             return plainly(x, (2, 2), (2, 2)) + self.bias
         sums = tf.einsum("pia,qjb,abcd->ijcpqd", self.SUMS, self.SUMS, kernel)
         sums = tf.reshape(sums, (3, 3, kernel.shape[2], 4 * self.filters))
-        inside = tf.nn.depth_to_space(tf.nn.conv2d(x, sums, 1, "VALID"), 2)
+        inside = tf.nn.depth_to_space(product(convolution, x, sums), 2)
         top = plainly(x[:, :2], (2, 0), (2, 2))
         bottom = plainly(x[:, -2:], (0, 2), (2, 2))
         left = plainly(x[:, :, :2], (0, 0), (2, 0))
@@ -271,7 +271,7 @@ def _conv(x, channels, kernel, stride=1, dilation=1, norm=None, activation=True,
     if kernel > 1:
         x = ReflectPad(dilation * (kernel - 1) // 2)(x)
     make = init() if init else "he_normal"
-    x = layers.Conv2D(channels, kernel, stride, dilation_rate=dilation, kernel_initializer=make)(x)
+    x = Conv2D(channels, kernel, stride, dilation_rate=dilation, kernel_initializer=make)(x)
     if norm:
         x = norm()(x)
     return layers.LeakyReLU(0.2)(x) if activation else x
@@ -284,5 +284,5 @@ def _residual(x, norm=None, init=None):
 
 def _mlp(x, outputs, name):
     for units in (512, 512):
-        x = layers.LeakyReLU(0.2)(layers.Dense(units, kernel_initializer="he_normal")(x))
-    return layers.Dense(outputs, kernel_initializer="he_normal", name=name)(x)
+        x = layers.LeakyReLU(0.2)(Dense(units, kernel_initializer="he_normal")(x))
+    return Dense(outputs, kernel_initializer="he_normal", name=name)(x)

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from tf_reid.networks.precision import Dense
+
 
 def gan_init() -> keras.initializers.Initializer:
     """The initialisation of DCGAN and CycleGAN, N(0, 0.02). Use one for each layer: an instance repeats its values."""
@@ -80,8 +82,8 @@ class ReflectPad(keras.layers.Layer):
 
 def feed_forward(width: int, hidden: list[int], outputs: int, name: str) -> keras.Model:
     """[B, width] -> [B, outputs], through hidden layers with these numbers of units and ReLU."""
-    dense = [keras.layers.Dense(units, activation="relu") for units in hidden]
-    return keras.Sequential([keras.Input((width,)), *dense, keras.layers.Dense(outputs)], name=name)
+    dense = [Dense(units, activation="relu") for units in hidden]
+    return keras.Sequential([keras.Input((width,)), *dense, Dense(outputs)], name=name)
 
 
 def frozen(network: keras.Model, *inputs, training: bool = False, fraction: float | tf.Tensor = 1.0):

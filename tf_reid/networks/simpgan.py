@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
+from tf_reid.networks.precision import Conv2D, Conv2DTranspose, Dense
 
 
 def build_generator(image_size: tuple[int, int], width: int, blocks: int, residual: bool, name: str) -> keras.Model:
@@ -26,10 +27,10 @@ def build_generator(image_size: tuple[int, int], width: int, blocks: int, residu
         y = _conv(ReflectPad(1)(y), 4 * width, 3, padding="valid", activation=None)
         x = x + y
     for channels in (2 * width, width):
-        x = layers.Conv2DTranspose(channels, 3, 2, padding="same", use_bias=False, kernel_initializer=gan_init())(x)
+        x = Conv2DTranspose(channels, 3, 2, padding="same", use_bias=False, kernel_initializer=gan_init())(x)
         x = layers.ReLU()(InstanceNorm()(x))
     init = "zeros" if residual else gan_init()
-    x = layers.Conv2D(3, 7, kernel_initializer=init)(ReflectPad(3)(x))
+    x = Conv2D(3, 7, kernel_initializer=init)(ReflectPad(3)(x))
     if residual:
         x = x + keras.ops.arctanh(0.98 * images)
     return keras.Model(images, keras.ops.tanh(x), name=name)
@@ -44,9 +45,9 @@ def build_colour_generator(image_size: tuple[int, int], width: int, name: str) -
     images = keras.Input((*image_size, 3))
     x = images
     for channels in (width, 2 * width, 4 * width):
-        x = layers.Conv2D(channels, 4, 2, padding="same", kernel_initializer="he_normal")(x)
+        x = Conv2D(channels, 4, 2, padding="same", kernel_initializer="he_normal")(x)
         x = layers.LeakyReLU(0.2)(x)
-    x = layers.Dense(12, kernel_initializer="zeros")(layers.GlobalAveragePooling2D()(x))
+    x = Dense(12, kernel_initializer="zeros")(layers.GlobalAveragePooling2D()(x))
     change, offset = layers.Reshape((3, 3))(x[:, :9]), layers.Reshape((1, 1, 3))(x[:, 9:])
     colours = keras.ops.arctanh(0.98 * images)
     moved = keras.ops.einsum("bhwc,bcd->bhwd", colours, change)
@@ -70,23 +71,23 @@ def build_discriminator(
         )
     images = keras.Input((*image_size, 3))
     slope = 0.05 if official else 0.2
-    x = layers.Conv2D(width, 4, 2, padding="same", kernel_initializer=gan_init())(images)
+    x = Conv2D(width, 4, 2, padding="same", kernel_initializer=gan_init())(images)
     x = layers.LeakyReLU(slope)(x)
     strides = [2] * 2 if official else [2] * (layers_of_stride_2 - 1) + [1]
     for depth, stride in enumerate(strides, start=1):
         channels = width * min(2**depth, 8)
-        x = layers.Conv2D(channels, 4, stride, padding="same", kernel_initializer=gan_init())(x)
+        x = Conv2D(channels, 4, stride, padding="same", kernel_initializer=gan_init())(x)
         if official:
             x = BatchNormalization()(x)
         elif norm:
             x = InstanceNorm()(x)
         x = layers.LeakyReLU(slope)(x)
     padding = "valid" if official else "same"
-    scores = layers.Conv2D(1, 4, padding=padding, kernel_initializer=gan_init())(x)
+    scores = Conv2D(1, 4, padding=padding, kernel_initializer=gan_init())(x)
     return keras.Model(images, scores, name=name)
 
 
 def _conv(x, channels, kernel, stride=1, padding="same", activation="relu"):
-    x = layers.Conv2D(channels, kernel, stride, padding, use_bias=False, kernel_initializer=gan_init())(x)
+    x = Conv2D(channels, kernel, stride, padding, use_bias=False, kernel_initializer=gan_init())(x)
     x = InstanceNorm()(x)
     return layers.Activation(activation)(x) if activation else x
