@@ -153,6 +153,12 @@ def random_batch(images=8, seed=0):
     }
 
 
+def convolutions(traced):
+    """How many convolutions a traced function has that no gradient calls for."""
+    operations = traced.graph.get_operations()
+    return sum(op.type == "Conv2D" and "gradient_tape" not in op.name for op in operations)
+
+
 def make_records(identity, camera, split=None, size=SIZE, name="test", protocols=None, population=None):
     """Records with noise for images; every image's red channel is its index."""
     rng = np.random.default_rng(0)

@@ -1,9 +1,11 @@
 """SimPGAN's losses against NumPy, and which loss moves whom."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import build, random_batch
+from conftest import build, convolutions, random_batch
 
 from tf_reid.networks.simpgan import build_discriminator, build_generator
 from tf_reid.pictures.page import CaptionedImages
@@ -48,7 +50,7 @@ def gradients_of(model, images, loss_name, losses_of):
 
 
 def generator_losses(model, batch, source, target):
-    return model.generator_losses(batch, source, target, model.G(source), model.F(target))
+    return model.generator_losses(batch, source, target, model.translations(source, target))
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,89 @@ def test_each_player_descends_its_own_losses(one_step):
         losses = model.discriminator_losses(source, target, model.G(source), model.F(target))
     model.minimize(tape, losses, "discriminators")
     assert discriminators() < before
+
+
+def step_of_separate_calls(model, batch):
+    """A translation step in which every network is called for the images of one kind at a time, and its losses."""
+    source, target = model.domains(batch)
+    with tf.GradientTape() as tape:
+        fake_target, fake_source = model.G(source), model.F(target)
+        back_in_source, back_in_target = model.F(fake_target), model.G(fake_source)
+        moves_generators = {
+            "adversarial_G": 2.0 * tf.reduce_mean((model.D_T(fake_target, training=True) - 1.0) ** 2),
+            "adversarial_F": 2.0 * tf.reduce_mean((model.D_S(fake_source, training=True) - 1.0) ** 2),
+            "cycle": 20.0
+            * (tf.reduce_mean(abs(back_in_source - source)) + tf.reduce_mean(abs(back_in_target - target))),
+            "similarity": model.similarity_loss(back_in_source, batch["source_identity"]),
+        }
+        if model.identity_weight:
+            same = tf.reduce_mean(abs(model.F(source) - source)) + tf.reduce_mean(abs(model.G(target) - target))
+            moves_generators["identity"] = 2.0 * model.identity_weight * same
+    model.minimize(tape, moves_generators, "generators")
+    moves_discriminators = {}
+    with tf.GradientTape() as tape:
+        for name, judge, real, fake in (
+            ("adversarial_D_T", model.D_T, target, tf.stop_gradient(fake_target)),
+            ("adversarial_D_S", model.D_S, source, tf.stop_gradient(fake_source)),
+        ):
+            of_fake, of_real = judge(fake, training=True), judge(real, training=True)
+            moves_discriminators[name] = 2.0 * (tf.reduce_mean(of_fake**2) + tf.reduce_mean((of_real - 1.0) ** 2))
+    if model.phase["discriminators_move"]:
+        model.minimize(tape, moves_discriminators, "discriminators")
+    return model.report(generators=moves_generators, discriminators=moves_discriminators)
+
+
+@pytest.mark.parametrize(
+    ("changes", "size", "discriminators_move"),
+    [
+        ({}, (32, 16), True),
+        ({"identity_weight": 0.0, "generator": "residual", "discriminator_norm": False}, (32, 16), True),
+        ({"generator": "colour", "discriminator": "official"}, (32, 32), True),  # batch norm in the discriminators
+        ({"discriminator": "official"}, (32, 32), False),
+    ],
+)
+def test_joined_calls_make_the_step_of_separate_calls(changes, size, discriminators_move, monkeypatch):
+    """Losses, what each player learns, and running statistics."""
+    monkeypatch.setattr("conftest.SIZE", size)
+    model, batch = build("simpgan", learning_rate=1.0, **changes), random_batch()
+    for variable in model.variables_of("generators"):  # no layer starts at zero, which would hold gradients back
+        variable.assign_add(tf.random.stateless_normal(variable.shape, [0, 1], stddev=0.05))
+    model.begin("translation")
+    model.phase, before = {"discriminators_move": discriminators_move}, weights(model)
+    results = []
+    for step in (model.translation_step, partial(step_of_separate_calls, model)):
+        losses, after = step(batch), weights(model)
+        learned = {name: [b - a for a, b in zip(before[name], after[name], strict=True)] for name in NETWORKS}
+        assert any(np.any(change) for change in learned["D_S"]) or not discriminators_move
+        results.append((losses, learned))
+        for name in NETWORKS:
+            getattr(model, name).set_weights(before[name])
+        for pool in (model.source_pool, model.target_pool):
+            pool.filled.assign(0)
+    (joined, learned), (expected, expected_to_learn) = results
+    assert set(joined) == set(expected)
+    for name, loss in expected.items():
+        np.testing.assert_allclose(joined[name], loss, rtol=1e-5, err_msg=name)
+    for name in NETWORKS:
+        for change, expected_change in zip(learned[name], expected_to_learn[name], strict=True):
+            tolerance = 1e-4 * np.abs(expected_change).max() + 1e-6
+            np.testing.assert_allclose(change, expected_change, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("identity_weight", [0.0, 5.0])
+def test_a_step_calls_each_generator_and_discriminator_twice(identity_weight):
+    """Counted in convolutions of the traced step: what is launched, not what is computed, takes a GPU's time."""
+    model, batch = build("simpgan", identity_weight=identity_weight), random_batch()
+    model.begin("translation")
+    model.phase = {"discriminators_move": True}
+    found = convolutions(tf.function(model.translation_step).get_concrete_function(batch))
+    calls = {model.G: 2, model.F: 2, model.D_S: 2, model.D_T: 2, model.classifier.backbone: 1}
+    images = tf.TensorSpec((4, *model.image_size, 3))
+    once = {
+        network: convolutions(tf.function(lambda x, network=network: network(x)).get_concrete_function(images))
+        for network in calls
+    }
+    assert found == sum(times * once[network] for network, times in calls.items())
 
 
 @pytest.mark.parametrize(

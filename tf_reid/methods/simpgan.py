@@ -4,7 +4,7 @@
 https://arxiv.org/abs/1806.04533.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -14,10 +14,25 @@ from tf_reid.methods.representation import Representation
 from tf_reid.methods.simpgan_pictures import SimPGANPictures
 from tf_reid.networks.backbones import Backbone
 from tf_reid.networks.image_pool import ImagePool
+from tf_reid.networks.layers import in_one_call
 from tf_reid.networks.losses import l1, least_squares, verification
 from tf_reid.networks.siamese import SiameseClassifier
 from tf_reid.networks.simpgan import build_colour_generator, build_discriminator, build_generator
 from tf_reid.settings import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Weights
+
+
+class Translations(NamedTuple):
+    """What the generators make of a batch's images: float32 [2P, H, W, 3] in [-1, 1].
+
+    Attributes:
+        fake_target: G(source). fake_source: F(target).
+        same_target: G(target). same_source: F(source). Both are None without the identity loss, which they serve.
+    """
+
+    fake_target: tf.Tensor
+    fake_source: tf.Tensor
+    same_target: tf.Tensor | None = None
+    same_source: tf.Tensor | None = None
 
 
 class SimPGAN(ReIDModel):
@@ -141,13 +156,13 @@ class SimPGAN(ReIDModel):
         # 1. G translates to the target and F to the source: real to the discriminators, cycle-consistent, and as
         #    similar to one another as before.
         with tf.GradientTape() as tape:
-            fake_target, fake_source = self.G(source), self.F(target)
-            generator_losses = self.generator_losses(batch, source, target, fake_target, fake_source)
+            made = self.translations(source, target)
+            generator_losses = self.generator_losses(batch, source, target, made)
         self.minimize(tape, generator_losses, "generators")
 
         # 2. D_S and D_T learn to recognise fakes of their domain, which come out of the pools.
-        fake_target = self.target_pool.exchange(tf.stop_gradient(fake_target), self.step)
-        fake_source = self.source_pool.exchange(tf.stop_gradient(fake_source), self.step)
+        fake_target = self.target_pool.exchange(tf.stop_gradient(made.fake_target), self.step)
+        fake_source = self.source_pool.exchange(tf.stop_gradient(made.fake_source), self.step)
         with tf.GradientTape() as tape:
             discriminator_losses = self.discriminator_losses(source, target, fake_target, fake_source)
         if self.phase["discriminators_move"]:
@@ -159,12 +174,20 @@ class SimPGAN(ReIDModel):
         """Source and target images [2P, H, W, 3] each, a pair's two images one after the other."""
         return tuple(tf.reshape(batch[d], (-1, *batch[d].shape[2:])) for d in ("source", "target"))
 
-    def generator_losses(self, batch, source, target, fake_target, fake_source) -> dict[str, tf.Tensor]:
+    def translations(self, source, target) -> Translations:
+        """Each generator is called once, on the images that it translates and on those that it must leave alone."""
+        if not self.identity_weight:
+            return Translations(fake_target=self.G(source), fake_source=self.F(target))
+        fake_target, same_target = in_one_call(self.G, source, target)
+        fake_source, same_source = in_one_call(self.F, target, source)
+        return Translations(fake_target, fake_source, same_target, same_source)
+
+    def generator_losses(self, batch, source, target, made: Translations) -> dict[str, tf.Tensor]:
         """The terms of Eq. 11. The paper sums over a pair's two images: twice the mean over images."""
-        reconstructed_source, reconstructed_target = self.F(fake_target), self.G(fake_source)
+        reconstructed_source, reconstructed_target = self.F(made.fake_target), self.G(made.fake_source)
         losses = {
-            "adversarial_G": self.adversarial_weight * generator_adversarial_loss(self.D_T, fake_target),  # Eq. 6
-            "adversarial_F": self.adversarial_weight * generator_adversarial_loss(self.D_S, fake_source),  # Eq. 8
+            "adversarial_G": self.adversarial_weight * generator_adversarial_loss(self.D_T, made.fake_target),  # Eq. 6
+            "adversarial_F": self.adversarial_weight * generator_adversarial_loss(self.D_S, made.fake_source),  # Eq. 8
         }
         if self.cycle_weight:
             cycle = l1(reconstructed_source, source) + l1(reconstructed_target, target)
@@ -173,7 +196,7 @@ class SimPGAN(ReIDModel):
             similarity = self.similarity_loss(reconstructed_source, batch["source_identity"])
             losses["similarity"] = self.similarity_weight * similarity
         if self.identity_weight:
-            unchanged = l1(self.F(source), source) + l1(self.G(target), target)
+            unchanged = l1(made.same_source, source) + l1(made.same_target, target)
             losses["identity"] = self.identity_weight * 2.0 * unchanged
         return losses
 
@@ -218,6 +241,5 @@ def generator_adversarial_loss(discriminator, fakes):
 
 def discriminator_adversarial_loss(discriminator, real, fakes):
     """Eq. 7 and 9: the sum over a pair's two images of D(fake)^2 + (D(real) - 1)^2."""
-    return 2.0 * (
-        least_squares(discriminator(fakes, training=True), 0.0) + least_squares(discriminator(real, training=True), 1.0)
-    )
+    of_fakes, of_real = in_one_call(discriminator, fakes, real)
+    return 2.0 * (least_squares(of_fakes, 0.0) + least_squares(of_real, 1.0))
