@@ -72,13 +72,15 @@ def _application(build, image_size, weights, last_stride=2, preprocessing=CaffeP
 
 
 def _with_our_norms(network, last_stride):
-    """The same network with our batch normalisation and, in ResNet-50, this stride of its last stage.
+    """The same network with our batch normalisation, its momentum and epsilon, and this stride of ResNet-50's last stage.
 
-    Keras has the stride in the first block's two 1x1.
+    Keras has momenta of 0.99 and epsilons of its own, and the stride in the first block's two 1x1.
     """
 
     def same_but(layer):
         settings = layer.get_config()
+        if isinstance(layer, layers.BatchNormalization):
+            del settings["momentum"], settings["epsilon"]
         if layer.name in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
             settings["strides"] = last_stride
         kind = BatchNormalization if isinstance(layer, layers.BatchNormalization) else type(layer)
