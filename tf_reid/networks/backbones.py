@@ -72,9 +72,9 @@ def _application(build, image_size, weights, last_stride=2, preprocessing=CaffeP
 
 
 def _with_our_norms(network, last_stride):
-    """The same network with our batch normalisation, its momentum and epsilon, and this stride of ResNet-50's last stage.
+    """The same network with our batch normalisation, its momentum and epsilon too, and ResNet-50's last stride.
 
-    Keras has momenta of 0.99 and epsilons of its own, and the stride in the first block's two 1x1.
+    Keras has a momentum of 0.99, epsilons of its own, and the stride of a stage in its first block's two 1x1.
     """
 
     def same_but(layer):
