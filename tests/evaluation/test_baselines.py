@@ -9,7 +9,7 @@ from conftest import SIZE, make_records
 from tf_reid.data import pipeline
 from tf_reid.evaluation import baselines, extraction
 from tf_reid.evaluation.baselines import ColourCovariance, adaptive_batch_norm, colour_moments
-from tf_reid.networks.backbones import small
+from tf_reid.networks.backbones import BACKBONES, small
 
 
 def coloured(mean, mixing, seed, count=6):
@@ -125,6 +125,19 @@ def test_an_adapted_encoder_sees_through_a_shift_of_the_target(source):
     adapted = extraction.extract(adaptive_batch_norm(trained, shifted, SIZE), shifted, SIZE)
     assert np.abs(direct - expected).mean() > 0.2
     np.testing.assert_allclose(adapted, expected, atol=0.03)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_can_be_adapted(name, target):
+    keras.utils.set_random_seed(0)
+    encoder = BACKBONES[name]((64, 64), None)
+    adapted = adaptive_batch_norm(encoder, target.take(np.arange(2)), (64, 64))
+    statistics = [w for w in adapted.non_trainable_weights if "moving_mean" in w.path]
+    assert len(statistics) == {"resnet50": 53, "mobilenet_v2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
+    assert all(np.abs(mean).max() > 0 for mean in statistics)
+    adapted.set_weights(encoder.get_weights())
+    images = tf.random.stateless_uniform((2, 64, 64, 3), [0, 1], -1, 1)
+    np.testing.assert_allclose(adapted(images), encoder(images), rtol=1e-4, atol=1e-5)
 
 
 def test_colour_histogram_tells_colours_and_where_they_are():

@@ -47,10 +47,12 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
 
 
 @pytest.mark.parametrize("name", backbones.BACKBONES)
-def test_batch_statistics_are_those_of_all_replicas(name):
+def test_every_batch_norm_has_one_momentum_one_epsilon_and_the_statistics_of_all_replicas(name):
     layers = backbones.BACKBONES[name]((64, 64), None)._flatten_layers()
-    found = [layer.synchronized for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert all(found) and len(found) >= {"resnet50": 53, "mobilenet_v2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert len(norms) >= {"resnet50": 53, "mobilenet_v2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
+    assert all(norm.synchronized for norm in norms)
+    assert {(norm.momentum, norm.epsilon) for norm in norms} <= {(0.9, 1e-5)}  # PyTorch's 0.1 and 1e-5
 
 
 @pytest.mark.parametrize("name", ["small", "small_vgg", "vgg_m"])

@@ -51,7 +51,7 @@ def adaptive_batch_norm(
 
     With a momentum of k / (k + 1) at batch k, the moving averages become the mean over the batches of one pass.
     """
-    adapted = keras.models.clone_model(encoder)
+    adapted = _copy(encoder)
     adapted.set_weights(encoder.get_weights())
     normalisations = [x for x in adapted._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
     batches = pipeline.image_batches(target, image_size, batch_size)
@@ -60,6 +60,15 @@ def adaptive_batch_norm(
             layer.momentum = number / (number + 1)
         adapted(images, training=True)
     return adapted
+
+
+def _copy(encoder: keras.Model) -> keras.Model:
+    """The same network with weights of its own; also of the networks inside it, whose layers Keras cannot name."""
+
+    def layer_copy(layer):
+        return layer.from_config(layer.get_config())
+
+    return keras.models.clone_model(encoder, clone_function=layer_copy, recursive=True)
 
 
 def small_pixels(images: np.ndarray, size: tuple[int, int] = (32, 16)) -> np.ndarray:

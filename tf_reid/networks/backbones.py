@@ -75,13 +75,15 @@ def _application(build, image_size, weights, last_stride=2, preprocessing=CaffeP
 
 
 def _with_our_layers(network, last_stride):
-    """The same network with our convolutions and batch normalisation and, in ResNet-50, this stride of its last stage.
+    """The same network with our convolutions and batch normalisation, and with this stride of ResNet-50's last stage.
 
-    Keras has the stride in the first block's two 1x1.
+    Keras has a momentum of 0.99, epsilons of its own, and the stride of a stage in its first block's two 1x1.
     """
 
     def same_but(layer):
         settings = layer.get_config()
+        if isinstance(layer, layers.BatchNormalization):
+            del settings["momentum"], settings["epsilon"]
         if layer.name in ("conv5_block1_0_conv", "conv5_block1_1_conv"):
             settings["strides"] = last_stride
         return OURS.get(type(layer), type(layer)).from_config(settings)
