@@ -112,8 +112,8 @@ def scores(
     scored = domains[scored_domain(config)]
     trials = fair_trials(config, scored, seen)
     metrics = {}
-    for name, representation in representations(model, config, scored).items():
-        metrics[name] = _score(comparison_of(representation, scored, trials, config), scored, trials, config)
+    for name, compared in comparisons(representations(model, config, scored), scored, trials, config):
+        metrics[name] = _score(compared, scored, trials, config)
     return metrics
 
 
@@ -143,9 +143,8 @@ def score_representations(
             "thresholds do not hold for another gallery."
         )
     calibrating = _calibrating(config, scored, seen) if rates is not None else {}
-    for name, representation in representations(model, config, scored).items():
-        keeping = store if can_keep(representation.encoders) else None
-        compared = comparison_of(representation, scored, [*trials, *calibrating.values()], config, keeping)
+    by_name, needed = representations(model, config, scored), [*trials, *calibrating.values()]
+    for name, compared in comparisons(by_name, scored, needed, config, store):
         metrics = _score(compared, scored, trials, config)
         if rates is not None:
             verified = [_verify(compared, scored, t, calibrating.get(t.name), rates, config) for t in trials]
@@ -172,25 +171,42 @@ def representations(model: ReIDModel, config: Config, scored: Records) -> dict[s
     return by_name
 
 
-def comparison_of(
-    representation: Representation,
+def comparisons(
+    representations: Mapping[str, Representation],
     scored: Records,
     trials: Sequence[Trial],
     config: Config,
     store: Store | None = None,
-) -> Comparison:
-    """A representation's features that the trials need, from its encoders or the store, compared as configured."""
+) -> Iterator[tuple[str, Comparison]]:
+    """Each representation's name and the features that the trials need, compared as configured.
+
+    The features are from the encoders or the store. Representations that share a trunk are extracted together, once the
+    first of them is wanted.
+    """
     settings = config.evaluate
-    query, gallery = extraction.extract_roles(
-        representation.encoders,
-        scored,
-        trials,
-        config.data.image_size,
-        batch_size=settings.batch_size,
-        flip=settings.flip,
-        store=store,
-    )
-    return Comparison(query, gallery, settings.distance, settings.rerank, representation.similarity)
+    extracted: dict[str, extraction.Sides] = {}  # of representations that are still to come
+    for name, representation in representations.items():
+        if name not in extracted:
+            trunk = extraction.trunk(representation.encoders)
+            alike = {other: one.encoders for other, one in representations.items()}
+            extracted |= extraction.extract_together(
+                {other: encoders for other, encoders in alike.items() if extraction.trunk(encoders) == trunk},
+                scored,
+                trials,
+                config.data.image_size,
+                batch_size=settings.batch_size,
+                flip=settings.flip,
+                store=store if can_keep(representation.encoders) else None,
+            )
+        sides = extracted.pop(name)
+        yield name, Comparison(*sides, settings.distance, settings.rerank, representation.similarity)
+
+
+def comparison_of(
+    representation: Representation, scored: Records, trials: Sequence[Trial], config: Config
+) -> Comparison:
+    """As `comparisons`, of one representation."""
+    return next(comparisons({"": representation}, scored, trials, config))[1]
 
 
 def score_baselines(

@@ -132,10 +132,11 @@ class DGNet(ReIDModel):
         self.E_s = nets.structure_encoder(image_size, width)
         self.G = nets.decoder(self.E_s.output_shape[1:], code_width)
         self.D = nets.discriminator(image_size, width, scales)
+        views = nets.pooled_views(self.E_a)  # of all three: evaluation calls E_a once for them
         self.features = {
-            "both": nets.weighted_features(self.E_a, [self.primary, self.fine], [1.0, fine_at_test**0.5]),
-            "primary": nets.weighted_features(self.E_a, [self.primary], [1.0]),
-            "fine": nets.weighted_features(self.E_a, [self.fine], [1.0]),
+            "both": nets.weighted_features(views, [self.primary, self.fine], [1.0, fine_at_test**0.5]),
+            "primary": nets.weighted_features(views, [self.primary], [1.0]),
+            "fine": nets.weighted_features(views, [self.fine], [1.0]),
         }
         self.teacher_style, self.teacher_batch_statistics = teacher_style, teacher_batch_statistics
         self.detach_appearance, self.code_gradient = detach_appearance, code_gradient
