@@ -303,7 +303,11 @@ def test_a_gallery_of_named_files_holds_all_images_of_validation_identities():
 @pytest.mark.parametrize(
     ("protocols", "data", "message"),
     [
-        ({"three": THREE_TRIALS}, {"validation_identities": 4}, "is 4, but a has 4 training identities; hold out fewer"),
+        (
+            {"three": THREE_TRIALS},
+            {"validation_identities": 4},
+            "is 4, but a has 4 training identities; hold out fewer",
+        ),
         ({"own": OWN}, {"validation_identities": 1}, "the protocol holds out 1 identities of its own; set it to 0"),
         ({"three": THREE_TRIALS}, {}, r"No training identity is held out .*: set data\.validation_identities"),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
-from tf_reid.evaluation import comparison, extraction
+from tf_reid.evaluation import comparison, during_training, extraction
 from tf_reid.evaluation.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram, small_pixels
 from tf_reid.evaluation.comparison import Comparison
 from tf_reid.evaluation.feature_store import Store, can_keep
@@ -102,18 +102,31 @@ def _check_that_folders_are_there(config: Config) -> None:
 
 
 def scores(
-    model: ReIDModel, config: Config, domains: Mapping[str, Records], seen: dict[str, Records]
+    model: ReIDModel,
+    config: Config,
+    domains: Mapping[str, Records],
+    seen: dict[str, Records],
+    during: str | None = None,
 ) -> dict[str, Metrics]:
     """Representation -> metrics on the data set that the run is for: the target where there is one, else the source.
 
     Args:
         domains: every record. seen: those that the run was trained on.
+        during: the stage that is being trained. Then only what it changes is scored, by `run.evaluate_queries` queries
+            of each trial, as the description says.
     """
     scored = domains[scored_domain(config)]
-    trials = fair_trials(config, scored, seen)
+    trials, by_name = fair_trials(config, scored, seen), representations(model, config, scored)
+    described = ""
+    if during is not None:
+        by_name = during_training.changed(model, by_name, during)
+        if count := config.run.evaluate_queries:
+            trials = during_training.fewer_queries(trials, scored, count)
+            described = f"At most {count} queries of each trial, the same in every evaluation."
     metrics = {}
-    for name, compared in comparisons(representations(model, config, scored), scored, trials, config):
+    for name, compared in comparisons(by_name, scored, trials, config):
         metrics[name] = _score(compared, scored, trials, config)
+        metrics[name]["description"] = f"{metrics[name]['description']} {described}".strip()
     return metrics
 
 
