@@ -18,7 +18,7 @@ import tf_reid.train
 import tf_reid.visualize
 from tf_reid import config as configuration
 from tf_reid.command_line import run_command
-from tf_reid.evaluation import scoring
+from tf_reid.evaluation import during_training, scoring
 from tf_reid.methods import METHODS
 from tf_reid.runs import training
 from tfds_builders.synthetic_pedestrians.synthetic_pedestrians_dataset_builder import Builder
@@ -77,10 +77,13 @@ def test_every_configuration_trains_and_is_scored(name, tmp_path, data_dir, caps
     for file in (run / "tensorboard").glob("events*"):
         for event in tf.compat.v1.train.summary_iterator(str(file)):
             tags |= {value.tag for value in event.summary.value}
-    last = list(LOADED[name].stages)[-1]
-    assert {f"{last}/evaluation/{representation}/rank1" for representation in written} <= tags
-    networks = scoring.open_trained(run, []).model.networks()
-    assert {path.name for path in (run / "networks").iterdir()} == {f"{n}.weights.h5" for n in networks}
+    model = scoring.open_trained(run, []).model
+    for stage, settings in LOADED[name].stages.items():
+        changed = during_training.changed(model, model.representations(), stage) if settings.steps else {}
+        scored = {tag.split("/")[2] for tag in tags if tag.startswith(f"{stage}/evaluation/")}
+        assert scored == set(changed) <= set(written)
+    assert {tag.split("/")[2] for tag in tags if "/evaluation/" in tag} == set(written)
+    assert {path.name for path in (run / "networks").iterdir()} == {f"{n}.weights.h5" for n in model.networks()}
 
     pages = tf_reid.visualize.main(["--run", str(run), "--count", "2", "--plane", "pca"])
     assert {path.stem for path in pages} >= {"map", *(f"ranks_{representation}" for representation in written)}

@@ -118,6 +118,7 @@ class Run(Section):
     log_every: PositiveInt = 20
     pictures_every: NonNegativeInt = 500  # 0: none
     evaluate_every: NonNegativeInt = 0  # 0: only at the end
+    evaluate_queries: NonNegativeInt = 0  # queries of each trial in such an evaluation; 0: all
 
 
 class Evaluate(Section):

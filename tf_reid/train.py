@@ -71,7 +71,7 @@ def train(
 
 
 def _train_and_evaluate(settings, devices, folder, own):
-    from tf_reid.evaluation import comparison, report, scoring
+    from tf_reid.evaluation import comparison, during_training, report, scoring
     from tf_reid.runs import reproducibility, run_folder, splits, training
 
     splits.build_data(settings)
@@ -83,7 +83,9 @@ def _train_and_evaluate(settings, devices, folder, own):
 
     # What could not be scored is refused now rather than after the training.
     scored = domains[splits.scored_domain(settings)]
-    comparison.check_matches(scored, splits.fair_trials(settings, scored, seen))
+    trials = splits.fair_trials(settings, scored, seen)
+    for of_queries in (trials, during_training.fewer_queries(trials, scored, settings.run.evaluate_queries)):
+        comparison.check_matches(scored, of_queries)
     run_folder.check_classifier(settings, seen["source"])
     with devices.scope():
         model = run_folder.build_model(settings, seen["source"].identities)
@@ -95,7 +97,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     print(f"{settings.method['name']}: {images} labelled images of {identities} identities; run folder {folder}")
 
     def scores():
-        return scoring.scores(model, settings, domains, seen)
+        return scoring.scores(model, settings, domains, seen, during=model.stage)
 
     training.train(model, settings, seen, folder, scores, own, held_out)
     return report.evaluate(model, settings, domains, seen, own)

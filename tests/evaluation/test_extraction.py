@@ -1,5 +1,6 @@
 """Features of all records in order, by role."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -89,3 +90,30 @@ def test_only_images_that_a_trial_needs_are_looked_at_and_each_once(records):
     np.testing.assert_array_equal(found[1:, 0], np.arange(1, 7))
     extraction.extract_roles({"probe": probe, "gallery": gallery}, records, trials, SIZE)
     assert (probe.seen, gallery.seen) == ([1, 2, 3], [4, 5, 6])
+
+
+def two_ends(encoder):
+    """The encoder, and another that goes on from its features: both begin with one input tensor."""
+    return encoder, keras.Model(encoder.input, keras.layers.Dense(3)(encoder.output))
+
+
+def test_encoders_of_one_input_are_called_together_and_give_the_features_of_each(records, encoder):
+    first, second = two_ends(encoder)
+    sets = {"a": {"image": first}, "b": {"image": second}, "again": {"image": first}}
+    assert len({extraction.trunk(encoders) for encoders in sets.values()}) == 1
+    joint, ends = extraction.joined((first, second))
+    assert joint.output_shape == (None, 8) and ends.tolist() == [5]
+    for flip in (False, True):
+        found = extraction.extract_together(sets, records, whole(), SIZE, batch_size=3, flip=flip)
+        for name, encoders in sets.items():
+            alone = extraction.extract(encoders["image"], records, SIZE, batch_size=3, flip=flip)
+            np.testing.assert_allclose(found[name][0], alone, atol=1e-6)
+        assert found["again"][0] is found["a"][0]
+
+
+def test_encoders_of_other_inputs_or_roles_are_not_of_one_trunk(encoder):
+    first, second = two_ends(encoder)
+    other = keras.models.clone_model(encoder)
+    keys = [{"image": first}, {"image": other}, {"probe": first}, {"image": index_of}, {"rgb": first, "ir": other}]
+    assert len({extraction.trunk(key) for key in keys}) == len(keys)
+    assert extraction.trunk({"image": first}) == extraction.trunk({"image": second})

@@ -186,6 +186,27 @@ def test_representations_of_the_same_encoders_share_their_features(records, enco
     assert looked_at == [0, 1, 1, 2]
 
 
+def test_of_encoders_that_are_called_together_only_missing_rows_are_looked_at(records, encoder, tmp_path, looked_at):
+    other = keras.Model(encoder.input, keras.layers.Dense(3)(encoder.output))
+    sets, store = {"a": {"image": encoder}, "b": {"image": other}}, Store(tmp_path)
+
+    def together(query, gallery):
+        trial = Trial("", np.array(query), np.array(gallery), False)
+        return extraction.extract_together(sets, records, [trial], SIZE, store=store)
+
+    extracted(encoder, records, tmp_path, [1], [2])
+    looked_at.clear()
+    together([1], [2])
+    assert looked_at == [1, 2]  # by the second encoder alone
+    found = together([1], [2, 4])
+    assert looked_at == [1, 2, 4]  # by both
+    for name, encoders in sets.items():
+        expected, _ = extracted(encoders["image"], records, None, [1], [2, 4])
+        np.testing.assert_allclose(found[name][0][[1, 2, 4]], expected[[1, 2, 4]], atol=1e-5)
+    store.remove_the_rest()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_each_role_has_a_file(records, encoder, tmp_path, looked_at):
     other = keras.models.clone_model(encoder)
     query, gallery = extracted({"probe": encoder, "gallery": other}, records, tmp_path, [0, 1], [1, 2])

@@ -8,12 +8,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SIZE, make_records, stage_configs
+from conftest import SIZE, build, make_records, stage_configs
 
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.evaluation import extraction, pages, report, scoring
 from tf_reid.evaluation.comparison import Comparison
+from tf_reid.evaluation.feature_store import Store
 from tf_reid.methods import METHODS
 from tf_reid.methods.representation import Representation
 from tf_reid.pictures.grids import QUERY_FRAME, RIGHT_FRAME, WRONG_FRAME
@@ -209,6 +210,46 @@ def test_an_encoder_of_two_representations_looks_at_the_images_once(tmp_path, co
     encoder.set_weights([2 * values for values in encoder.get_weights()])
     report.evaluate(model(raw=encoder), config, domains, images, tmp_path)
     assert len(list((tmp_path / "evaluation" / "features").glob("*.npy"))) == 1  # what no longer holds is removed
+
+
+class Counted(tf.Module):
+    """In place of a network's `call`: counts the images that go through it."""
+
+    def __init__(self, network, monkeypatch):
+        super().__init__()
+        self.images, self.original = 0, network.call
+        monkeypatch.setattr(network, "call", self.count)
+
+    def count(self, images, *args, **kwargs):
+        def add(count):
+            self.images += int(count)
+
+        tf.py_function(add, [tf.shape(images)[0]], [])
+        return self.original(images, *args, **kwargs)
+
+
+def test_a_trunk_of_several_representations_sees_an_image_once(tmp_path, config, domains, monkeypatch):
+    """DG-Net's features are of an image and its mirror image: E_a sees both, once for both heads and each alone."""
+    dgnet, images = build("dgnet"), seen(config, domains)
+    by_name = scoring.representations(dgnet, config, domains["target"])
+    alone = {
+        name: extraction.extract(one.encoders["image"], domains["target"].take(slice(12, None)), SIZE)
+        for name, one in by_name.items()
+    }
+    appearance, teacher = (Counted(network, monkeypatch) for network in (dgnet.E_a, dgnet.teacher.backbone))
+    trials = splits.fair_trials(config, domains["target"], images)
+    extraction.compiled.cache_clear()
+    for store in (None, Store(tmp_path)):
+        found = dict(scoring.comparisons(by_name, domains["target"], trials, config, store))
+        assert list(found) == ["raw", "primary", "fine", "teacher"]
+        assert (appearance.images, teacher.images) == (2 * 12, 12)
+        for name, compared in found.items():
+            np.testing.assert_array_equal(compared.query[12:], alone[name])
+        appearance.images = teacher.images = 0
+    again = dict(scoring.comparisons(by_name, domains["target"], trials, config, Store(tmp_path)))
+    assert appearance.images == teacher.images == 0
+    for name, compared in again.items():
+        np.testing.assert_array_equal(compared.query, found[name].query)
 
 
 # --------------------------------------------------------------------- re-ranking

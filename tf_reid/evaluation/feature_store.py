@@ -14,14 +14,14 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tf_reid.data.records import Records, content
-from tf_reid.evaluation.extraction import Part, filled
+from tf_reid.evaluation.extraction import Batches, Part, Parts, filled_together
 from tf_reid.files import sync, write_text
 
 FORMAT = 1  # increase it when code (decoding, resizing, a layer) changes so that the same images get other features
@@ -40,52 +40,44 @@ class Store:
     def get(
         self,
         role: str,
-        parts: Sequence[Part],
+        together: Sequence[Parts],
         records: Records,
         settings: Mapping[str, Any],
-        batches: Callable[[Sequence[Part]], Iterable[tuple[np.ndarray, np.ndarray]]],
-    ) -> np.ndarray:
-        """Features of a role, memory-mapped float32 [N, D], of which at least the rows that `parts` name are filled.
+        batches: Batches,
+    ) -> list[np.ndarray]:
+        """Features of a role by several sets of encoders, memory-mapped float32 [N, D] each.
+
+        At least the rows that their parts name are filled.
 
         Args:
-            parts: encoders, and the indices of the records that each has to see.
+            together: for each set, encoders and the indices of the records that each has to see.
             settings: what else the features depend on; plain values.
-            batches: parts -> iterable of (indices, features); called with the rows that are missing.
+            batches: see `extraction.Batches`; called with the rows that are missing.
         """
+        entries = [self._entry(role, parts, records, settings) for parts in together]
+        incomplete: dict[tuple[bytes, ...], list[_Entry]] = {}  # by the rows that are missing
+        for entry in entries:
+            if entry.features is None or entry.missing:
+                incomplete.setdefault(tuple(rows.tobytes() for _, rows in entry.missing), []).append(entry)
+        for alike in incomplete.values():
+            try:
+                new = filled_together(
+                    batches([entry.missing for entry in alike]), len(records), [entry.begin for entry in alike]
+                )
+                for entry, array in zip(alike, new, strict=True):
+                    entry.finish(array)
+            finally:
+                for entry in alike:
+                    entry.beside.unlink(missing_ok=True)
+        return [entry.features for entry in entries]
+
+    def _entry(self, role: str, parts: Parts, records: Records, settings: Mapping[str, Any]) -> "_Entry":
+        """What is kept of the features of a set of encoders, and what is missing."""
         encoders = [identifier(encoder) for encoder, _ in parts]
         about = {**settings, "format": FORMAT, "images": self._content(records), "encoders": encoders}
         name = f"{role}_{_sha256(json.dumps(about, sort_keys=True))[:16]}"
         self.used.add(name)
-        old, there = self._kept(name, len(records))
-        missing = [(encoder, indices[~there[indices]]) for encoder, indices in parts]
-        missing = [(encoder, indices) for encoder, indices in missing if len(indices)]
-        if old is not None and not missing:
-            return old
-
-        def old_and_new() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            if old is not None and there.any():
-                for rows in np.split(np.flatnonzero(there), range(ROWS, there.sum(), ROWS)):
-                    yield rows, old[rows]
-            yield from batches(missing)
-
-        path = self.folder / f"{name}_{uuid.uuid4().hex[:8]}.npy"
-        beside = path.with_name(f".{path.name}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            array = filled(old_and_new(), len(records), lambda shape, dtype: _on_disk(beside, shape, dtype))
-            if isinstance(array, np.memmap):
-                array.flush()
-            sync(beside)
-            features = np.load(beside, mmap_mode="r")  # now: once it has its name, another process may remove it
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-        for _, indices in missing:
-            there[indices] = True
-        ends = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]]).astype(np.int8)))
-        listed = {"belong_to": about, "features": path.name, "rows": ends.reshape(-1, 2).tolist()}
-        write_text(self.folder / f"{name}.json", json.dumps(listed, indent=1) + "\n")
-        return features
+        return _Entry(self.folder, name, about, *self._kept(name, len(records)), parts)
 
     def _content(self, records: Records) -> str:
         """`records.content`, once for all representations."""
@@ -123,6 +115,53 @@ class Store:
                     path.unlink()
             except FileNotFoundError:  # another process has removed it, or given it its name
                 continue
+
+
+class _Entry:
+    """The features of one role by one set of encoders.
+
+    Args:
+        about: what they belong to.
+        features: the array that is kept; None if there is none. there: which of its rows are filled, bool [N].
+        parts: encoders, and the rows that are needed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        about: dict[str, Any],
+        features: np.ndarray | None,
+        there: np.ndarray,
+        parts: Parts,
+    ) -> None:
+        self.name, self.about, self.features, self.there = name, about, features, there
+        missing = [(encoder, indices[~there[indices]]) for encoder, indices in parts]
+        self.missing: list[Part] = [(encoder, indices) for encoder, indices in missing if len(indices)]
+        self.path = folder / f"{name}_{uuid.uuid4().hex[:8]}.npy"
+        self.beside = self.path.with_name(f".{self.path.name}")
+
+    def begin(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A new array on the disk with the rows that are there already."""
+        self.beside.parent.mkdir(parents=True, exist_ok=True)
+        array = _on_disk(self.beside, shape, dtype)
+        if self.features is not None and self.there.any():
+            for rows in np.split(np.flatnonzero(self.there), range(ROWS, self.there.sum(), ROWS)):
+                array[rows] = self.features[rows]
+        return array
+
+    def finish(self, array: np.ndarray) -> None:
+        """Give the array its name, now that the missing rows are filled, and list its rows."""
+        if isinstance(array, np.memmap):
+            array.flush()
+        sync(self.beside)
+        self.features = np.load(self.beside, mmap_mode="r")  # now: once it has its name, another process may remove it
+        os.replace(self.beside, self.path)
+        for _, indices in self.missing:
+            self.there[indices] = True
+        ends = np.flatnonzero(np.diff(np.concatenate([[False], self.there, [False]]).astype(np.int8)))
+        listed = {"belong_to": self.about, "features": self.path.name, "rows": ends.reshape(-1, 2).tolist()}
+        write_text(self.path.with_name(f"{self.name}.json"), json.dumps(listed, indent=1) + "\n")
 
 
 def identifier(encoder: Any) -> dict[str, str]:

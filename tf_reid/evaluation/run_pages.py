@@ -10,6 +10,7 @@ import numpy as np
 
 from tf_reid.config import ConfigError
 from tf_reid.evaluation import extraction, pages, scoring
+from tf_reid.evaluation.comparison import Comparison
 from tf_reid.pictures import curves
 from tf_reid.runs import splits
 
@@ -50,7 +51,6 @@ class RunPages:
         self.trial = splits.fair_trials(run.config, self.records, run.seen)[0]
         self.size, self.two_domains = run.config.data.image_size, "target" in run.seen
         self.representations = scoring.representations(run.model, run.config, self.records)
-        self._compared = functools.cache(self._comparison)
 
     def drawers(self) -> dict[str, Callable[[], dict[str, np.ndarray]]]:
         """WHAT -> a function that draws it: name of the file -> picture uint8 [H, W, 3]."""
@@ -74,7 +74,7 @@ class RunPages:
         """A rank list for each representation."""
         shown = self.size, self.options.seed, self.options.identities, self.options.count
         return {
-            f"ranks_{name}": pages.rank_list(self._compared(name), self.records, self.trial, *shown)
+            f"ranks_{name}": pages.rank_list(self.compared[name], self.records, self.trial, *shown)
             for name in self.representations
         }
 
@@ -91,7 +91,7 @@ class RunPages:
         images, is_query = pages.sample(self.trial, self.options.seed, POINTS)
         panels = {"pixels": pages.pixels_in_rows(self.records.take(images), self.size)}
         for name in self.representations:
-            panels[name] = pages.features_of(self._compared(name), images, is_query)
+            panels[name] = pages.features_of(self.compared[name], images, is_query)
         groups = [f"camera {camera}" for camera in self.records.camera[images]]
         identities = self.records.identity[images]
         if self.two_domains:
@@ -108,12 +108,14 @@ class RunPages:
     def projector(self) -> dict[str, np.ndarray]:
         """TensorBoard's Embedding Projector for each representation; no picture."""
         for name in self.representations:
-            of_trial = self._compared(name), self.records, self.trial
+            of_trial = self.compared[name], self.records, self.trial
             pages.write_projector(self.folder, name, *of_trial, self.size, self.options.seed)
         return {}
 
-    def _comparison(self, name):
-        return scoring.comparison_of(self.representations[name], self.records, [self.trial], self.run.config)
+    @functools.cached_property
+    def compared(self) -> dict[str, Comparison]:
+        """Each representation's features, compared as configured."""
+        return dict(scoring.comparisons(self.representations, self.records, [self.trial], self.run.config))
 
     def _images(self, same_identities):
         shown = self.size, self.options.seed, self.options.identities, self.options.count

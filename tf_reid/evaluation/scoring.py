@@ -12,7 +12,7 @@ import numpy as np
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
-from tf_reid.evaluation import comparison, extraction
+from tf_reid.evaluation import comparison, during_training, extraction
 from tf_reid.evaluation.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram, small_pixels
 from tf_reid.evaluation.comparison import Comparison
 from tf_reid.evaluation.feature_store import Store, can_keep
@@ -102,18 +102,31 @@ def _check_that_folders_are_there(config: Config) -> None:
 
 
 def scores(
-    model: ReIDModel, config: Config, domains: Mapping[str, Records], seen: dict[str, Records]
+    model: ReIDModel,
+    config: Config,
+    domains: Mapping[str, Records],
+    seen: dict[str, Records],
+    during: str | None = None,
 ) -> dict[str, Metrics]:
     """Representation -> metrics on the data set that the run is for: the target where there is one, else the source.
 
     Args:
         domains: every record. seen: those that the run was trained on.
+        during: the stage that is being trained. Then only what it changes is scored, by `run.evaluate_queries` queries
+            of each trial, as the description says.
     """
     scored = domains[scored_domain(config)]
-    trials = fair_trials(config, scored, seen)
+    trials, by_name = fair_trials(config, scored, seen), representations(model, config, scored)
+    described = ""
+    if during is not None:
+        by_name = during_training.changed(model, by_name, during)
+        if count := config.run.evaluate_queries:
+            trials = during_training.fewer_queries(trials, scored, count)
+            described = f"At most {count} queries of each trial, the same in every evaluation."
     metrics = {}
-    for name, representation in representations(model, config, scored).items():
-        metrics[name] = _score(comparison_of(representation, scored, trials, config), scored, trials, config)
+    for name, compared in comparisons(by_name, scored, trials, config):
+        metrics[name] = _score(compared, scored, trials, config)
+        metrics[name]["description"] = f"{metrics[name]['description']} {described}".strip()
     return metrics
 
 
@@ -143,9 +156,8 @@ def score_representations(
             "thresholds do not hold for another gallery."
         )
     calibrating = _calibrating(config, scored, seen) if rates is not None else {}
-    for name, representation in representations(model, config, scored).items():
-        keeping = store if can_keep(representation.encoders) else None
-        compared = comparison_of(representation, scored, [*trials, *calibrating.values()], config, keeping)
+    by_name, needed = representations(model, config, scored), [*trials, *calibrating.values()]
+    for name, compared in comparisons(by_name, scored, needed, config, store):
         metrics = _score(compared, scored, trials, config)
         if rates is not None:
             verified = [_verify(compared, scored, t, calibrating.get(t.name), rates, config) for t in trials]
@@ -172,25 +184,42 @@ def representations(model: ReIDModel, config: Config, scored: Records) -> dict[s
     return by_name
 
 
-def comparison_of(
-    representation: Representation,
+def comparisons(
+    representations: Mapping[str, Representation],
     scored: Records,
     trials: Sequence[Trial],
     config: Config,
     store: Store | None = None,
-) -> Comparison:
-    """A representation's features that the trials need, from its encoders or the store, compared as configured."""
+) -> Iterator[tuple[str, Comparison]]:
+    """Each representation's name and the features that the trials need, compared as configured.
+
+    The features are from the encoders or the store. Representations that share a trunk are extracted together, once the
+    first of them is wanted.
+    """
     settings = config.evaluate
-    query, gallery = extraction.extract_roles(
-        representation.encoders,
-        scored,
-        trials,
-        config.data.image_size,
-        batch_size=settings.batch_size,
-        flip=settings.flip,
-        store=store,
-    )
-    return Comparison(query, gallery, settings.distance, settings.rerank, representation.similarity)
+    extracted: dict[str, extraction.Sides] = {}  # of representations that are still to come
+    for name, representation in representations.items():
+        if name not in extracted:
+            trunk = extraction.trunk(representation.encoders)
+            alike = {other: one.encoders for other, one in representations.items()}
+            extracted |= extraction.extract_together(
+                {other: encoders for other, encoders in alike.items() if extraction.trunk(encoders) == trunk},
+                scored,
+                trials,
+                config.data.image_size,
+                batch_size=settings.batch_size,
+                flip=settings.flip,
+                store=store if can_keep(representation.encoders) else None,
+            )
+        sides = extracted.pop(name)
+        yield name, Comparison(*sides, settings.distance, settings.rerank, representation.similarity)
+
+
+def comparison_of(
+    representation: Representation, scored: Records, trials: Sequence[Trial], config: Config
+) -> Comparison:
+    """As `comparisons`, of one representation."""
+    return next(comparisons({"": representation}, scored, trials, config))[1]
 
 
 def score_baselines(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from tf_reid.methods.representation import Representation
-from tf_reid.networks.dgnet import weighted_features
+from tf_reid.networks.dgnet import pooled_views, weighted_features
 
 if TYPE_CHECKING:
     from tf_reid.methods.dgnet import DGNet
@@ -19,10 +19,11 @@ def feature_models(
     Args:
         encoder: E_a. primary, fine: its heads. beta: weight of the fine-grained cosine beside the primary one.
     """
+    views = pooled_views(encoder)  # of all three: evaluation calls E_a once for them
     return {
-        "both": weighted_features(encoder, [primary, fine], [1.0, beta**0.5]),
-        "primary": weighted_features(encoder, [primary], [1.0]),
-        "fine": weighted_features(encoder, [fine], [1.0]),
+        "both": weighted_features(views, [primary, fine], [1.0, beta**0.5]),
+        "primary": weighted_features(views, [primary], [1.0]),
+        "fine": weighted_features(views, [fine], [1.0]),
     }
 
 

@@ -215,7 +215,7 @@ class ViewAdaptation(ReIDModel):
     def representations(self):
         """Features compared by their distance, and by D_s."""
         encoders = self.encoders()
-        return {"raw": Representation(encoders), "learned": Representation(encoders, self.similarity)}
+        return {"raw": Representation(encoders), "learned": Representation(encoders, self.similarity, [self.D_s])}
 
     def similarity(self, probe: tf.Tensor, gallery: tf.Tensor) -> tf.Tensor:
         """D_s's logit for each probe feature [B, D] and each gallery feature [G, D]: float32 [B, G]."""

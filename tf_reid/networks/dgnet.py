@@ -174,16 +174,29 @@ def scores_and_penalty(discriminator, real: tf.Tensor) -> tuple[list[tf.Tensor],
     return scores, 2.0 * tf.add_n([tf.reduce_mean(tf.reduce_sum(g * g, axis=(1, 2, 3))) for g in gradients])
 
 
-def weighted_features(encoder, heads: list[keras.Model], weights: list[float]) -> keras.Model:
+def pooled_views(encoder: keras.Model) -> tuple[keras.KerasTensor, list[keras.KerasTensor]]:
+    """Images, and the pooled features [B, C] of these images and of their mirror images.
+
+    What is built on them by `weighted_features` is of one graph, in which the encoder is called twice in all.
+
+    Args:
+        encoder: images -> appearance code, pooled features.
+    """
+    images = keras.Input(encoder.input_shape[1:])
+    return images, [encoder(view)[1] for view in (images, images[:, :, ::-1])]
+
+
+def weighted_features(
+    views: tuple[keras.KerasTensor, list[keras.KerasTensor]], heads: list[keras.Model], weights: list[float]
+) -> keras.Model:
     """Images -> what is compared at test time: unit features of image and mirror image, summed and of unit length.
 
     The features of several heads are concatenated, each multiplied by its weight.
 
     Args:
-        encoder: images -> appearance code, pooled features. heads: pooled features [B, C] -> features [B, 512].
+        views: see `pooled_views`. heads: pooled features [B, C] -> features [B, 512].
     """
-    images = keras.Input(encoder.input_shape[1:])
-    pooled = [encoder(view)[1] for view in (images, images[:, :, ::-1])]
+    images, pooled = views
     parts = [
         weight * _unit(sum(_unit(head(of_view)) for of_view in pooled))
         for head, weight in zip(heads, weights, strict=True)

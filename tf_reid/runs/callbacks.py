@@ -156,7 +156,7 @@ class Pictures(EverySteps):
 
 
 class Evaluations(EverySteps):
-    """Logs the scores of every representation as curves."""
+    """Logs the scores of every representation that the stage changes as curves."""
 
     def __init__(
         self,
@@ -176,7 +176,8 @@ class Evaluations(EverySteps):
         with curves(self.writer, self.folder, step):
             for representation, metrics in scores.items():
                 for name in ("rank1", "rank5", "rank10", "mAP", "mINP"):
-                    tf.summary.scalar(f"{self.method.stage}/evaluation/{representation}/{name}", metrics[name])
+                    tag = f"{self.method.stage}/evaluation/{representation}/{name}"
+                    tf.summary.scalar(tag, metrics[name], description=metrics.get("description"))
 
 
 class Stop(EverySteps):

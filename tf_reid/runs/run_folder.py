@@ -28,7 +28,7 @@ from tf_reid.runs.splits import fingerprint, same_images
 from tf_reid.settings import Config, Data
 
 # Settings that change what is shown or where things lie, and no result. The protocol decides what is trained on.
-NOT_COMPARED = re.compile(r"run\.(\w+_every|strategy)|data\.\w+_dir|evaluate\.(?!protocol).*")
+NOT_COMPARED = re.compile(r"run\.(\w+_every|evaluate_queries|strategy)|data\.\w+_dir|evaluate\.(?!protocol).*")
 PLACE = re.compile(r"data\.(source|target)(\.(root|csv))?")  # may differ where it selects the same images
 # What a training writes before config.yaml, and older versions beside a file: a start that was killed.
 STARTED = re.compile(rf"environment\.json|data\.json|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+")
