@@ -53,7 +53,7 @@ class Teacher(keras.Model):
     def features(self) -> keras.Model:
         """Images -> what the baseline is scored by: the 512 features of image and mirror image, summed, of length 1."""
         pooled = keras.Model(self.backbone.input, [maps_of(self.backbone).output, self.backbone.output])
-        return nets.weighted_features(pooled, [self.embedding], [1.0])
+        return nets.weighted_features(nets.pooled_views(pooled), [self.embedding], [1.0])
 
 
 class SiameseTeacher(SiameseClassifier):
