@@ -19,12 +19,12 @@ MODULES = {
     for path in (ROOT / package).rglob("*.py")
 }
 # The floors of tf_reid, from the ground up. A wing is a folder, or a module that stands beside the folders.
-BASE = {"config", "settings", "files", "command_line"}
+BASE = {"config", "files", "command_line"}
 GROUND = {"data", "networks", "metrics", "pictures"}
 ABOVE = ["methods", "runs", "evaluation", "encoders", "web", "gallery"]
 COMMANDS = {"train", "evaluate", "visualize", "search"}
 FLOOR = dict.fromkeys(BASE, 0) | dict.fromkeys(GROUND, 1) | {wing: 2 + number for number, wing in enumerate(ABOVE)}
-FLOOR |= dict.fromkeys(COMMANDS, 2 + len(ABOVE))
+FLOOR |= dict.fromkeys(COMMANDS, 2 + len(ABOVE)) | {"settings": -1}  # config reads the settings
 LIGHT = (
     "tf_reid",
     "tf_reid.config",
