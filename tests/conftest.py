@@ -46,6 +46,7 @@ SMALL = {
         "search_steps": 2,
         "reconstruction_weight": 0.01,
     },
+    "cogan": {"latent_width": 6, "width": 16},
     "dgnet": {
         "backbone": "small",
         "weights": None,

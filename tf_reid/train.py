@@ -78,7 +78,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     reproducibility.make_deterministic(settings)
     domains = splits.load_data(settings)
     seen = splits.training_records(settings, domains)
-    stops_early = any(stage.early_stop and stage.steps for stage in settings.stages.values())
+    stops_early = any(stage.early_stop for stage in settings.stages.values())
     held_out = splits.validation_records(settings, domains) if stops_early else None
 
     # What could not be scored is refused now rather than after the training.

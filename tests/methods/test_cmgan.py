@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import IDENTITIES, SIZE, build
 
+from tf_reid.encoders.folding import folded
 from tf_reid.methods.cmgan import modality_accuracy, modality_loss
 from tf_reid.networks.losses import identification
 
@@ -199,3 +200,51 @@ def test_accuracy_is_the_fraction_of_images_whose_modality_is_recognised():
     expected = np.mean(logits.argmax(1) == [0] * 4 + [1] * 4)
     np.testing.assert_allclose(modality_accuracy(model.discriminator(features)), expected)
     assert identification(tf.constant(logits), [0] * 4 + [1] * 4) == modality_loss(model.discriminator(features))
+
+
+@pytest.mark.parametrize("adversarial_weight", [0.05, 0.0])
+def test_the_discriminators_loss_is_logged_without_its_weight(adversarial_weight, one_step):
+    """As Fig. 4 plots it: ln 2 where the discriminator knows nothing."""
+    model = build("cmgan", adversarial_weight=adversarial_weight)
+    for variable in model.discriminator.variables:
+        variable.assign(tf.zeros_like(variable))
+    reported = one_step(model, "adversarial", batch())
+    np.testing.assert_allclose(reported["discriminator/modality"], np.log(2), rtol=1e-6)
+
+
+def grey(images):
+    return tf.repeat(tf.image.rgb_to_grayscale(images), 3, axis=-1)
+
+
+def test_the_one_stream_network_sees_no_colours():
+    model, plain = build("cmgan", channels="grey"), build("cmgan")
+    images = batch()["source"][:, 0]
+    np.testing.assert_allclose(model.encoder(images), plain.encoder(grey(images)), atol=1e-5)
+    assert model.encoders()["rgb"] is model.encoders()["ir"]
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_zero_padding_gives_each_modality_a_channel_of_its_own(standardise):
+    model = build("cmgan", channels="zero_padding", standardise=standardise)
+    images, zeros = batch()["source"][:, 0], np.zeros((4, *SIZE, 1), np.float32)
+    seen = grey(images)[..., :1].numpy()
+    if standardise:
+        seen = (seen - seen.mean((1, 2, 3), keepdims=True)) / seen.std((1, 2, 3), keepdims=True)
+    for role, channels in {"rgb": [seen, zeros, zeros], "ir": [zeros, seen, zeros]}.items():
+        expected = model.network(np.concatenate(channels, axis=-1))
+        encoder = model.encoders()[role]
+        np.testing.assert_allclose(encoder(images), expected, atol=1e-4)
+        np.testing.assert_allclose(folded(encoder)[0](images), expected, atol=1e-4)  # as it is served
+
+
+def test_both_channels_of_zero_padding_train_one_network():
+    """Infrared images alone move the weights of the encoder of RGB images, but for those of the RGB channel."""
+    model = build("cmgan", channels="zero_padding", learning_rate=0.1)
+    kernel, before = model.encoder.trainable_variables[0], model.encoder.trainable_variables[0].numpy()
+    images = tf.concat([tf.zeros((4, *SIZE, 3)), batch()["source"][:, 1]], axis=0)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model.features(images)))
+    gradient = tape.gradient(loss, kernel).numpy()
+    assert np.abs(gradient[:, :, 1]).max() > 0 and not gradient[:, :, [0, 2]].any()
+    assert moves(model, 1) == {"generator"} and (kernel.numpy() != before).any()
+    assert model.infrared_encoder.trainable_variables[0] is kernel

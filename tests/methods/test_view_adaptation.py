@@ -5,8 +5,10 @@ import pytest
 import tensorflow as tf
 from conftest import IDENTITIES, SIZE, build
 
+from tf_reid.config import ConfigError
 from tf_reid.methods.view_adaptation import view_loss
 from tf_reid.networks import losses
+from tf_reid.networks.backbones import BACKBONES
 
 RNG = np.random.default_rng(3)
 
@@ -242,3 +244,89 @@ def test_unit_length_is_an_option():
     expected = 2.5 * 2 * np.mean(np.concatenate([distance**2, np.maximum(2 - other, 0) ** 2]))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert float(losses.distances(probe[:1], gallery[:1])[0, 0]) > 2
+
+
+# --------------------------------------------------------------------- baselines of Table VII, pairs of Table VI
+
+
+NO_DAN_STAGES = ("similarity", "adversarial")
+
+
+def test_dan_makes_two_layers_of_both_views_alike_and_reads_the_probes_labels():
+    model = build("view_adaptation", baseline="dan", adaptation_weight=3.0, skipped=NO_DAN_STAGES)
+    assert model.M_t is model.M_s
+    images, identities = batch()["source"], batch()["source_identity"][:, 0]
+    probe, gallery = (model.M_s(images[:, view], training=True) for view in (0, 1))
+    scores = [model.heads[0](rows) for rows in (probe, gallery)]
+    discrepancy = losses.maximum_mean_discrepancy(probe, gallery) + losses.maximum_mean_discrepancy(*scores)
+    identity = losses.identification(scores[0], identities)
+
+    head, before = model.heads[0].trainable_variables[0], model.heads[0].trainable_variables[0].numpy()
+    with tf.GradientTape() as tape:
+        scores = [model.heads[0](rows) for rows in (probe, gallery)]
+        loss = losses.identification(scores[0], identities) + 3.0 * losses.maximum_mean_discrepancy(*scores)
+    gradient = tape.gradient(loss, head).numpy()
+    model.begin("finetune")
+    reported = model.train_function(iter(tf.data.Dataset.from_tensors(batch())))
+    np.testing.assert_allclose(reported["mappings/dan"], 3.0 * discrepancy, rtol=1e-3)
+    np.testing.assert_allclose(reported["mappings/identity_probe"], identity, rtol=1e-3)
+    np.testing.assert_allclose(head.numpy(), before - 0.01 * gradient, atol=1e-5)
+    moved, _ = changed(model, "finetune")
+    assert moved == {"M_s", "M_t", "heads"}  # M_t is M_s; not the gallery's head
+
+
+def test_adda_adapts_the_gallerys_mapping_to_a_fixed_one():
+    model = build("view_adaptation", baseline="adda", skipped=("similarity",), learning_rate=0.05)
+    moved, reported = changed(model, "finetune")
+    assert moved == {"M_s", "heads"} and "mappings/identity_gallery" not in reported
+
+    model.step.assign(0)  # as the training does at a stage's end
+    model.begin("adversarial")
+    for a, b in zip(model.M_s.variables, model.M_t.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    fixed = [v.numpy() for v in model.M_s.variables]  # its statistics, too
+    moved, reported = changed(model, "adversarial")
+    assert moved == {"M_t", "D_d"} and reported == {"view/view", "view/accuracy", "mappings/adda"}
+    for a, b in zip(fixed, model.M_s.variables, strict=True):
+        np.testing.assert_array_equal(a, b.numpy())
+
+    adapted = model.M_t.trainable_variables[0].numpy()
+    model.begin("adversarial")  # a resumed stage does not start from M_s again
+    np.testing.assert_array_equal(model.M_t.trainable_variables[0].numpy(), adapted)
+
+
+def test_adda_leads_the_gallerys_features_to_the_label_of_the_probes():
+    model = build("view_adaptation", baseline="adda", skipped=("similarity",))
+    features = tf.Variable(tf.constant(RNG.normal(size=(6, 256)), tf.float32))
+    with tf.GradientTape() as tape:
+        loss = model.adaptation_losses(features, features)["adda"]
+    features.assign_sub(tape.gradient(loss, features))
+    assert model.adaptation_losses(features, features)["adda"] < loss
+
+
+@pytest.mark.parametrize(("baseline", "stage"), [("dan", "adversarial"), ("adda", "similarity")])
+def test_a_baseline_refuses_the_stages_that_it_does_not_have(baseline, stage):
+    skipped = {"similarity", "adversarial"} - {stage}
+    with pytest.raises(ConfigError, match=rf"method\.baseline={baseline} has no stage {stage}; set stages\.{stage}"):
+        build("view_adaptation", baseline=baseline, skipped=skipped)
+
+
+@pytest.mark.parametrize(("probe", "gallery"), [("vgg_m", "vgg16"), ("vgg16", "vgg_m")])
+def test_the_papers_pairs_exchange_views_by_their_names_alone(probe, gallery, tmp_path, monkeypatch):
+    """`imagenet` beside vgg_m is a file, on either side."""
+    file, built = str(tmp_path / "imagenet-vgg-m.mat"), []
+    (tmp_path / "imagenet-vgg-m.mat").write_bytes(b"")
+
+    def backbone(name):
+        def make(image_size, weights):
+            built.append((name, weights))
+            images = tf.keras.Input((*image_size, 3))
+            return tf.keras.Model(images, tf.keras.layers.Dense(4)(tf.keras.layers.GlobalAveragePooling2D()(images)))
+
+        return make
+
+    for name in ("vgg_m", "vgg16"):
+        monkeypatch.setitem(BACKBONES, name, backbone(name))
+    weights = {"probe_weights": "imagenet", "gallery_weights": "imagenet", "vgg_m_weights": file}
+    build("view_adaptation", probe_backbone=probe, gallery_backbone=gallery, **weights)
+    assert built == [(name, file if name == "vgg_m" else "imagenet") for name in (probe, gallery)]

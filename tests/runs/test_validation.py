@@ -101,7 +101,7 @@ def curve(folder, tag):
 def test_a_stage_ends_after_so_many_checks_without_a_lower_loss(tmp_path, config, losses, capsys):
     train(tmp_path / "run", config)
     assert len(losses) == 6
-    ending = "Stage first ends at step 12 of 40: in 2 checks its validation loss fell no lower than 3."
+    ending = "Stage first ends early, at step 12: in 2 checks its validation loss fell no lower than 3."
     assert ending in capsys.readouterr().out
     assert max(curve(tmp_path / "run", "first/encoder/square")) == 12
     assert list(curve(tmp_path / "run", "first/validation/loss")) == [2, 4, 6, 8, 10, 12]
@@ -139,8 +139,8 @@ def test_a_plateau_counts_from_the_lowest_loss(monkeypatch):
     for loss in (2.0, 1.0, 1.5, 1.0):
         plateau.add(loss)
     assert (float(plateau.lowest), int(plateau.waited)) == (1.0, 2)
-    assert not plateau.ends(stage)  # which does not stop early
-    assert plateau.ends(stage.model_copy(update={"early_stop": EarlyStop(check_every=1, patience=2)}))
+    assert not plateau.ends(stage.early_stop)  # which does not stop early
+    assert plateau.ends(EarlyStop(check_every=1, patience=2)) and not plateau.ends(EarlyStop(check_every=1))
     plateau.clear()
     plateau.add(7.0)
     assert (float(plateau.lowest), int(plateau.waited)) == (7.0, 0)

@@ -2,6 +2,7 @@
 
 from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.cmgan import CmGAN
+from tf_reid.methods.cogan import CoGAN
 from tf_reid.methods.crossgan import CrossGAN
 from tf_reid.methods.dgnet import DGNet
 from tf_reid.methods.identity import Identity
@@ -15,4 +16,5 @@ METHODS: dict[str, type[ReIDModel]] = {
     "dgnet": DGNet,
     "crossgan": CrossGAN,
     "view_adaptation": ViewAdaptation,
+    "cogan": CoGAN,
 }

@@ -13,7 +13,7 @@ from pydantic import Field
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.presentation import Presentation
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
-from tf_reid.networks.layers import StandardisedImages, feed_forward
+from tf_reid.networks.layers import GreyImages, OneChannel, StandardisedImages, feed_forward
 from tf_reid.networks.losses import identification, squared_distances, triplet
 from tf_reid.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 
@@ -35,6 +35,9 @@ class CmGAN(ReIDModel):
 
     Args:
         backbone, weights: of the encoder; images of one channel are read as three equal ones.
+        channels: what the encoder sees of an image. "colour": its three channels; "grey": three that are equal, of
+            colour images as well (the one-stream network of Wu et al., 2017); "zero_padding": the grey image in the
+            first channel if it is an RGB image, in the second if it is infrared, 0 elsewhere (their deep zero-padding).
         standardise: give every image zero mean and unit variance before the encoder, so that a dark infrared image
             is as strong a signal as a colour image. Not in the paper; for encoders that are trained from scratch.
         head_width, discriminator_widths: hidden units of the two feed-forward networks.
@@ -65,6 +68,7 @@ class CmGAN(ReIDModel):
         *,
         backbone: Backbone = "resnet50",
         weights: Weights = "imagenet",
+        channels: Literal["colour", "grey", "zero_padding"] = "colour",
         standardise: bool = False,
         head_width: PositiveInt = 512,
         discriminator_widths: list[PositiveInt] = [1000, 500],  # noqa: B006
@@ -82,13 +86,19 @@ class CmGAN(ReIDModel):
         super().__init__(image_size, identities, seed)
         if not triplet_weight and not identity_weight:
             raise ValueError("method.triplet_weight and method.identity_weight are both 0: no identity is learned.")
-        self.encoder = BACKBONES[backbone](image_size, weights)
-        self.last_maps = maps_of(self.encoder)
-        if standardise:
+        self.network = BACKBONES[backbone](image_size, weights)
+        self.encoder, self.last_maps = self.network, maps_of(self.network)
+        if channels != "colour" or standardise:
             images = keras.Input((*image_size, 3))
-            seen = StandardisedImages()(images)
-            self.encoder = keras.Model(images, self.encoder(seen), name="encoder")
-            self.last_maps = keras.Model(images, self.last_maps(seen))
+            seen = images if channels == "colour" else GreyImages()(images)
+            seen = StandardisedImages()(seen) if standardise else seen
+            first = OneChannel(0)(seen) if channels == "zero_padding" else seen
+            self.encoder, self.last_maps = self._behind(images, first)
+        self.infrared_encoder, self.infrared_maps = self.encoder, self.last_maps
+        if channels == "zero_padding":
+            second = OneChannel(1)(seen)
+            self.infrared_encoder, self.infrared_maps = self._behind(images, second)
+            self.padded = keras.Model(images, first), keras.Model(images, second)
         width = self.encoder.output_shape[-1]
         self.identity_head = feed_forward(width, [head_width], identities, "identity_head")
         self.discriminator = feed_forward(width, discriminator_widths, 2, "discriminator")
@@ -96,6 +106,11 @@ class CmGAN(ReIDModel):
         self.adversarial_weight, self.margin, self.mining = adversarial_weight, margin, mining
         self.normalise, self.turns, self.schedule = normalise, turns, schedule
         self.raise_below, self.raise_by = raise_below, raise_by
+
+    def _behind(self, images, seen):
+        """The encoder, and its last maps, of images that the network sees as `seen`."""
+        maps = maps_of(self.network)
+        return keras.Model(images, self.network(seen), name="encoder"), keras.Model(images, maps(seen))
 
     def players(self):
         return {"generator": [self.encoder, self.identity_head], "discriminator": [self.discriminator]}
@@ -115,7 +130,7 @@ class CmGAN(ReIDModel):
     def pretrain_step(self, batch):
         images, identities = rgb_then_infrared(batch)
         with tf.GradientTape() as tape:
-            losses = {"identity": self.identity_loss(self.encoder(images, training=True), identities)}
+            losses = {"identity": self.identity_loss(self.features(images), identities)}
         self.minimize(tape, losses, "generator")
         return self.report(generator=losses)
 
@@ -124,14 +139,15 @@ class CmGAN(ReIDModel):
 
         # 1. The generator separates identities in both modalities and makes the modalities alike (Eq. 5, 7).
         with tf.GradientTape() as tape:
-            features = self.encoder(images, training=True)
+            features = self.features(images)
             generator_losses = self.generator_losses(features, identities)
         # 2. The discriminator recognises the modality of features, which get no gradient from it (Eq. 8).
         features = tf.stop_gradient(features)
         with tf.GradientTape() as discriminator_tape:
             logits = self.discriminator(features)
+            modality = modality_loss(logits)
             # With an adversarial weight of 0 it is still trained, at full weight: its accuracy is worth knowing.
-            discriminator_losses = {"modality": (self.adversarial_weight or 1.0) * modality_loss(logits)}
+            discriminator_losses = {"modality": (self.adversarial_weight or 1.0) * modality}
 
         if self.phase["discriminator_moves"]:
             self.minimize(discriminator_tape, discriminator_losses, "discriminator")
@@ -140,8 +156,19 @@ class CmGAN(ReIDModel):
             if self.raise_below and self.triplet_weight:
                 converged = generator_losses["triplet"] / self.triplet_weight < self.raise_below
                 self.rate_factor.assign(tf.where(converged, self.raise_by, self.rate_factor.read_value()))
-        accuracy = {"accuracy": modality_accuracy(logits)}
-        return self.report(generator=generator_losses, discriminator=discriminator_losses | accuracy)
+        # Logged without its weight, as Fig. 4 plots it: an untrained discriminator is at ln 2.
+        watched = {"modality": modality, "accuracy": modality_accuracy(logits)}
+        return self.report(generator=generator_losses, discriminator=watched)
+
+    def features(self, images):
+        """Of the RGB images, then of the infrared images: [2P, H, W, 3] -> float32 [2P, D], in training mode.
+
+        One call of the network, so that its batch statistics are of both modalities.
+        """
+        if self.infrared_encoder is self.encoder:
+            return self.encoder(images, training=True)
+        padded = [pad(part) for pad, part in zip(self.padded, tf.split(images, 2), strict=True)]
+        return self.network(tf.concat(padded, axis=0), training=True)
 
     def generator_losses(self, features, identities) -> dict[str, tf.Tensor]:
         """Eq. 5 and the adversarial term of Eq. 7, weighted.
@@ -175,10 +202,10 @@ class CmGAN(ReIDModel):
         return tf.add_n([triplet(way, same, ~same, self.margin, self.mining) for way in ways])
 
     def encoders(self):
-        return {"rgb": self.encoder, "ir": self.encoder}
+        return {"rgb": self.encoder, "ir": self.infrared_encoder}
 
     def presentation(self):
-        return Presentation(self, maps={"rgb": self.last_maps, "ir": self.last_maps})
+        return Presentation(self, maps={"rgb": self.last_maps, "ir": self.infrared_maps})
 
 
 def rgb_then_infrared(batch):

@@ -7,13 +7,16 @@ from typing import ClassVar, Literal
 
 import tensorflow as tf
 
+from tf_reid.config import ConfigError
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.presentation import Presentation
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
 from tf_reid.networks.layers import feed_forward
-from tf_reid.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
+from tf_reid.settings import ExistingPath, NonNegativeFloat, PositiveFloat, PositiveInt, Weights
+
+UNUSED_BY_BASELINE = {"dan": ("similarity", "adversarial"), "adda": ("similarity",)}  # stages, by `baseline`
 
 
 class ViewAdaptation(ReIDModel):
@@ -30,6 +33,7 @@ class ViewAdaptation(ReIDModel):
     Args:
         probe_backbone, gallery_backbone: M_s and M_t, whose features have the same length.
         probe_weights, gallery_weights: "imagenet", a local weights file, or null for random weights.
+        vgg_m_weights: the file that "imagenet" stands for where the backbone is "vgg_m", of which Keras has no weights.
         shared: one mapping for both views, M_t = M_s = the probe's.
         similarity_widths, view_widths: hidden units of D_s and D_d.
         weighting: of the term of distances. "uniform" is Eq. 2, over equally many negative and positive pairs;
@@ -42,6 +46,11 @@ class ViewAdaptation(ReIDModel):
             to be taken for the probe's by D_d; "mmd": maximum mean discrepancy of the views, without D_d (DAN); "none".
         adaptation_weight: of that loss.
         literal_alg1: the loop of Algorithm 1 as printed, without Eq. 2 or 5.
+        baseline: train as another paper does, with the labels of the probe view alone and the probe's backbone for both
+            views. "dan" (Long et al., 2015, https://arxiv.org/abs/1502.02791): one network learns identities and makes
+            the features and the class scores of both views alike, in stage `finetune`, the only one. "adda" (Tzeng et
+            al., 2017, https://arxiv.org/abs/1702.05464): M_s learns identities in `finetune`; M_t starts as M_s and is
+            adapted to it in `adversarial`, by inverted labels of D_d.
     """
 
     STAGES: ClassVar = {
@@ -60,6 +69,7 @@ class ViewAdaptation(ReIDModel):
         gallery_backbone: Backbone = "vgg16",
         probe_weights: Weights = None,
         gallery_weights: Weights = "imagenet",
+        vgg_m_weights: ExistingPath | None = None,
         shared: bool = False,
         similarity_widths: list[PositiveInt] = [1024, 2048],  # noqa: B006
         view_widths: list[PositiveInt] = [500],  # noqa: B006
@@ -71,14 +81,23 @@ class ViewAdaptation(ReIDModel):
         adaptation: Literal["confusion", "adda", "mmd", "none"] = "confusion",
         adaptation_weight: PositiveFloat = 1.0,
         literal_alg1: bool = False,
+        baseline: Literal["dan", "adda"] | None = None,
     ):
         super().__init__(image_size, identities, seed)
         if literal_alg1 and adaptation == "none":
             raise ValueError(
                 "method.literal_alg1 with method.adaptation=none moves no mapping: change one of the two settings."
             )
-        self.M_s = BACKBONES[probe_backbone](image_size, probe_weights)
-        self.M_t = self.M_s if shared else BACKBONES[gallery_backbone](image_size, gallery_weights)
+        if baseline:  # both views have the probe's backbone; ADDA's second one gets its weights in `begin`
+            shared, adaptation = baseline == "dan", baseline
+            gallery_backbone, gallery_weights = probe_backbone, None
+
+        def mapping(backbone, weights):
+            from_file = backbone == "vgg_m" and weights == "imagenet" and vgg_m_weights
+            return BACKBONES[backbone](image_size, from_file or weights)
+
+        self.M_s = mapping(probe_backbone, probe_weights)
+        self.M_t = self.M_s if shared else mapping(gallery_backbone, gallery_weights)
         width = self.M_s.output_shape[-1]
         if self.M_t.output_shape[-1] != width:
             raise ValueError(
@@ -91,6 +110,7 @@ class ViewAdaptation(ReIDModel):
         self.shared, self.weighting, self.weights_carry_gradient = shared, weighting, weights_carry_gradient
         self.contrastive_weight, self.margin, self.normalise = contrastive_weight, margin, normalise
         self.adaptation, self.adaptation_weight, self.literal_alg1 = adaptation, adaptation_weight, literal_alg1
+        self.baseline = baseline
 
     def players(self):
         mappings = [self.M_s] if self.shared else [self.M_s, self.M_t]
@@ -99,7 +119,25 @@ class ViewAdaptation(ReIDModel):
     def networks(self):
         return {"M_s": self.M_s, "M_t": self.M_t, "D_s": self.D_s, "D_d": self.D_d}
 
+    def compile(self, stages, *args, **kwargs):
+        for name, stage in stages.items() if self.baseline else ():
+            if stage.steps and name in UNUSED_BY_BASELINE[self.baseline]:
+                raise ConfigError(f"method.baseline={self.baseline} has no stage {name}; set stages.{name}.steps=0.")
+            if stage.early_stop:
+                raise ConfigError(
+                    f"method.baseline={self.baseline} minimises no loss that validation identities have; set "
+                    f"stages.{name}.early_stop=null."
+                )
+        super().compile(stages, *args, **kwargs)
+
+    def begin(self, stage):
+        super().begin(stage)
+        if self.baseline == "adda" and stage == "adversarial" and int(self.step.numpy()) == 0:
+            self.M_t.set_weights(self.M_s.get_weights())
+
     def finetune_step(self, batch):
+        if self.baseline:
+            return self._baseline_finetune_step(batch)
         identities = batch["source_identity"][:, 0]
         with tf.GradientTape(persistent=True) as tape:
             logits = [head(features) for head, features in zip(self.heads, self.mapped(batch), strict=True)]
@@ -115,7 +153,34 @@ class ViewAdaptation(ReIDModel):
             matching = self.matching_losses(*self.mapped(batch), batch["source_identity"][:, 0])
         return self.report(**self._update_matching(tape, matching))
 
+    def _baseline_finetune_step(self, batch):
+        """Identities of the probe view; for DAN, also what makes the views alike in the last two layers."""
+        with tf.GradientTape(persistent=True) as tape:
+            probe = self.M_s(batch["source"][:, 0], training=True)
+            logits = self.heads[0](probe)
+            terms = {"identity_probe": losses.identification(logits, batch["source_identity"][:, 0])}
+            if self.baseline == "dan":
+                gallery = self.M_t(batch["source"][:, 1], training=True)
+                layers = (probe, gallery), (logits, self.heads[0](gallery))
+                discrepancies = [self._discrepancy(*layer) for layer in layers]
+                terms["dan"] = self.adaptation_weight * tf.add_n(discrepancies)
+        self.minimize(tape, terms, "mappings", "heads")
+        return self.report(mappings=terms, heads=terms)
+
+    def _adda_step(self, batch):
+        """D_d tells the views apart; M_t alone learns to be taken for M_s, which is fixed."""
+        probe = self.M_s(batch["source"][:, 0], training=False)
+        with tf.GradientTape() as tape:
+            gallery = self.M_t(batch["source"][:, 1], training=True)
+            with tape.stop_recording():
+                view = self._update_view_discriminator(probe, tf.stop_gradient(gallery))
+            adapting = self.adaptation_losses(probe, gallery)
+        self.minimize(tape, adapting, "mappings")
+        return self.report(view=view, mappings=adapting)
+
     def adversarial_step(self, batch):
+        if self.baseline == "adda":
+            return self._adda_step(batch)
         with tf.GradientTape() as tape:
             probe, gallery = self.mapped(batch)
             # 1. D_d recognises the view of features, which get no gradient from it (Eq. 1).
@@ -169,10 +234,14 @@ class ViewAdaptation(ReIDModel):
             logits = self.D_d(gallery)
             loss = losses.identification(logits, tf.ones(tf.shape(logits)[0], tf.int32))  # "this is a probe"
         elif self.adaptation == "mmd":
-            loss = losses.maximum_mean_discrepancy(self.global_batch(probe), self.global_batch(gallery))
+            loss = self._discrepancy(probe, gallery)
         else:
             return {}
         return {self.adaptation: self.adaptation_weight * loss}
+
+    def _discrepancy(self, probe, gallery):
+        """Of the views, over the global batch; with several kernels, as DAN has it."""
+        return losses.maximum_mean_discrepancy(self.global_batch(probe), self.global_batch(gallery))
 
     def matching_losses(self, probe, gallery, identities) -> dict[str, tf.Tensor]:
         """Eq. 2 or Eq. 5, with the signs of their negative terms put right and the missing half of the cross-entropy.

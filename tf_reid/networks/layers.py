@@ -64,6 +64,27 @@ class StandardisedImages(keras.layers.Layer):
         return (x - mean) * tf.math.rsqrt(tf.maximum(variance, (2.0 / 255.0) ** 2))  # at least one grey level
 
 
+class GreyImages(keras.layers.Layer):
+    """Each image without its colours: three channels that equal its luminance. Grey images stay as they are."""
+
+    def call(self, x):
+        return tf.repeat(tf.image.rgb_to_grayscale(x), 3, axis=-1)
+
+
+class OneChannel(keras.layers.Layer):
+    """Images [B, H, W, C] of equal channels -> one of the channels as it is, the others 0."""
+
+    def __init__(self, channel: int, **kwargs):
+        super().__init__(**kwargs)
+        self.channel = channel
+
+    def call(self, x):
+        return x * tf.one_hot(self.channel, x.shape[-1], dtype=x.dtype)
+
+    def get_config(self):
+        return super().get_config() | {"channel": self.channel}
+
+
 class ReflectPad(keras.layers.Layer):
     """Pad height and width by `margin` pixels, mirrored at the border."""
 

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_reid.settings import StageSettings
+from tf_reid.settings import EarlyStop
 
 
 class Plateau(tf.Module):
@@ -26,9 +26,9 @@ class Plateau(tf.Module):
         else:
             self.waited.assign_add(1)
 
-    def ends(self, stage: StageSettings) -> bool:
+    def ends(self, early_stop: EarlyStop | None) -> bool:
         """Whether the present stage, of these settings, has come to its early end."""
-        return stage.early_stop is not None and int(self.waited) >= stage.early_stop.patience
+        return early_stop is not None and int(self.waited) >= early_stop.patience
 
     def clear(self) -> None:
         """Begin another stage."""

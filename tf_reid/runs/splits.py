@@ -77,7 +77,7 @@ def validation_records(config: Config, domains: dict[str, Records]) -> Records:
         ConfigError: no identity is held out.
     """
     source = domains["source"]
-    held_out = [] if config.data.target else validation_identities(config, source)
+    held_out = np.empty(0) if config.data.target else validation_identities(config, source)
     if not len(held_out):
         raise ConfigError(
             "No training identity is held out for validation: set data.validation_identities, or evaluate.protocol to "

@@ -53,9 +53,11 @@ def train(
         NotFinite: a loss or a weight is NaN or infinite. The last checkpoint was saved before that.
         ConfigError: no checkpoint can be read.
         NotSaved: a file cannot be written. The last checkpoint stands.
-        ValueError: several workers do not share the run's folder.
+        ValueError: several workers do not share the run's folder, or a stage with `early_stop` lacks `held_out`.
         KeyboardInterrupt, SystemExit: the training was stopped by a signal, and has saved a checkpoint.
     """
+    if held_out is None and any(stage.early_stop for stage in config.stages.values()):
+        raise ValueError("A stage with early_stop needs `held_out`, the images of the validation identities.")
     plateau = Plateau() if held_out is not None else None
     progress = Progress(folder, model, write_to, plateau)
     resumed = progress.restore()
@@ -73,7 +75,7 @@ def train(
             if resumed and start:
                 print(f"Resuming stage {name} at step {start} of {stage.steps}.")
             try:
-                if start < stage.steps and not (plateau and plateau.ends(stage)):
+                if start < stage.steps and not (plateau and plateau.ends(stage.early_stop)):
                     sampler = samplers.of_stage(model.STAGES[name], stage, records)
                     batches = pipeline.training_batches(
                         records,
@@ -84,12 +86,12 @@ def train(
                         **_seeds_and_size(config, number),
                     )
                     callbacks = _callbacks(model, config, records, number, folder, evaluate, progress, writer, stop)
-                    if stage.early_stop:
+                    if stage.early_stop and plateau and held_out is not None:
                         checked = validation.batches(model, config, number, held_out)
-                        loss = validation.ValidationLoss(model, stage, checked, plateau, writer, folder)
+                        loss = validation.ValidationLoss(model, stage.early_stop, checked, plateau, writer, folder)
                         callbacks.insert(_before_checkpoints(callbacks), loss)
                     _fit(model, batches, callbacks)
-                if not (plateau and plateau.ends(stage)):
+                if not (plateau and plateau.ends(stage.early_stop)):
                     _check_that_it_is_finished(model, stage.steps)
                 check_weights(model, int(model.step.numpy()))
                 model.finish()

@@ -12,7 +12,7 @@ from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs.callbacks import EverySteps, NotFinite, curves
 from tf_reid.runs.plateau import Plateau
-from tf_reid.settings import Config, StageSettings
+from tf_reid.settings import Config, EarlyStop
 
 
 def batches(model: ReIDModel, config: Config, number: int, held_out: Records) -> tf.data.Dataset:
@@ -52,23 +52,23 @@ class ValidationLoss(EverySteps):
     def __init__(
         self,
         model: ReIDModel,
-        stage: StageSettings,
+        early_stop: EarlyStop,
         checked: Iterable[Mapping[str, tf.Tensor]],
         plateau: Plateau,
         writer: Any,
         folder: Path,
     ) -> None:
-        super().__init__(model, stage.early_stop.check_every)
-        self.stage, self.checked, self.plateau = stage, checked, plateau
+        super().__init__(model, early_stop.check_every)
+        self.early_stop, self.checked, self.plateau = early_stop, checked, plateau
         self.writer, self.folder = writer, folder
         self.loss_of = tf.function(lambda batch: model.validation_loss(batch))
 
     def on_train_end(self, logs=None):
-        if self.plateau.ends(self.stage):
+        if self.plateau.ends(self.early_stop):
             checks, lowest = int(self.plateau.waited), float(self.plateau.lowest)
             print(
-                f"Stage {self.method.stage} ends at step {self.step} of {self.stage.steps}: in {checks} checks its "
-                f"validation loss fell no lower than {lowest:.4g}."
+                f"Stage {self.method.stage} ends early, at step {self.step}: in {checks} checks its validation loss "
+                f"fell no lower than {lowest:.4g}."
             )
 
     def act(self, step: int) -> None:
@@ -83,7 +83,7 @@ class ValidationLoss(EverySteps):
         with curves(self.writer, self.folder, step):
             tf.summary.scalar(f"{self.method.stage}/validation/loss", loss)
         self.plateau.add(loss)
-        if self.plateau.ends(self.stage):
+        if self.plateau.ends(self.early_stop):
             self.method.stop_training = True  # Keras reads it after this step
 
 
