@@ -136,7 +136,7 @@ def test_without_a_gpu_the_cpu_is_one_device():
     for name in ("one", "auto"):
         chosen, sentence = strategy.make_strategy(simple("identity", f"run.strategy={name}"))
         assert chosen is tf.distribute.get_strategy() and chosen.num_replicas_in_sync == 1
-        assert sentence == "Training on the CPU: TensorFlow sees no GPU."
+        assert sentence == "Training on the CPU: TensorFlow sees no GPU. Steps are not compiled."
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_without_a_gpu_the_cpu_is_one_device():
     [
         ("simpgan", "auto", ["a"], r"Training on 1 of 3 GPUs: stages\.translation\.batch_size=2 holds 1 pair, which 3"),
         ("identity", "auto", ["a", "b"], r"Training on 2 of 3 GPUs: stages\.classifier\.batch_size=64 holds 32 pairs"),
-        ("identity", "one", ["a"], r"Training on 1 of 3 GPUs: run\.strategy=one\.$"),
+        ("identity", "one", ["a"], r"Training on 1 of 3 GPUs: run\.strategy=one\. Steps are compiled by XLA\.$"),
     ],
 )
 def test_gpus_that_are_not_used_are_left_to_others(name, setting, used, sentence, monkeypatch, two_replicas):
@@ -175,7 +175,8 @@ def test_the_chosen_strategy_has_as_many_replicas():
 def test_a_run_trains_on_the_gpus_that_can_share_its_batches(tmp_path):
     printed = in_a_process(TRAIN, 3, tmp_path, "stages.classifier.steps=1")
     first = (
-        "Training on 2 of 3 GPUs: stages.classifier.batch_size=4 holds 2 pairs, which 3 replicas cannot share evenly."
+        "Training on 2 of 3 GPUs: stages.classifier.batch_size=4 holds 2 pairs, which 3 replicas cannot share evenly. "
+        "Steps are not compiled."
     )
     assert printed.splitlines()[0] == first
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()).keys() == {"raw"}

@@ -16,6 +16,7 @@ from tf_reid.methods.crossgan_pictures import CrossGANPictures
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import Backbone
+from tf_reid.networks.compiled import normal
 from tf_reid.networks.crossgan import (
     DISCRIMINATOR_UNITS,
     GENERATOR_UNITS,
@@ -192,7 +193,7 @@ class CrossGAN(ReIDModel):
         latents = []
         for number, (encoder, images) in enumerate(zip((self.E1, self.E2), views, strict=True)):
             mean, log_variance = encoder(images)
-            noise = self.drawn(tf.random.stateless_normal, images.shape[0], (self.latent_width,), number)
+            noise = self.drawn(normal, images.shape[0], (self.latent_width,), number)
             latents.append(Latents(mean, log_variance, mean + tf.exp(0.5 * log_variance) * noise))
         return latents
 

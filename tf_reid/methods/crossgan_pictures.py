@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from tf_reid.methods.presentation import Columns, Generated, ImageMaker, Presentation
+from tf_reid.networks.compiled import normal
 from tf_reid.pictures.page import INTERPOLATION, Page
 
 
@@ -28,7 +29,7 @@ class CrossGANPictures(Presentation):
 
     def _of_prior(self, images):
         """As many z of the prior as there are images."""
-        return self.model.drawn(tf.random.stateless_normal, images.shape[0], (self.model.latent_width,), 2)
+        return self.model.drawn(normal, images.shape[0], (self.model.latent_width,), 2)
 
     def pages(self):
         return {
@@ -64,7 +65,7 @@ class CrossGANPictures(Presentation):
     def prior_page(self, first, _second):
         """Samples of the prior, each generated in both views; the given images only set how many."""
         count = 2 * len(first.images)
-        z = tf.random.stateless_normal((count, self.model.latent_width), (self.model.seed, 0))
+        z = normal((count, self.model.latent_width), (self.model.seed, 0))
         rows = [self.model.g1(z), self.model.g2(z)]
         return Page(rows, [f"z {number + 1}" for number in range(count)], ["g1(z)", "g2(z)"])
 

@@ -18,6 +18,7 @@ from tf_reid.methods.dgnet_teacher import build_teacher, teacher_labels
 from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
+from tf_reid.networks.compiled import uniform
 from tf_reid.networks.layers import frozen, scale_gradient
 from tf_reid.settings import (
     ExistingPath,
@@ -283,7 +284,7 @@ class DGNet(ReIDModel):
             terms["appearance_code"] = self._ramped(self.appearance_code_weight) * distance
         if self.structure_code_weight or self.cycle_weight:
             # A coin decides whether this step teaches G to keep a structure, or E_s to recognise it.
-            coin = tf.round(tf.random.stateless_uniform([], self.seed_of_step(1)))
+            coin = tf.round(uniform([], self.seed_of_step(1)))
             structure = frozen(self.E_s, scale_gradient(swapped, coin), fraction=coin)
         if self.structure_code_weight:
             distance = 2.0 * losses.l1(structure, tf.stop_gradient(exchanged(codes.structure)))
@@ -330,7 +331,7 @@ class DGNet(ReIDModel):
 
     def _erased(self, images):
         """Images [4P, H, W, 3], a rectangle of some filled with ImageNet's mean."""
-        of_row = self.drawn(tf.random.stateless_uniform, images.shape[0] // 4, (4, 5))
+        of_row = self.drawn(uniform, images.shape[0] // 4, (4, 5))
         draws = tf.reshape(tf.transpose(of_row, (1, 0, 2)), (-1, 5))
         return erased(images, draws, self.erasing, nets.from_imagenet(tf.zeros(3)))
 

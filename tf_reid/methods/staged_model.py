@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tf_reid.networks.compiled import compiling
 from tf_reid.networks.precision import products_in
 
 
@@ -49,6 +50,11 @@ class StagedModel(keras.Model):
         self.step.assign_add(1)
         return losses
 
+    def compiled_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """`train_step`, for XLA."""
+        with compiling():
+            return self.train_step(batch)
+
     def make_train_function(self, force=False):
         """Build what `fit` calls for each step; every reported loss is averaged over the replicas.
 
@@ -66,7 +72,7 @@ class StagedModel(keras.Model):
         @tf.function
         def distributed_step(iterator, phase):
             self.phase = dict(phase) if phase else None
-            one_step = tf.function(self.train_step, jit_compile=True) if self.xla else self.train_step
+            one_step = tf.function(self.compiled_step, jit_compile=True) if self.xla else self.train_step
             losses = strategy.run(one_step, args=(next(iterator),))
             return {name: strategy.reduce("MEAN", loss, axis=None) for name, loss in losses.items()}
 

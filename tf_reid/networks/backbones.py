@@ -12,10 +12,15 @@ import tensorflow as tf
 from keras import layers
 from scipy.io.matlab import MatReadError
 
+from tf_reid.networks.compiled import MaxPooling2D
 from tf_reid.networks.layers import BatchNormalization
 from tf_reid.networks.precision import Conv2D
 
-OURS = {layers.Conv2D: Conv2D, layers.BatchNormalization: BatchNormalization}  # what stands in for Keras's
+OURS = {  # what stands in for Keras's
+    layers.Conv2D: Conv2D,
+    layers.BatchNormalization: BatchNormalization,
+    layers.MaxPooling2D: MaxPooling2D,
+}
 
 
 class CaffePreprocessing(layers.Layer):
@@ -75,7 +80,7 @@ def _application(build, image_size, weights, last_stride=2, preprocessing=CaffeP
 
 
 def _with_our_layers(network, last_stride):
-    """The same network with our convolutions and batch normalisation, and with this stride of ResNet-50's last stage.
+    """The same network with our convolutions, pooling and batch normalisation, and this stride of ResNet-50's last stage.
 
     Keras has a momentum of 0.99, epsilons of its own, and the stride of a stage in its first block's two 1x1.
     """
@@ -116,13 +121,13 @@ def vgg_m(image_size, weights=None) -> keras.Model:
     images = keras.Input((*image_size, 3))
     x = (images + 1.0) * 127.5 - keras.ops.array([123.68, 116.779, 103.939], dtype="float32")
     x = Conv2D(96, 7, 2, activation="relu", kernel_initializer="he_normal", name="conv1")(x)
-    x = layers.MaxPooling2D(3, 2)(LocalResponseNorm()(x))
+    x = MaxPooling2D(3, 2)(LocalResponseNorm()(x))
     x = layers.ZeroPadding2D(1)(x)
     x = Conv2D(256, 5, 2, activation="relu", kernel_initializer="he_normal", name="conv2")(x)
-    x = layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(((0, 1), (0, 1)))(LocalResponseNorm()(x)))
+    x = MaxPooling2D(3, 2)(layers.ZeroPadding2D(((0, 1), (0, 1)))(LocalResponseNorm()(x)))
     for name in ("conv3", "conv4", "conv5"):
         x = Conv2D(512, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)(x)
-    x = layers.MaxPooling2D(3, 2, name="pool5")(x)
+    x = MaxPooling2D(3, 2, name="pool5")(x)
     from_matlab = bool(weights) and weights.endswith(".mat")
     network = _averaged(images, x, None if from_matlab else weights)
     if from_matlab:
@@ -197,7 +202,7 @@ def small_vgg(image_size, weights=None) -> keras.Model:
     images = keras.Input((*image_size, 3))
     x = _conv_norm(_conv_norm(images, 32, stride=2, activation="relu"), 32, activation="relu")
     for channels in (64, 128, 256):
-        x = layers.MaxPooling2D(2)(x)
+        x = MaxPooling2D(2)(x)
         x = _conv_norm(_conv_norm(x, channels, activation="relu"), channels, activation="relu")
     return _averaged(images, x, weights)
 

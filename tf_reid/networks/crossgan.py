@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 from tf_reid.networks.backbones import BACKBONES
+from tf_reid.networks.compiled import MaxPooling2D
 from tf_reid.networks.layers import BatchNormalization, gan_init
 from tf_reid.networks.precision import Conv2D, Conv2DTranspose, Dense
 
@@ -56,7 +57,7 @@ def discriminator_units(image_size: tuple[int, int]) -> list[Callable[[], keras.
     def convolution(level):
         shape = (image_size[0] >> level, image_size[1] >> level, 3 if level == 0 else 20)
         conv = Conv2D(20, 5, padding="same", kernel_initializer=gan_init())
-        return keras.Sequential([keras.Input(shape), conv, layers.MaxPooling2D(2), layers.LeakyReLU(0.2)])
+        return keras.Sequential([keras.Input(shape), conv, MaxPooling2D(2), layers.LeakyReLU(0.2)])
 
     def dense():
         maps = keras.Input((image_size[0] >> 3, image_size[1] >> 3, 20))

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from tf_reid.networks import losses
+from tf_reid.networks.compiled import Dropout
 from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
 from tf_reid.networks.precision import Conv2D, Dense, product, products_in
 
@@ -66,7 +67,7 @@ def embedding_head(width: int, name: str) -> keras.Model:
 def classifier_head(identities: int, dropout: float, name: str) -> keras.Model:
     """A feature [B, 512] -> logits [B, K]."""
     init = keras.initializers.RandomNormal(stddev=0.001)
-    head = [layers.Dropout(dropout), Dense(identities, kernel_initializer=init)]
+    head = [Dropout(dropout), Dense(identities, kernel_initializer=init)]
     return keras.Sequential([keras.Input((HEAD_WIDTH,)), *head], name=name)
 
 

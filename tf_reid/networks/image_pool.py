@@ -2,23 +2,26 @@
 
 import tensorflow as tf
 
+from tf_reid.networks.compiled import uniform
+
 
 class ImagePool(tf.Module):
     """For half of the new fakes, the discriminator sees an earlier one, and the new one takes its place in the pool.
 
-    Each replica has its own pool. The draws depend on seed and step alone, so that a resumed run repeats them.
+    Each replica has its own pool. The draws depend on seed and step alone, so that a resumed run repeats them. A place
+    of the pool is free while all its values are zero.
     """
 
     def __init__(self, size: int, image_size: tuple[int, int], seed: list[int]):
         super().__init__()
         self.size, self.seed = size, seed
-        own = {
-            "trainable": False,
-            "synchronization": tf.VariableSynchronization.ON_READ,
-            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        }
-        self.images = tf.Variable(tf.zeros((size, *image_size, 3)), name="images", **own)
-        self.filled = tf.Variable(0, dtype=tf.int32, name="filled", **own)
+        self.images = tf.Variable(
+            tf.zeros((size, *image_size, 3)),
+            trainable=False,
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            name="images",
+        )
 
     def exchange(self, fakes: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
         """New fakes float32 [B, H, W, 3] -> as many fakes for the discriminator; while the pool fills, the new ones.
@@ -35,15 +38,15 @@ class ImagePool(tf.Module):
             )
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         seed = tf.stack([self.seed[0] * 4 + self.seed[1], tf.cast(step, tf.int32) * 64 + tf.cast(replica, tf.int32)])
-        draws = tf.random.stateless_uniform([self.size + count], seed)
-        filled = self.filled.read_value()
+        draws = uniform([self.size + count], seed)
+        images = self.images.read_value()
+        filled = tf.math.count_nonzero(tf.reduce_any(images != 0.0, axis=[1, 2, 3]), dtype=tf.int32)
         filling = filled + count <= self.size
         # Distinct places in the pool: the next free ones while it fills, then random ones.
         among = tf.where(tf.range(self.size) < filled, draws[: self.size], -1.0)
         slots = tf.where(filling, filled + tf.range(count), tf.math.top_k(among, count).indices)
-        old = tf.gather(self.images.read_value(), slots)
+        old = tf.gather(images, slots)
         swap = tf.logical_and(tf.logical_not(filling), draws[self.size :] < 0.5)
         stored = tf.where(tf.logical_or(filling, swap)[:, None, None, None], fakes, old)
-        self.images.assign(tf.tensor_scatter_nd_update(self.images.read_value(), slots[:, None], stored))
-        self.filled.assign(tf.where(filling, filled + count, filled))
+        self.images.assign(tf.tensor_scatter_nd_update(images, slots[:, None], stored))
         return tf.where(swap[:, None, None, None], old, fakes)

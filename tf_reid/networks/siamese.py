@@ -8,6 +8,7 @@ from keras import layers
 
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES
+from tf_reid.networks.compiled import Dropout
 from tf_reid.networks.precision import Dense
 
 
@@ -26,10 +27,10 @@ class SiameseClassifier(keras.Model):
         super().__init__(name="classifier")
         self.backbone = BACKBONES[backbone](image_size, weights)
         width = self.backbone.output_shape[-1]
-        self.dropout = layers.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.identity_head = Dense(identities, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))
         self.same_head = Dense(1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))
-        self.same_dropout = layers.Dropout(dropout)
+        self.same_dropout = Dropout(dropout)
         self.identity_head.build((None, width))
         self.same_head.build((None, width))
         self.dropout.build((None, width))

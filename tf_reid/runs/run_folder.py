@@ -228,7 +228,7 @@ def build_model(config: Config, identities: int) -> ReIDModel:
     """
     arguments = {key: value for key, value in config.method.items() if key != "name"}
     model = METHODS[config.method["name"]](config.data.image_size, identities, config.run.seed, **arguments)
-    model.compile(config.stages, jit_compile=config.run.jit_compile, precision=config.run.precision)
+    model.compile(config.stages, jit_compile=strategy.compiles(config), precision=config.run.precision)
     return model
 
 

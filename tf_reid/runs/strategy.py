@@ -22,13 +22,24 @@ class Chosen(NamedTuple):
 
 
 def make_strategy(config: Config) -> Chosen:
-    """The strategy of `run.strategy`; call it before anything else that starts TensorFlow's devices.
+    """The strategy of `run.strategy`, and whether XLA compiles the steps; see `_devices`.
 
-    `auto` uses as many GPUs as can share every stage's batch evenly, down to one; without a GPU, the CPU as one device.
-    `mirrored` uses every GPU; without a GPU, every logical CPU device. `multi_worker` uses the machines of TF_CONFIG.
+    Call it before anything else that starts TensorFlow's devices.
 
     Raises:
         ConfigError: the strategy was named, and its devices cannot share a batch evenly.
+    """
+    strategy, sentence = _devices(config)
+    with strategy.scope():
+        steps = "compiled by XLA" if compiles(config) else "not compiled"
+    return Chosen(strategy, f"{sentence} Steps are {steps}.")
+
+
+def _devices(config: Config) -> Chosen:
+    """The strategy of `run.strategy`, and the sentence that says which devices it uses.
+
+    `auto` uses as many GPUs as can share every stage's batch evenly, down to one; without a GPU, the CPU as one device.
+    `mirrored` uses every GPU; without a GPU, every logical CPU device. `multi_worker` uses the machines of TF_CONFIG.
     """
     name = config.run.strategy
     if name == "multi_worker":
@@ -63,9 +74,16 @@ def make_strategy(config: Config) -> Chosen:
     return Chosen(tf.distribute.MirroredStrategy([device.name for device in devices]), sentence)
 
 
+def compiles(config: Config) -> bool:
+    """Whether XLA compiles the steps of a run here; call it inside the strategy's scope."""
+    if config.run.jit_compile != "auto":
+        return config.run.jit_compile
+    return bool(tf.config.get_visible_devices("GPU")) and tf.distribute.get_strategy().num_replicas_in_sync == 1
+
+
 def gpus_to_use(config: Config, available: int) -> tuple[int, str]:
     """How many of so many GPUs can share every stage's batch evenly, at least one; and why no more."""
-    if config.run.jit_compile:
+    if config.run.jit_compile is True:
         return 1, "run.jit_compile=true works on one device only"
     rows_of = _rows_of_stages(config)
     count = available
@@ -86,7 +104,7 @@ def check_batches(config: Config, replicas: int) -> None:
     Raises:
         ConfigError: a stage's batch cannot be shared evenly, or steps are to be compiled by XLA for several replicas.
     """
-    if config.run.jit_compile and replicas > 1:
+    if config.run.jit_compile is True and replicas > 1:
         raise ConfigError(
             f"run.jit_compile=true works on one device only, and run.strategy={config.run.strategy} uses {replicas}; "
             "set run.jit_compile=false or run.strategy=one."
