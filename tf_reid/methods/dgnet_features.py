@@ -1,14 +1,10 @@
 """What DG-Net is scored by: the features of its two heads, side by side or alone, and the teacher's."""
 
-from typing import TYPE_CHECKING
-
 import keras
 
+from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.representation import Representation
 from tf_reid.networks.dgnet import pooled_views, weighted_features
-
-if TYPE_CHECKING:
-    from tf_reid.methods.dgnet import DGNet
 
 
 def feature_models(
@@ -27,13 +23,13 @@ def feature_models(
     }
 
 
-def scored_by(model: "DGNet") -> str:
+def scored_by(model: ReIDModel) -> str:
     """The features that a run is scored by; a head that never learned from swaps is left out."""
     never_fed = model.steps_of_stage["joint"] <= model.warm_up or not model.primary_weight
     return "primary" if never_fed or not model.fine_ratio else "both"
 
 
-def representations(model: "DGNet") -> dict[str, Representation]:
+def representations(model: ReIDModel) -> dict[str, Representation]:
     """`raw`, the single heads where `raw` is both, and the teacher where this run trained one: the paper's baseline."""
     scored = scored_by(model)
     heads = ("primary", "fine") if scored == "both" else ()
