@@ -4,7 +4,6 @@ import os
 
 import keras
 import tensorflow as tf
-from keras import layers
 
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES
