@@ -121,9 +121,12 @@ class ReIDModel(StagedModel):
         return context.all_gather(rows, axis=0) if context.num_replicas_in_sync > 1 else rows
 
     def drawn(self, draw, rows: int, shape: tuple[int, ...], number: int = 0) -> tf.Tensor:
-        """Random numbers [rows, *shape] for this replica's images, by `draw`: `uniform` or `normal` of `tf_reid.networks.compiled`.
+        """Random numbers [rows, *shape] for this replica's images.
 
         They depend on the run's seed, the step and `number` alone: not on the number of replicas, nor on a resumption.
+
+        Args:
+            draw: `uniform` or `normal` of `tf_reid.networks.compiled`.
         """
         context = tf.distribute.get_replica_context()
         of_global_batch = draw([rows * context.num_replicas_in_sync, *shape], self.seed_of_step(number))

@@ -80,7 +80,7 @@ def _application(build, image_size, weights, last_stride=2, preprocessing=CaffeP
 
 
 def _with_our_layers(network, last_stride):
-    """The same network with our convolutions, pooling and batch normalisation, and this stride of ResNet-50's last stage.
+    """The same network with our convolutions, pooling and batch norm, and with this stride of ResNet-50's last stage.
 
     Keras has a momentum of 0.99, epsilons of its own, and the stride of a stage in its first block's two 1x1.
     """

@@ -21,7 +21,7 @@ from tf_reid.data.records import Records
 from tf_reid.files import UNFINISHED, remove_unfinished, write_text
 from tf_reid.methods import METHODS
 from tf_reid.methods.base import ReIDModel
-from tf_reid.runs import checkpoints, lock
+from tf_reid.runs import checkpoints, lock, strategy
 from tf_reid.runs.progress import Progress
 from tf_reid.runs.reproducibility import environment
 from tf_reid.runs.splits import fingerprint, same_images

@@ -48,7 +48,7 @@ def type_of(handle):
 
 @pytest.mark.parametrize(("name", "stage", "number"), KINDS)
 def test_a_compiled_step_equals_a_plain_one_and_uses_no_int32_variable(name, stage, number):
-    """With plain descent: Adam's first step is the gradient's sign, which rounding turns where a gradient is about zero."""
+    """With plain descent: Adam's first step is the gradient's sign, which rounding turns where it is about zero."""
     tf.config.experimental.enable_op_determinism()  # as in a run; XLA refuses what it cannot repeat
     model = build(name, learning_rate=1.0e-3, **CHANGES.get(name, {}))
     batch = batch_for(name, stage)
