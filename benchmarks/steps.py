@@ -17,7 +17,7 @@ from tf_reid.data import pipeline, samplers
 from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
 from tf_reid.methods.base import ReIDModel
-from tf_reid.runs import run_folder
+from tf_reid.runs import reproducibility, run_folder
 from tf_reid.settings import Config
 
 IDENTITIES = 751  # Market-1501's, wherever a head has an output an identity
@@ -65,10 +65,10 @@ def kinds_of_steps(model: ReIDModel, stage: str) -> list[Kind]:
 
 
 def built(config: Config) -> ReIDModel:
-    """The method with its networks and optimizers; memory of an earlier one is given back first."""
+    """The method as a run builds it, deterministic by default; memory of an earlier one is given back first."""
     keras.backend.clear_session()
     gc.collect()
-    keras.utils.set_random_seed(config.run.seed)
+    reproducibility.make_deterministic(config)
     return run_folder.build_model(config, IDENTITIES)
 
 

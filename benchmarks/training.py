@@ -3,7 +3,7 @@
 python -m benchmarks.training [CONFIG ...] [--stages joint] [--variants plain compiled bfloat16 both] [--set key=value]
                               [--batch 8] [--steps 5] [--steps-per-call 10] [--rival] [--profile] [--to FILE.jsonl]
 
-Random images, random weights, all losses and all updates. The last column is the rate of the step's multiply-adds
+Random images, random weights, all losses and all updates, deterministic operations as in a run. The last column is the rate of the step's multiply-adds
 (counted in its graph) beside that of one large matrix product of the same precision, measured in the same run. On a CPU
 every row has a process of its own, which begins with the first call; its memory is the process's peak. On a GPU it is
 the peak of what TensorFlow held there.
