@@ -3,10 +3,10 @@
 python -m benchmarks.training [CONFIG ...] [--stages joint] [--variants plain compiled bfloat16 both] [--set key=value]
                               [--batch 8] [--steps 5] [--steps-per-call 10] [--rival] [--profile] [--to FILE.jsonl]
 
-Random images, random weights, all losses and all updates, deterministic operations as in a run. The last column is the rate of the step's multiply-adds
-(counted in its graph) beside that of one large matrix product of the same precision, measured in the same run. On a CPU
-every row has a process of its own, which begins with the first call; its memory is the process's peak. On a GPU it is
-the peak of what TensorFlow held there.
+Random images, random weights, all losses and all updates, deterministic operations as in a run. The last column is the
+rate of the step's multiply-adds (counted in its graph) beside that of one large matrix product of the same precision,
+measured in the same run. On a CPU every stage has a process of its own, and its memory is that process's peak. On a GPU
+it is the peak of what TensorFlow held there.
 
 `--rival` also times plain Keras, `compile` and `fit` of a ResNet-50 classifier, at the same batch and image size.
 `--profile` also says which operations a step's time goes to.
