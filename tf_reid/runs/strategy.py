@@ -3,8 +3,9 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -123,6 +124,14 @@ def _remedy(config: Config) -> str:
     if config.run.strategy == "multi_worker":
         return "another number of workers"
     return "set run.strategy=auto, which uses as many GPUs as can share it"
+
+
+def on_devices(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Iterable[Any]:
+    """The batches, each replica's on its own device; the next ones are copied there while a step is carried out."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if strategy is tf.distribute.get_strategy() and gpus:
+        return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
+    return strategy.experimental_distribute_dataset(batches)  # of several replicas; it copies ahead, too
 
 
 def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
