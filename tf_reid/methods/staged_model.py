@@ -49,8 +49,7 @@ class StagedModel(keras.Model):
         strategy = self.distribute_strategy
 
         def on_replicas(batch):
-            one_step = tf.function(self.compiled_step, jit_compile=True) if self.xla else self.train_step
-            losses = strategy.run(one_step, args=(batch,))
+            losses = strategy.run(self._step_of_replica(), args=(batch,))
             return {name: strategy.reduce("MEAN", loss, axis=None) for name, loss in losses.items()}
 
         @tf.function
@@ -100,6 +99,23 @@ class StagedModel(keras.Model):
         """`train_step`, for XLA."""
         with compiling():
             return self.train_step(batch)
+
+    def _step_of_replica(self):
+        """What each replica carries out.
+
+        XLA compiles the whole step of a replica that is alone. Of several, it compiles what lies between two exchanges.
+        """
+        strategy = self.distribute_strategy
+        if not self.xla:
+            return self.train_step
+        if strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None:
+            return tf.function(self.compiled_step, jit_compile=True)
+        return self.clustered_step
+
+    def clustered_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """`compiled_step` of one of several replicas, whose operations XLA gathers into clusters and compiles."""
+        with tf.xla.experimental.jit_scope(separate_compiled_gradients=True):
+            return self.compiled_step(batch)
 
     def _as_row(self, losses):
         self._reported = tuple(losses)

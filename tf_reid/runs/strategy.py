@@ -84,8 +84,6 @@ def compiles(config: Config) -> bool:
 
 def gpus_to_use(config: Config, available: int) -> tuple[int, str]:
     """How many of so many GPUs can share every stage's batch evenly, at least one; and why no more."""
-    if config.run.jit_compile is True:
-        return 1, "run.jit_compile=true works on one device only"
     rows_of = _rows_of_stages(config)
     count = available
     while any(rows % count for rows in rows_of.values()):
@@ -103,13 +101,8 @@ def check_batches(config: Config, replicas: int) -> None:
     """Make sure that so many replicas get equal parts of every stage's batch, in whole rows.
 
     Raises:
-        ConfigError: a stage's batch cannot be shared evenly, or steps are to be compiled by XLA for several replicas.
+        ConfigError: a stage's batch cannot be shared evenly.
     """
-    if config.run.jit_compile is True and replicas > 1:
-        raise ConfigError(
-            f"run.jit_compile=true works on one device only, and run.strategy={config.run.strategy} uses {replicas}; "
-            "set run.jit_compile=false or run.strategy=one."
-        )
     for name, rows in _rows_of_stages(config).items():
         if rows % replicas:
             size = config.stages[name].batch_size
