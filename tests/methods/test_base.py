@@ -193,14 +193,6 @@ def test_learning_rate_follows_the_stages_step(schedule, expected):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_xla_on_two_replicas_is_refused_in_words(two_replicas):
-    with two_replicas.scope():
-        model = build("identity")
-    model.xla = True
-    with pytest.raises(ValueError, match=r"run\.jit_compile"):
-        model.begin("classifier")
-
-
 def test_l2_adds_half_the_weights_squared_sum_to_the_loss(one_step):
     batch, decay, rate = random_batch(), 0.1, 0.05
     plain, decayed = (build("identity", learning_rate=rate, l2=l2) for l2 in (0.0, decay))

@@ -81,3 +81,23 @@ def test_a_compiled_step_equals_a_plain_one_and_uses_no_int32_variable(name, sta
 def begun(model, stage):
     model.begin(stage)
     return model
+
+
+@pytest.mark.parametrize(("name", "stage"), [("identity", "classifier"), ("cmgan", "adversarial")])
+def test_two_replicas_whose_steps_are_compiled_equal_two_plain_ones(name, stage, two_replicas):
+    """With synchronised batch norm; cmGAN's triplets gather the features of both."""
+    tf.config.experimental.enable_op_determinism()
+    with two_replicas.scope():
+        plain, compiled = (build(name, learning_rate=1.0e-3) for _ in range(2))
+    compiled.xla = True
+    batch = tf.data.Dataset.from_tensors(batch_for(name, stage))
+    start = [variable.numpy() for variable in plain.variables]
+    losses = []
+    for model in (plain, compiled):
+        begun(model, stage)
+        losses.append(model.train_function(iter(two_replicas.experimental_distribute_dataset(batch))))
+    for key, value in losses[0].items():
+        np.testing.assert_allclose(losses[1][key], value, rtol=1e-4, err_msg=key)
+    for before, a, b in zip(start, plain.variables, compiled.variables, strict=True):
+        bound = max(1e-6, 1e-4 * np.abs(a.numpy() - before).max())
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=bound, rtol=0, err_msg=a.path)

@@ -109,7 +109,6 @@ def test_every_configuration_starts_on_so_many_gpus(name, available):
             (2, "stages.similarity.batch_size=64 holds 16 rows of 4 images, which 3 replicas cannot share evenly"),
         ),
         ("identity", 8, [], (8, "")),
-        ("identity", 4, ["run.jit_compile=true"], (1, "run.jit_compile=true works on one device only")),
     ],
 )
 def test_the_reason_is_named(name, available, overrides, expected):
@@ -121,10 +120,6 @@ def test_a_named_strategy_is_refused_where_a_batch_cannot_be_shared():
         strategy.check_batches(simple("simpgan", "run.strategy=mirrored"), 2)
     assert str(error.value).startswith("stages.translation.batch_size=2 holds 1 pair, which 2 replicas cannot share")
     assert "use a multiple of 4, or set run.strategy=auto" in str(error.value)
-    with pytest.raises(
-        ConfigError, match=r"run\.jit_compile=true works on one device only, and run\.strategy=mirrored"
-    ):
-        strategy.check_batches(simple("identity", "run.jit_compile=true", "run.strategy=mirrored"), 2)
 
 
 # --------------------------------------------------------------------- the strategy

@@ -1,11 +1,13 @@
 """The training loop: checkpoints, kill and resume, NaN, what it shows."""
 
+import itertools
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -125,6 +127,71 @@ def test_a_stopped_run_is_saved_after_the_step_and_goes_on_bit_identically(tmp_p
         np.testing.assert_array_equal(a, b)
 
 
+IN_CALLS = (*IDENTITY_ALONE, "run.log_every=3")
+
+
+def scalars(folder):
+    """(tag, step, value) of every point of the curves, in order."""
+    points = []
+    for file in (folder / "tensorboard").glob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                if value.tag != "configuration":
+                    points.append((value.tag, event.step, float(tf.make_ndarray(value.tensor))))
+    return sorted(points)
+
+
+def test_several_steps_a_call_change_nothing_and_resume_after_a_stop(tmp_path, monkeypatch):
+    """Six steps, logged every three, saved every four: calls of 3, 1 and 2 steps where five are asked for."""
+    alone = settings(tmp_path, *IN_CALLS, name="identity")
+    expected = weights(train(tmp_path / "alone", alone))
+    config = settings(tmp_path, *IN_CALLS, "run.steps_per_call=5", name="identity")
+    model, calls = built(config), []
+    advance, show = model.advance, training.Losses.act
+    model.advance = lambda *arguments: calls.append(advance(*arguments)) or calls[-1]
+
+    def stopped(self, step):
+        os.kill(os.getpid(), signal.SIGTERM)
+        show(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Losses, "act", stopped)
+        with pytest.raises(Terminated):
+            train(tmp_path / "calls", config, model)
+    assert [steps for steps, _ in calls] == [3]
+    found = weights(train(tmp_path / "calls", config))
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert scalars(tmp_path / "calls") == scalars(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_no_value_is_read_back_between_two_logs(tmp_path, monkeypatch, steps_per_call):
+    """A value that is read makes Python wait for the device."""
+    config = settings(tmp_path, *IN_CALLS, f"run.steps_per_call={steps_per_call}", name="identity")
+    model, events = built(config), []
+    eager = next(kind for kind in type(tf.constant(0)).__mro__ if "_numpy" in vars(kind))
+    read, advance = eager._numpy, model.advance
+
+    def noted(tensor):
+        if threading.current_thread() is threading.main_thread():  # the pipeline has threads of its own
+            events.append("read")
+        return read(tensor)
+
+    def called(*arguments):
+        done = advance(*arguments)
+        events.extend(["step"] * done[0])
+        return done
+
+    monkeypatch.setattr(eager, "_numpy", noted)
+    model.advance = called
+    train(tmp_path / "run", config, model)
+    steps = [place for place, event in enumerate(events) if event == "step"]
+    reads = [events[start:end].count("read") for start, end in itertools.pairwise(steps)]
+    assert reads[0] == reads[1] == reads[4] == 0  # after steps 1, 2 and 5
+    assert reads[2] > 0 and reads[3] > 0  # after step 3, of which losses are shown, and step 4, which is saved
+
+
 @pytest.mark.parametrize("what", ["a checkpoint", "the curves", "the weights", "something else"])
 def test_a_file_that_is_too_large_does_not_end_a_stage_as_if_the_data_had_ended(tmp_path, what, monkeypatch):
     """TensorFlow calls this error "out of range", and Keras takes that for the end of the data."""
@@ -153,7 +220,7 @@ def test_a_file_that_is_too_large_does_not_end_a_stage_as_if_the_data_had_ended(
         monkeypatch.setattr(training, "_save_networks", limited(training._save_networks, 20_000))
     else:
         monkeypatch.setattr("tf_reid.runs.callbacks.check_weights", out_of_range)
-        saving, error = training.Unfinished, "Stage classifier ended at step 4 of 6 without an error. No weights are"
+        saving, error = training.Unfinished, r"classifier ended at step 4 of 6 \(File too large\)\. No weights are"
     with pytest.raises(saving, match=error):
         train(tmp_path / "run", config)
     assert not list((tmp_path / "run" / "networks").glob("*"))

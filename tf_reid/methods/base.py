@@ -139,7 +139,13 @@ class ReIDModel(StagedModel):
 
     # ----------------------------------------------------------------- what training uses
 
-    def compile(self, stages: dict[str, StageSettings], jit_compile: bool = False, precision: str = "float32"):
+    def compile(
+        self,
+        stages: dict[str, StageSettings],
+        jit_compile: bool = False,
+        precision: str = "float32",
+        steps_per_call: int = 1,
+    ):
         """Check the stages and build all optimizers; inside the strategy's scope, before a checkpoint is restored.
 
         Raises:
@@ -149,7 +155,7 @@ class ReIDModel(StagedModel):
         check_method(self)
         check_settings(self, stages)
         super().compile(optimizer=None, jit_compile=False)
-        self.xla, self.precision = jit_compile, precision
+        self.xla, self.precision, self.steps_per_call = jit_compile, precision, steps_per_call
         self.steps_of_stage = {name: settings.steps for name, settings in stages.items()}
         self.batch_size_of_stage = {name: settings.batch_size for name, settings in stages.items()}
         self.optimizers_of: dict[str, dict[str, keras.optimizers.Optimizer]] = {}

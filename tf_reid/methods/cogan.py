@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.networks import losses
+from tf_reid.networks.compiled import uniform
 from tf_reid.networks.crossgan import (
     DISCRIMINATOR_UNITS,
     GENERATOR_UNITS,
@@ -82,7 +83,7 @@ class CoGAN(ReIDModel):
 
     def joint_step(self, batch):
         views = batch["source"][:, 0], batch["source"][:, 1]
-        z = self.drawn(tf.random.stateless_uniform, views[0].shape[0], (self.latent_width,)) * 2.0 - 1.0
+        z = self.drawn(uniform, views[0].shape[0], (self.latent_width,)) * 2.0 - 1.0
         with tf.GradientTape() as tape:
             fakes = [g(z, training=True) for g in (self.g1, self.g2)]
             # 1. The discriminators tell real images from fakes, which get no gradient, and the probes' identities.

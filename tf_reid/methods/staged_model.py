@@ -1,4 +1,6 @@
-"""How Keras's `fit` carries out a training step: by stage and phase, on one device or on every replica."""
+"""How training steps are carried out: by stage and phase, on one device or on every replica, several a call."""
+
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -8,7 +10,7 @@ from tf_reid.networks.precision import products_in
 
 
 class StagedModel(keras.Model):
-    """A model that is trained in stages: `fit` repeats `STAGE_step(batch)` of the stage that `begin` chose.
+    """A model that is trained in stages: `advance` repeats `STAGE_step(batch)` of the stage that `begin` chose.
 
     Attributes:
         stage: name of the current stage.
@@ -16,6 +18,7 @@ class StagedModel(keras.Model):
         phase: what `phase_of` returned for the current step; a constant inside the step.
         xla: compile the step with XLA.
         precision: of the step's convolutions and matrix products.
+        steps_per_call: how many steps `advance` carries out at most.
     """
 
     def __init__(self, stage: str):
@@ -27,7 +30,9 @@ class StagedModel(keras.Model):
         self.phase: dict | None = None
         self.xla = False
         self.precision = "float32"
+        self.steps_per_call = 1
         self._host_step = 0  # `step`, but known in Python: a phase is chosen before the step is traced
+        self._reported: tuple[str, ...] = ()  # names of the losses of the step that is traced
         self.built = True  # a method builds its networks in its constructor
 
     def phase_of(self, step: int) -> dict | None:
@@ -41,7 +46,47 @@ class StagedModel(keras.Model):
         """Train `stage` from now on, starting at its step `self.step`."""
         self.stage = stage
         self._host_step = int(self.step.numpy())
-        self.make_train_function(force=True)
+        strategy = self.distribute_strategy
+
+        def on_replicas(batch):
+            losses = strategy.run(self._step_of_replica(), args=(batch,))
+            return {name: strategy.reduce("MEAN", loss, axis=None) for name, loss in losses.items()}
+
+        @tf.function
+        def one_step(batches, phase):
+            self.phase = dict(phase) if phase else None
+            return on_replicas(next(batches))
+
+        @tf.function
+        def several_steps(batches, phase, steps):
+            self.phase = dict(phase) if phase else None
+            rows = tf.TensorArray(tf.float32, steps)
+            for number in tf.range(steps):
+                rows = rows.write(number, self._as_row(on_replicas(next(batches))))
+            return self._by_name(rows.stack())
+
+        self._one_step, self._several_steps = one_step, several_steps
+        self.train_function = lambda batches: self.advance(batches)[1]
+
+    def advance(self, batches: Iterator, most: int = 1) -> tuple[int, dict[str, tf.Tensor]]:
+        """Carry out the stage's next steps in one call: at most so many, and all of one phase.
+
+        Every reported loss is averaged over the replicas. Nothing is read back from the device.
+
+        Args:
+            batches: gives the next batch for each step.
+
+        Returns:
+            How many steps, and name -> the losses of each, float32 [steps], or a scalar if `steps_per_call` is 1.
+        """
+        phase, steps = self.phase_of(self._host_step), 1
+        while steps < min(most, self.steps_per_call) and self.phase_of(self._host_step + steps) == phase:
+            steps += 1
+        self._host_step += steps
+        kind = tuple(phase.items()) if phase else None
+        if self.steps_per_call == 1:
+            return steps, self._one_step(batches, kind)
+        return steps, self._several_steps(batches, kind, tf.constant(steps))
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of the current stage -> the losses it reports."""
@@ -55,37 +100,26 @@ class StagedModel(keras.Model):
         with compiling():
             return self.train_step(batch)
 
-    def make_train_function(self, force=False):
-        """Build what `fit` calls for each step; every reported loss is averaged over the replicas.
+    def _step_of_replica(self):
+        """What each replica carries out.
 
-        Keras's own version knows no phases and does not run on several machines.
-
-        Raises:
-            ValueError: XLA on several replicas.
+        XLA compiles the whole step of a replica that is alone. Of several, it compiles what lies between two exchanges.
         """
-        if self.train_function is not None and not force:
-            return
         strategy = self.distribute_strategy
-        if self.xla and strategy.num_replicas_in_sync > 1:
-            raise ValueError("run.jit_compile works on one device only; set run.jit_compile=false or run.strategy=one.")
+        if not self.xla:
+            return self.train_step
+        if strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None:
+            return tf.function(self.compiled_step, jit_compile=True)
+        return self.clustered_step
 
-        @tf.function
-        def distributed_step(iterator, phase):
-            self.phase = dict(phase) if phase else None
-            one_step = tf.function(self.compiled_step, jit_compile=True) if self.xla else self.train_step
-            losses = strategy.run(one_step, args=(next(iterator),))
-            return {name: strategy.reduce("MEAN", loss, axis=None) for name, loss in losses.items()}
+    def clustered_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """`compiled_step` of one of several replicas, whose operations XLA gathers into clusters and compiles."""
+        with tf.xla.experimental.jit_scope(separate_compiled_gradients=True):
+            return self.compiled_step(batch)
 
-        def train_function(iterator):
-            phase = self.phase_of(self._host_step)
-            self._host_step += 1
-            return distributed_step(iterator, tuple(phase.items()) if phase else None)
+    def _as_row(self, losses):
+        self._reported = tuple(losses)
+        return tf.stack([tf.cast(loss, tf.float32) for loss in losses.values()])
 
-        self.train_function = train_function
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        """Do nothing: all is built. Keras's own version takes a batch away and fails on several machines."""
-
-    @property
-    def metrics(self):
-        return []  # the training loop averages losses between two log lines
+    def _by_name(self, rows):
+        return {name: rows[:, column] for column, name in enumerate(self._reported)}

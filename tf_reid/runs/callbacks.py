@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -59,22 +58,21 @@ def check_weights(model: ReIDModel, step: int) -> None:
                     )
 
 
-class EverySteps(keras.callbacks.Callback):
+class EverySteps:
     """Calls `act(step)` after every n-th step of the stage, and after its last."""
 
-    def __init__(self, model: ReIDModel, every: int, start: int | None = None) -> None:
-        super().__init__()
+    def __init__(self, model: ReIDModel, every: int) -> None:
         self.method, self.every = model, every
-        self.step = int(model.step.numpy()) if start is None else start
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        if self.step % self.every == 0:
-            self.act(self.step)
+    def after(self, step: int) -> None:
+        """So many steps of the stage are done."""
+        if step % self.every == 0:
+            self.act(step)
 
-    def on_train_end(self, logs=None):
-        if self.step % self.every:
-            self.act(self.step)
+    def at_end(self, step: int) -> None:
+        """This step was the stage's last."""
+        if step % self.every:
+            self.act(step)
 
     def act(self, step: int) -> None:
         raise NotImplementedError
@@ -84,31 +82,28 @@ class Losses(EverySteps):
     """Shows the mean of every loss in the progress bar and in TensorBoard; raises `NotFinite` if one is not finite."""
 
     def __init__(self, model: ReIDModel, steps: int, start: int, every: int, writer: Any, folder: Path) -> None:
-        super().__init__(model, every, start)
+        super().__init__(model, every)
         self.writer, self.folder = writer, folder
-        self.waiting: list[Any] = []  # losses of the steps that are not shown yet
+        self.waiting: list[Mapping[str, tf.Tensor]] = []  # losses of the steps that are not shown yet, on the device
         self.bar = tqdm(total=steps, initial=start, desc=model.stage, unit="step", dynamic_ncols=True, mininterval=0.5)
 
-    def on_train_batch_end(self, batch, logs=None):
-        self.waiting.append(logs)
-        super().on_train_batch_end(batch, logs)
-
-    def on_train_end(self, logs=None):
-        super().on_train_end(logs)
-        self.bar.close()
+    def add(self, losses: Mapping[str, tf.Tensor]) -> None:
+        """Losses of one step or of several, as `StagedModel.advance` returns them; they are read in `act`."""
+        self.waiting.append(losses)
 
     def act(self, step: int) -> None:
         if not self.waiting:
             return
-        values = {name: np.array([float(losses[name]) for losses in self.waiting]) for name in self.waiting[0]}
-        first = step - len(self.waiting) + 1
+        names = sorted(self.waiting[0])
+        values = {name: np.hstack([losses[name] for losses in self.waiting]).astype(np.float64) for name in names}
         self.waiting = []
         for name, series in values.items():
             if not np.isfinite(series).all():
                 self.bar.close()
-                at = first + int(np.flatnonzero(~np.isfinite(series))[0])
+                place = int(np.flatnonzero(~np.isfinite(series))[0])
+                at = step - len(series) + 1 + place
                 raise NotFinite(
-                    f"The loss {name} of stage {self.method.stage} is {series[at - first]} at step {at}; the "
+                    f"The loss {name} of stage {self.method.stage} is {series[place]} at step {at}; the "
                     "checkpoint before it is kept. A lower learning rate of its player is the usual remedy."
                 )
         self.bar.update(step - self.bar.n)
@@ -127,7 +122,7 @@ class Checkpoints(EverySteps):
         super().__init__(progress.model, every)
         self.progress, self.losses = progress, losses
 
-    def on_train_end(self, logs=None):
+    def at_end(self, step: int) -> None:
         pass  # the training loop saves when a stage is finished
 
     def act(self, step: int) -> None:
@@ -181,17 +176,18 @@ class Evaluations(EverySteps):
 
 
 class Stop(EverySteps):
-    """Ends the training between two steps where the process got a signal to stop.
+    """Ends the training between two calls of steps where the process got a signal to stop.
 
     Several workers have to agree, which is checked only every n steps; one that trains alone stops at once.
     """
 
     def __init__(self, model: ReIDModel, stop: StopRequests, every: int) -> None:
-        super().__init__(model, every if stop.several_workers else 1)
+        super().__init__(model, every)
         self.stop = stop
 
-    def on_train_end(self, logs=None):
-        pass  # the training loop checks after a stage
+    def after(self, step: int) -> None:
+        if not self.stop.several_workers or step % self.every == 0:
+            self.stop.check()
 
-    def act(self, step: int) -> None:
-        self.stop.check()
+    def at_end(self, step: int) -> None:
+        pass  # the training loop checks after a stage

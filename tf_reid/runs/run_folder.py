@@ -27,8 +27,10 @@ from tf_reid.runs.reproducibility import environment
 from tf_reid.runs.splits import fingerprint, same_images
 from tf_reid.settings import Config, Data
 
-# Settings that change what is shown or where things lie, and no result. The protocol decides what is trained on.
-NOT_COMPARED = re.compile(r"run\.(\w+_every|evaluate_queries|strategy)|data\.\w+_dir|evaluate\.(?!protocol).*")
+# Settings that change what is shown, where things lie or how steps are carried out, and no result but by rounding. The
+# protocol decides what is trained on.
+CARRIED_OUT = "strategy|jit_compile|steps_per_call"
+NOT_COMPARED = re.compile(rf"run\.(\w+_every|evaluate_queries|{CARRIED_OUT})|data\.\w+_dir|evaluate\.(?!protocol).*")
 PLACE = re.compile(r"data\.(source|target)(\.(root|csv))?")  # may differ where it selects the same images
 # What a training writes before config.yaml, and older versions beside a file: a start that was killed.
 STARTED = re.compile(rf"environment\.json|data\.json|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+")
@@ -228,7 +230,9 @@ def build_model(config: Config, identities: int) -> ReIDModel:
     """
     arguments = {key: value for key, value in config.method.items() if key != "name"}
     model = METHODS[config.method["name"]](config.data.image_size, identities, config.run.seed, **arguments)
-    model.compile(config.stages, jit_compile=strategy.compiles(config), precision=config.run.precision)
+    run = config.run
+    compiled = strategy.compiles(config)
+    model.compile(config.stages, jit_compile=compiled, precision=run.precision, steps_per_call=run.steps_per_call)
     return model
 
 

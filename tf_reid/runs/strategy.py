@@ -3,8 +3,9 @@
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -83,8 +84,6 @@ def compiles(config: Config) -> bool:
 
 def gpus_to_use(config: Config, available: int) -> tuple[int, str]:
     """How many of so many GPUs can share every stage's batch evenly, at least one; and why no more."""
-    if config.run.jit_compile is True:
-        return 1, "run.jit_compile=true works on one device only"
     rows_of = _rows_of_stages(config)
     count = available
     while any(rows % count for rows in rows_of.values()):
@@ -102,13 +101,8 @@ def check_batches(config: Config, replicas: int) -> None:
     """Make sure that so many replicas get equal parts of every stage's batch, in whole rows.
 
     Raises:
-        ConfigError: a stage's batch cannot be shared evenly, or steps are to be compiled by XLA for several replicas.
+        ConfigError: a stage's batch cannot be shared evenly.
     """
-    if config.run.jit_compile is True and replicas > 1:
-        raise ConfigError(
-            f"run.jit_compile=true works on one device only, and run.strategy={config.run.strategy} uses {replicas}; "
-            "set run.jit_compile=false or run.strategy=one."
-        )
     for name, rows in _rows_of_stages(config).items():
         if rows % replicas:
             size = config.stages[name].batch_size
@@ -123,6 +117,14 @@ def _remedy(config: Config) -> str:
     if config.run.strategy == "multi_worker":
         return "another number of workers"
     return "set run.strategy=auto, which uses as many GPUs as can share it"
+
+
+def on_devices(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Iterable[Any]:
+    """The batches, each replica's on its own device; the next ones are copied there while a step is carried out."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if strategy is tf.distribute.get_strategy() and gpus:
+        return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
+    return strategy.experimental_distribute_dataset(batches)  # of several replicas; it copies ahead, too
 
 
 def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:

@@ -1,11 +1,10 @@
-"""The training loop: one `fit` a stage, from the last checkpoint on."""
+"""The training loop: stage by stage, from the last checkpoint on."""
 
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tf_reid import config as configuration
@@ -14,11 +13,22 @@ from tf_reid.data import pipeline, samplers
 from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import validation
-from tf_reid.runs.callbacks import Checkpoints, Evaluations, Losses, NotFinite, Pictures, Stop, check_weights, curves
+from tf_reid.runs.callbacks import (
+    Checkpoints,
+    Evaluations,
+    EverySteps,
+    Losses,
+    NotFinite,
+    Pictures,
+    Stop,
+    check_weights,
+    curves,
+)
 from tf_reid.runs.checkpoints import NotSaved, reason
 from tf_reid.runs.plateau import Plateau
 from tf_reid.runs.progress import Progress
 from tf_reid.runs.stopping import Requested, StopRequests
+from tf_reid.runs.strategy import on_devices
 from tf_reid.settings import Config
 
 __all__ = ["NotFinite", "NotSaved", "Unfinished", "train"]
@@ -27,7 +37,7 @@ PICTURED = 3  # rows of a batch in a grid
 
 
 class Unfinished(RuntimeError):
-    """A stage ended before its last step, and no error says why."""
+    """A stage ended before its last step, where TensorFlow took something for the end of the data."""
 
 
 def train(
@@ -90,9 +100,7 @@ def train(
                         checked = validation.batches(model, config, number, held_out)
                         loss = validation.ValidationLoss(model, stage.early_stop, checked, plateau, writer, folder)
                         callbacks.insert(_before_checkpoints(callbacks), loss)
-                    _fit(model, batches, callbacks)
-                if not (plateau and plateau.ends(stage.early_stop)):
-                    _check_that_it_is_finished(model, stage.steps)
+                    _train_stage(model, batches, stage.steps, callbacks)
                 check_weights(model, int(model.step.numpy()))
                 model.finish()
                 _save_networks(model, folder / "networks")
@@ -111,19 +119,37 @@ def train(
                 raise stop.end(where) from None
 
 
-def _fit(model: ReIDModel, batches: tf.data.Dataset, callbacks: list[keras.callbacks.Callback]) -> None:
+def _train_stage(model: ReIDModel, batches: tf.data.Dataset, last: int, callbacks: list[EverySteps]) -> None:
     """Train from the present step of a stage to its last one; if it is to stop before, save a checkpoint.
+
+    Several steps are one call, which ends where a callback acts.
 
     Raises:
         Requested: it was stopped.
+        Unfinished: TensorFlow says that the data have ended.
     """
     losses, saving = (next(each for each in callbacks if isinstance(each, kind)) for kind in (Losses, Checkpoints))
-    quiet: Any = 0  # Keras declares a string, and takes this
+    step = int(model.step.numpy())
+    model.stop_training = False  # a callback may set it
     try:
-        model.fit(batches, epochs=1, shuffle=False, verbose=quiet, callbacks=callbacks)
+        batch_by_batch = iter(on_devices(model.distribute_strategy, batches))
+        while step < last and not model.stop_training:
+            until_one_acts = min(each.every - step % each.every for each in callbacks)
+            done, of_steps = model.advance(batch_by_batch, min(last - step, until_one_acts))
+            step += done
+            losses.add(of_steps)
+            for each in callbacks:
+                each.after(step)
+        for each in callbacks:
+            each.at_end(step)
     except Requested:
-        saving.act(int(model.step.numpy()))
+        saving.act(step)
         raise
+    except tf.errors.OutOfRangeError as error:
+        raise Unfinished(
+            f"Stage {model.stage} ended at step {step} of {last} ({reason(error)}). No weights are written, and the "
+            "last checkpoint stands; the same command resumes there. TF_REID_VERBOSE=1 shows what TensorFlow logs."
+        ) from error
     finally:
         losses.bar.close()
 
@@ -133,23 +159,11 @@ def _before_checkpoints(callbacks):
     return next(place for place, each in enumerate(callbacks) if isinstance(each, Checkpoints))
 
 
-def _check_that_it_is_finished(model, steps):
-    """Make sure that a stage has come to its last step: Keras takes some errors of TensorFlow for the data's end."""
-    step = int(model.step.numpy())
-    if step != steps:
-        raise Unfinished(
-            f"Stage {model.stage} ended at step {step} of {steps} without an error. No weights are written, and the "
-            "last checkpoint stands; the same command resumes there. TF_REID_VERBOSE=1 shows what TensorFlow logs."
-        )
-
-
-def _callbacks(
-    model, config, records, number, folder, evaluate, progress, writer, stop
-) -> list[keras.callbacks.Callback]:
+def _callbacks(model, config, records, number, folder, evaluate, progress, writer, stop) -> list[EverySteps]:
     """What happens every few steps of the present stage."""
     run, (name, stage) = config.run, list(config.stages.items())[number]
     losses = Losses(model, stage.steps, int(model.step.numpy()), run.log_every, writer, folder)
-    callbacks: list[keras.callbacks.Callback] = [losses]
+    callbacks: list[EverySteps] = [losses]
     if run.pictures_every and model.presentation().has_pictures:
         kind = model.STAGES[name]
         few = stage.model_copy(update={"batch_size": PICTURED * samplers.ROW[kind.sampler]})

@@ -63,11 +63,11 @@ class ValidationLoss(EverySteps):
         self.writer, self.folder = writer, folder
         self.loss_of = tf.function(lambda batch: model.validation_loss(batch))
 
-    def on_train_end(self, logs=None):
+    def at_end(self, step: int) -> None:
         if self.plateau.ends(self.early_stop):
             checks, lowest = int(self.plateau.waited), float(self.plateau.lowest)
             print(
-                f"Stage {self.method.stage} ends early, at step {self.step}: in {checks} checks its validation loss "
+                f"Stage {self.method.stage} ends early, at step {step}: in {checks} checks its validation loss "
                 f"fell no lower than {lowest:.4g}."
             )
 
@@ -84,7 +84,7 @@ class ValidationLoss(EverySteps):
             tf.summary.scalar(f"{self.method.stage}/validation/loss", loss)
         self.plateau.add(loss)
         if self.plateau.ends(self.early_stop):
-            self.method.stop_training = True  # Keras reads it after this step
+            self.method.stop_training = True  # the training loop reads it after this step
 
 
 def _agreed(strategy: tf.distribute.Strategy, loss: float) -> float:
