@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import batch_for, build, random_batch
+from conftest import IDENTITIES, batch_for, build, random_batch
 
 from tf_reid import config as configuration
 from tf_reid.methods import METHODS
@@ -107,3 +107,33 @@ def train(model, batch, features, images):
         if any(np.any(a != b.numpy()) for a, b in zip(values, model.variables_of(player), strict=True))
     }
     assert changed == set(model.STAGES[model.stage].players)
+
+
+def test_replicas_and_xla_change_only_the_rounding(one_step, two_replicas):
+    with two_replicas.scope():
+        shared = build("crossgan")
+    alone, compiled, exact = (build("crossgan") for _ in range(3))
+    for model in (alone, compiled, shared):
+        model.precision = "bfloat16"
+    compiled.xla = True
+    start, batch = alone.get_weights(), random_batch()
+    for model in (alone, compiled, exact):
+        one_step(model, "vae", batch)
+    shared.begin("vae")
+    shared.train_function(iter(two_replicas.experimental_distribute_dataset(tf.data.Dataset.from_tensors(batch))))
+
+    def changes(model):
+        return np.concatenate([(a - b).ravel() for a, b in zip(model.get_weights(), start, strict=True)])
+
+    def difference(model):
+        """Of a step's changes, relative to them."""
+        return np.linalg.norm(changes(model) - changes(alone)) / np.linalg.norm(changes(alone))
+
+    print([difference(m) for m in (shared, compiled, exact)])
+    assert difference(shared) < 0.02 and difference(compiled) < 0.02
+    assert 1e-3 < difference(exact) < 0.02
+
+
+def test_the_setting_reaches_the_model():
+    config = configuration.load("crossgan", ["run.precision=bfloat16"], METHODS)
+    assert run_folder.build_model(config, IDENTITIES).precision == "bfloat16"
