@@ -129,7 +129,6 @@ def test_replicas_and_xla_change_only_the_rounding(one_step, two_replicas):
         """Of a step's changes, relative to them."""
         return np.linalg.norm(changes(model) - changes(alone)) / np.linalg.norm(changes(alone))
 
-    print([difference(m) for m in (shared, compiled, exact)])
     assert difference(shared) < 0.02 and difference(compiled) < 0.02
     assert 1e-3 < difference(exact) < 0.02
 

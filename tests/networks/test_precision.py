@@ -34,7 +34,7 @@ def rounded(x):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_is_that_of_keras_but_for_rounded_factors(name):
-    """In float32 bit for bit; in bfloat16 with rounded factors and a rounded product, and a bias that is not rounded."""
+    """In float32 bit for bit; in bfloat16 with rounded factors and product, and a bias that is not rounded."""
     settings, shape = LAYERS[name]
     x, layer = values(shape), built(name, shape, **settings)
     reference = getattr(keras.layers, name).from_config(layer.get_config())
