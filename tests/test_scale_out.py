@@ -1,4 +1,7 @@
-"""The headers of full-size configurations say how to train on several GPUs, by the rules of docs/gpus.md."""
+"""The headers of full-size configurations say how to train on several GPUs, by the rules of docs/gpus.md.
+
+PYTHONPATH=. python tests/test_scale_out.py writes these lines anew, after settings have changed.
+"""
 
 import math
 import subprocess
@@ -11,10 +14,21 @@ from tf_reid.config import SHIPPED, ConfigError
 from tf_reid.methods import METHODS
 from tf_reid.runs import strategy
 
-SMALL = {"identity", "simpgan", "cmgan", "crossgan", "dgnet", "view_adaptation"}
-FULL = sorted(set(configuration.shipped_names()) - SMALL)
 FEW_IMAGES = {"crossgan_viper", "view_adaptation_viper"}  # batches that are larger than twice do not fit VIPeR's halves
+LARGER = "Larger batches, by the rules of docs/gpus.md and not tuned:"
+TWO_MACHINES = "#   two machines: the line for all their GPUs together, and run.strategy=multi_worker"
 COUNTED_IN_STEPS = {"warm_up": lambda value, n: round(value / n), "ramp": lambda value, n: value * n}  # of DG-Net
+
+
+def load(name, overrides=()):
+    return configuration.load(name, list(overrides), METHODS)
+
+
+def of_real_images(name):
+    return "synthetic" not in str(load(name).data.source)
+
+
+FULL = [name for name in configuration.shipped_names() if of_real_images(name)]
 
 
 def larger(name, n):
@@ -23,7 +37,10 @@ def larger(name, n):
     for stage, about in config.stages.items():
         if not about.steps:
             continue
-        settings |= {f"stages.{stage}.batch_size": about.batch_size * n, f"stages.{stage}.steps": round(about.steps / n)}
+        settings |= {
+            f"stages.{stage}.batch_size": about.batch_size * n,
+            f"stages.{stage}.steps": round(about.steps / n),
+        }
         if about.early_stop:
             settings[f"stages.{stage}.early_stop.check_every"] = round(about.early_stop.check_every / n)
         for player, optimizer in about.optimizers.items():
@@ -35,10 +52,6 @@ def larger(name, n):
     return settings
 
 
-def load(name, overrides=()):
-    return configuration.load(name, list(overrides), METHODS)
-
-
 def text(value):
     """As YAML reads it: 64, 2.0e-3, 1.41e-4."""
     if isinstance(value, int):
@@ -47,45 +60,40 @@ def text(value):
     return f"{float(number)}e{int(exponent)}"
 
 
-def in_words_of_bash(settings):
-    """`--set` arguments, with braces for settings of one stage and for players of one rate."""
-    of_section = {}
+def arguments(settings):
+    """Of `--set`, in Bash: braces hold a stage's settings and the players that have one rate."""
+    of_stage, of_method = {}, []
     for key, value in settings.items():
-        section, _, rest = key.rpartition(".optimizers.")
-        if section:  # players of one rate stand together
-            player = rest.removesuffix(".learning_rate")
-            of_section.setdefault(section, {}).setdefault(text(value), []).append(player)
+        section, name, *rest = key.split(".")
+        if section == "method":
+            of_method.append(f"{key}={text(value)}")
         else:
-            section, rest = (".".join(key.split(".")[:2]), ".".join(key.split(".")[2:]))
-            of_section.setdefault(section, {})[rest] = text(value)
-    words = []
-    for section, own in of_section.items():
-        if section.startswith("method."):
-            words.append(f"{section}={own['']}")
-            continue
-        parts = []
-        for key, value in own.items():
-            if isinstance(value, str):
-                parts.append(f"{key}={value}")
-            else:
-                players = value[0] if len(value) == 1 else f"{{{','.join(value)}}}"
-                parts.append(f"optimizers.{players}.learning_rate={key}")
-        words.append(f"{section}.{{{','.join(parts)}}}")
-    return " ".join(words)
+            of_stage.setdefault(name, []).append((rest, text(value)))
+    return " ".join([*(f"stages.{name}.{{{stage_arguments(own)}}}" for name, own in of_stage.items()), *of_method])
+
+
+def stage_arguments(own):
+    players, parts = {}, []
+    for key, value in own:
+        if key[0] == "optimizers":
+            players.setdefault(value, []).append(key[1])
+        else:
+            parts.append(f"{'.'.join(key)}={value}")
+    for rate, those in players.items():
+        which = those[0] if len(those) == 1 else f"{{{','.join(those)}}}"
+        parts.append(f"optimizers.{which}.learning_rate={rate}")
+    return ",".join(parts)
 
 
 def header(name):
     """The lines of a header that are about GPUs."""
-    alike = [n for n in (1, 2, 4, 8) if shared(name, n)]
-    numbers = ", ".join(map(str, alike))
-    lines = [
-        f"# GPUs that share its batches as they are: {numbers}. Two machines: the same, with run.strategy=multi_worker.",
-        "# Larger batches by the rules of docs/gpus.md, not tuned:",
+    first, *more = [str(n) for n in (1, 2, 4, 8) if shared(name, n)]
+    as_it_is = f"{', '.join([first, *more[:-1]])} or {more[-1]} GPUs" if more else f"{first} GPU"
+    return [
+        f"# On {as_it_is} as it is. {LARGER}",
+        *(f"#   {n} GPUs: --set {arguments(larger(name, n))}" for n in sizes(name)),
+        TWO_MACHINES,
     ]
-    for n in sizes(name):
-        machines = ", or two machines of 4" if n == 8 else ""
-        lines.append(f"#   {n} GPUs{machines}: --set {in_words_of_bash(larger(name, n))}")
-    return lines
 
 
 def sizes(name):
@@ -110,7 +118,7 @@ def test_a_header_says_how_to_train_on_several_gpus(name):
 def test_what_a_header_sets_is_shared_evenly_and_nothing_else_changes(name):
     before = flat(yaml.safe_load(configuration.dump(load(name))))
     for n in sizes(name):
-        line = f"printf '%s\\n' {in_words_of_bash(larger(name, n))}"
+        line = f"printf '%s\\n' {arguments(larger(name, n))}"
         overrides = subprocess.run(["bash", "-c", line], check=True, capture_output=True, text=True).stdout.split()
         assert shared(name, n, overrides)
         now, expected = flat(yaml.safe_load(configuration.dump(load(name, overrides)))), larger(name, n)
@@ -137,3 +145,18 @@ def test_the_rules_are_those_of_the_page():
     assert settings["stages.joint.optimizers.generator.learning_rate"] == 2 * rates["generator"]
     assert settings["method.warm_up"] == base.method["warm_up"] // 4
     assert settings["method.ramp"] == 4 * base.method["ramp"]
+
+
+def write(name):
+    """Put the lines at the end of the header, in place of those that are there."""
+    path = SHIPPED / f"{name}.yaml"
+    lines = path.read_text().splitlines()
+    old = [line for line in lines if LARGER in line or line == TWO_MACHINES or " GPUs: --set " in line]
+    lines = [line for line in lines if line not in old]
+    end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    path.write_text("\n".join([*lines[:end], *header(name), *lines[end:]]) + "\n")
+
+
+if __name__ == "__main__":
+    for name in FULL:
+        write(name)
