@@ -106,8 +106,9 @@ def test_a_run_killed_and_resumed_three_times_is_bit_identical_to_an_uninterrupt
 IDENTITY_ALONE = ("data.target=null", "run.pictures_every=0", "run.checkpoint_every=4")
 
 
-def test_a_stopped_run_is_saved_after_the_step_and_goes_on_bit_identically(tmp_path, monkeypatch):
-    config = settings(tmp_path, *IDENTITY_ALONE, name="identity")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_stopped_run_is_saved_after_the_step_and_goes_on_bit_identically(tmp_path, monkeypatch, precision):
+    config = settings(tmp_path, *IDENTITY_ALONE, f"run.precision={precision}", name="identity")
     expected = weights(train(tmp_path / "whole", config))
     really = training.Losses.act
 
