@@ -14,6 +14,7 @@ from tf_reid.networks import losses
 from tf_reid.networks.compiled import Dropout
 from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
 from tf_reid.networks.precision import Conv2D, Dense, product, products_in
+from tf_reid.networks.standardisation import standardised
 
 HEAD_WIDTH = 512  # of the primary feature and of the fine-grained one
 plain_norm = partial(InstanceNorm, affine=False)
@@ -110,9 +111,7 @@ def decoder(structure_shape: tuple[int, int, int], code_width: int) -> keras.Mod
         y = x
         for first, activation in ((0, True), (channels, False)):
             y = Conv2D(channels, 3, kernel_initializer="he_normal")(ReflectPad(1)(y))
-            y = plain_norm()(y)
-            scale, shift = (layers.Reshape((1, 1, channels))(v[:, first : first + channels]) for v in (scales, shifts))
-            y = y * scale + shift
+            y = AdaptiveNorm()(y, *(v[:, first : first + channels] for v in (scales, shifts)))
             y = layers.LeakyReLU(0.2)(y) if activation else y
         x = x + y
     for _ in range(2):
@@ -264,6 +263,17 @@ class DoubledConv(Conv2D):
         return (batch, 2 * height, 2 * width, self.filters)
 
 
+class AdaptiveNorm(layers.Layer):
+    """AdaIN: each channel of each image standardised over its pixels, then scaled and shifted as its code says."""
+
+    def call(self, x, scale, shift):
+        """Maps [B, H, W, C], scale and shift [B, C] -> [B, H, W, C]."""
+        return standardised(x, (1, 2), scale[:, None, None], shift[:, None, None])
+
+    def compute_output_shape(self, x_shape, scale_shape, shift_shape):
+        return x_shape
+
+
 class ImageNorm(layers.Layer):
     """Each image minus its mean, over its deviation, of all its values; then channels scaled and shifted (MUNIT)."""
 
@@ -274,10 +284,8 @@ class ImageNorm(layers.Layer):
         self.beta = self.add_weight(shape=(shape[-1],), initializer="zeros", name="beta")
 
     def call(self, x):
-        count = tf.cast(tf.size(x[0]), x.dtype)
-        mean, variance = tf.nn.moments(x, axes=[1, 2, 3], keepdims=True)
-        deviation = tf.sqrt(variance * count / (count - 1.0))
-        return (x - mean) / (deviation + 1e-5) * self.gamma + self.beta
+        gamma, beta = (tf.reshape(tf.convert_to_tensor(v), (1, 1, 1, -1)) for v in (self.gamma, self.beta))
+        return standardised(x, (1, 2, 3), gamma, beta, unbiased=True)
 
 
 def _conv(x, channels, kernel, stride=1, dilation=1, norm=None, activation=True, init=None):
