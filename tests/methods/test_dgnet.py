@@ -151,7 +151,7 @@ def test_half_size_is_the_mean_of_the_pixels_that_there_are():
             np.testing.assert_allclose(found[0, row, column], x[0, rows, columns].mean(axis=(0, 1)), atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(2, 2), (4, 2), (5, 7)])
+@pytest.mark.parametrize("size", [(2, 2), (4, 2), (3, 4), (5, 7)])
 def test_a_doubled_convolution_equals_upsampling_padding_and_a_convolution(size):
     x = tf.random.stateless_normal((2, *size, 3), [0, 1])
     conv = networks.DoubledConv(4, bias_initializer="normal")

@@ -224,39 +224,42 @@ class HalfSize(layers.Layer):
 
 
 class DoubledConv(Conv2D):
-    """Every pixel repeated twice both ways, then a 5x5 convolution over mirrored borders, in half the time.
+    """Every pixel repeated twice both ways, then a 5x5 convolution over mirrored borders, in 9/25 of the arithmetic.
 
-    A window of 5x5 repeated pixels has 3x3 different ones. A 3x3 convolution with sums of the kernel's taps therefore
-    gives the four output pixels of each input pixel. At the borders mirroring separates repeated pixels, so there the
-    pixels are repeated and convolved plainly.
+    A window of 5x5 repeated pixels has 3x3 different ones, and at a border two each way. Convolutions with sums of
+    the kernel's taps therefore give the 2x2 output pixels of each input pixel as channels.
     """
 
-    SUMS = np.array(
+    # [output pixel of two, input pixel, tap of five], of the first input pixel, those inside and the last one.
+    FIRST = np.array([[[0, 1, 1, 1, 0], [1, 0, 0, 0, 1]], [[1, 1, 1, 0, 0], [0, 0, 0, 1, 1]]], np.float32)
+    INSIDE = np.array(
         [[[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]], [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]]],
         np.float32,
-    )  # [first or second of a pair, tap of three, tap of five]
+    )
+    LAST = FIRST[::-1, ::-1, ::-1]
 
     def __init__(self, filters, **kwargs):
         super().__init__(filters, **{**kwargs, "kernel_size": 5})
 
     def call(self, x):
-        def plainly(pixels, rows, columns):
-            doubled = tf.repeat(tf.repeat(pixels, 2, axis=1), 2, axis=2)
-            mirrored = tf.pad(doubled, [(0, 0), rows, columns, (0, 0)], mode="REFLECT")
-            return product(convolution, mirrored, kernel)
-
-        convolution = partial(tf.nn.conv2d, strides=1, padding="VALID")
         kernel = tf.convert_to_tensor(self.kernel)
-        if min(x.shape[1:3]) < 3:
-            return plainly(x, (2, 2), (2, 2)) + self.bias
-        sums = tf.einsum("pia,qjb,abcd->ijcpqd", self.SUMS, self.SUMS, kernel)
-        sums = tf.reshape(sums, (3, 3, kernel.shape[2], 4 * self.filters))
-        inside = tf.nn.depth_to_space(product(convolution, x, sums), 2)
-        top = plainly(x[:, :2], (2, 0), (2, 2))
-        bottom = plainly(x[:, -2:], (0, 2), (2, 2))
-        left = plainly(x[:, :, :2], (0, 0), (2, 0))
-        right = plainly(x[:, :, -2:], (0, 0), (0, 2))
-        return tf.concat([top, tf.concat([left, inside, right], axis=2), bottom], axis=1) + self.bias
+
+        def maps(pixels, of_rows, of_columns):
+            sums = tf.einsum("pia,qjb,abcd->ijcpqd", of_rows, of_columns, kernel)
+            sums = tf.reshape(sums, (of_rows.shape[1], of_columns.shape[1], kernel.shape[2], 4 * self.filters))
+            return product(partial(tf.nn.conv2d, strides=1, padding="VALID"), pixels, sums)
+
+        rows, columns = (self._parts(size) for size in x.shape[1:3])
+        made = []
+        for down, of_rows in rows:
+            row = [maps(x[:, down, across], of_rows, of_columns) for across, of_columns in columns]
+            made.append(tf.concat(row, axis=2))
+        return tf.nn.depth_to_space(tf.concat(made, axis=1), 2) + self.bias
+
+    def _parts(self, size):
+        """Slices of an axis of the input, each with the sums of taps for its output."""
+        inside = [(slice(None), self.INSIDE)] if size > 2 else []
+        return [(slice(0, 2), self.FIRST), *inside, (slice(-2, None), self.LAST)]
 
     def compute_output_shape(self, shape):
         batch, height, width, _ = shape
