@@ -252,7 +252,8 @@ class DoubledConv(Conv2D):
         rows, columns = (self._parts(size) for size in x.shape[1:3])
         made = []
         for down, of_rows in rows:
-            row = [maps(x[:, down, across], of_rows, of_columns) for across, of_columns in columns]
+            strip = x[:, down]
+            row = [maps(strip[:, :, across], of_rows, of_columns) for across, of_columns in columns]
             made.append(tf.concat(row, axis=2))
         return tf.nn.depth_to_space(tf.concat(made, axis=1), 2) + self.bias
 
