@@ -132,6 +132,7 @@ class DGNet(ReIDModel):
         self.fine_classifier = nets.classifier_head(identities, fine_dropout, "fine_classifier")
         self.E_s = nets.structure_encoder(image_size, width)
         self.G = nets.decoder(self.E_s.output_shape[1:], code_width)
+        self.parts_of_G = nets.parts_of_decoder(self.G)
         self.D = nets.discriminator(image_size, width, scales)
         self.features = dgnet_features.feature_models(self.E_a, self.primary, self.fine, fine_at_test)
         self.teacher_style, self.teacher_batch_statistics = teacher_style, teacher_batch_statistics
@@ -177,7 +178,7 @@ class DGNet(ReIDModel):
         with tf.GradientTape(persistent=True) as tape:
             # 1. Codes of the images, and the images that G makes of these codes.
             codes = self.codes(batch, real, tape)
-            generated = generated_images(self.G, codes)
+            generated = generated_images(self.parts_of_G, codes)
             # 2. D learns to recognise swaps; it is updated before the generator's losses are computed.
             with tape.stop_recording():
                 discriminator_losses = self._update_discriminator(real, tf.stop_gradient(generated.swapped))

@@ -121,6 +121,18 @@ def decoder(structure_shape: tuple[int, int, int], code_width: int) -> keras.Mod
     return keras.Model([appearance, structure], _conv(x, 3, 1, activation=False), name="G")
 
 
+def parts_of_decoder(decoder: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """G in two parts with the same weights, for structures that are seen in several appearances.
+
+    Returns:
+        Its first convolution, which depends on the structure alone: structure code [B, h, w, S] -> maps [B, h, w, S];
+        and the rest: appearance code, structure code, those maps -> image.
+    """
+    appearance, structure = decoder.inputs
+    maps = next(layer for layer in decoder.layers if isinstance(layer, Conv2D)).output
+    return keras.Model(structure, maps), keras.Model([appearance, structure, maps], decoder.output)
+
+
 def discriminator(image_size: tuple[int, int], width: int, scales: int) -> keras.Model:
     """D: normalised images [B, H, W, 3] -> scores of patches [B, h, w, 1] at full, half, quarter size; 1 means real.
 
