@@ -231,8 +231,6 @@ def test_joined_calls_make_the_step_of_separate_calls(changes, size, discriminat
         results.append((losses, learned))
         for name in NETWORKS:
             getattr(model, name).set_weights(before[name])
-        for pool in (model.source_pool, model.target_pool):
-            pool.filled.assign(0)
     (joined, learned), (expected, expected_to_learn) = results
     assert set(joined) == set(expected)
     for name, loss in expected.items():
