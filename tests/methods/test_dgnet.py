@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IDENTITIES, SIZE, batch_for, build, rows_of_four
+from conftest import IDENTITIES, SIZE, batch_for, build, convolutions, rows_of_four
 
-from tf_reid.methods.dgnet_swaps import Codes, SwapBatch
+from tf_reid.methods.dgnet_swaps import Codes, SwapBatch, generated_images
 from tf_reid.networks import dgnet as networks
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import maps_of, small
@@ -151,7 +151,7 @@ def test_half_size_is_the_mean_of_the_pixels_that_there_are():
             np.testing.assert_allclose(found[0, row, column], x[0, rows, columns].mean(axis=(0, 1)), atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(2, 2), (4, 2), (5, 7)])
+@pytest.mark.parametrize("size", [(2, 2), (4, 2), (3, 4), (5, 7)])
 def test_a_doubled_convolution_equals_upsampling_padding_and_a_convolution(size):
     x = tf.random.stateless_normal((2, *size, 3), [0, 1])
     conv = networks.DoubledConv(4, bias_initializer="normal")
@@ -291,6 +291,44 @@ def test_swaps_looked_at_once_teach_as_if_looked_at_twice(monkeypatch):
 
     for once, twice in zip(after(False), after(True), strict=True):
         np.testing.assert_allclose(once, twice, atol=1e-6)
+
+
+def test_three_images_of_a_structure_share_what_needs_no_appearance():
+    """Images and gradients are those of three calls of the whole G."""
+    model = build("dgnet")
+    a, p = (tf.constant(RNG.normal(size=(4, model.G.inputs[0].shape[1])), tf.float32) for _ in range(2))
+    s = tf.constant(RNG.normal(size=(4, *model.G.inputs[1].shape[1:])), tf.float32)
+    results = []
+    for joined in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch([a, p, s])
+            if joined:
+                made = generated_images(model.parts_of_G, Codes(appearance=a, positive_appearance=p, structure=s))
+            else:
+                made = model.G([a, s]), model.G([p, s]), model.G([a, tf.concat([s[2:], s[:2]], axis=0)])
+            loss = sum(i * tf.reduce_mean(images**2) for i, images in enumerate(made, start=1))
+        results.append([*made, *tape.gradient(loss, [a, p, s, *model.variables_of("generator")])])
+    for joined, apart in zip(*results, strict=True):
+        if apart is not None:  # E_s has made none of these codes
+            np.testing.assert_allclose(joined, apart, atol=1e-4 * np.abs(apart).max() + 1e-6)
+
+
+def test_a_step_calls_its_networks_no_more_often_than_it_must(monkeypatch):
+    """Counted in convolutions of the traced step. Batch norm takes E_a's and the teacher's batches apart."""
+    model, batch = build("dgnet"), rows_of_four()
+    model.begin("joint")
+    model.phase = FED
+    monkeypatch.setattr(model, "minimize", lambda *_: None)  # tracing the gradients takes long
+    found = convolutions(tf.function(model.joint_step).get_concrete_function(batch))
+    calls = {model.E_a: 3, model.E_s: 2, model.G: 2, model.D: 3, model.teacher.backbone: 2}
+
+    def once(network):
+        given = [tf.TensorSpec((4, *tensor.shape[1:])) for tensor in network.inputs]
+        return convolutions(
+            tf.function(lambda *x: network(list(x) if len(x) > 1 else x[0])).get_concrete_function(*given)
+        )
+
+    assert found == sum(times * once(network) for network, times in calls.items())
 
 
 def test_pretraining_without_identities_is_refused():

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import tensorflow as tf
 
 from tf_reid.data.pipeline import erased
-from tf_reid.methods import dgnet_features
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.dgnet_features import feature_models, representations, scored_by
 from tf_reid.methods.dgnet_pictures import DGNetPictures
 from tf_reid.methods.dgnet_swaps import Codes, GeneratedImages, SwapBatch, exchanged, generated_images
 from tf_reid.methods.dgnet_teacher import build_teacher, teacher_labels
@@ -132,8 +132,9 @@ class DGNet(ReIDModel):
         self.fine_classifier = nets.classifier_head(identities, fine_dropout, "fine_classifier")
         self.E_s = nets.structure_encoder(image_size, width)
         self.G = nets.decoder(self.E_s.output_shape[1:], code_width)
+        self.parts_of_G = nets.parts_of_decoder(self.G)
         self.D = nets.discriminator(image_size, width, scales)
-        self.features = dgnet_features.feature_models(self.E_a, self.primary, self.fine, fine_at_test)
+        self.features = feature_models(self.E_a, self.primary, self.fine, fine_at_test)
         self.teacher_style, self.teacher_batch_statistics = teacher_style, teacher_batch_statistics
         self.detach_appearance, self.code_gradient = detach_appearance, code_gradient
         self.image_weight, self.adversarial_weight, self.cycle_weight = image_weight, adversarial_weight, cycle_weight
@@ -177,7 +178,7 @@ class DGNet(ReIDModel):
         with tf.GradientTape(persistent=True) as tape:
             # 1. Codes of the images, and the images that G makes of these codes.
             codes = self.codes(batch, real, tape)
-            generated = generated_images(self.G, codes)
+            generated = generated_images(self.parts_of_G, codes)
             # 2. D learns to recognise swaps; it is updated before the generator's losses are computed.
             with tape.stop_recording():
                 discriminator_losses = self._update_discriminator(real, tf.stop_gradient(generated.swapped))
@@ -338,10 +339,10 @@ class DGNet(ReIDModel):
     # ----------------------------------------------------------------- what is evaluated and shown
 
     def encoders(self):
-        return {"image": self.features[dgnet_features.scored_by(self)]}
+        return {"image": self.features[scored_by(self)]}
 
     def representations(self):
-        return dgnet_features.representations(self)
+        return representations(self)
 
     def presentation(self):
         return DGNetPictures(self)

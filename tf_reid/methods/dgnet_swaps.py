@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import keras
 import tensorflow as tf
 
 
@@ -61,8 +62,19 @@ def exchanged(rows: tf.Tensor) -> tf.Tensor:
     return tf.concat([of_b, of_a], axis=0)
 
 
-def generated_images(decoder, codes: Codes) -> GeneratedImages:
-    """Reconstructions, reconstructions by the positives' appearance, and swaps, all from one call of G."""
+def generated_images(parts_of_decoder: tuple[keras.Model, keras.Model], codes: Codes) -> GeneratedImages:
+    """Reconstructions, reconstructions by the positives' appearance, and swaps, all from one call of G.
+
+    What G makes of a structure before it sees an appearance is computed once for the three.
+
+    Args:
+        parts_of_decoder: see `networks.dgnet.parts_of_decoder`.
+    """
+    begin, end = parts_of_decoder
+
+    def for_all_three(structures):
+        return tf.concat([structures, structures, exchanged(structures)], axis=0)
+
     appearance = tf.concat([codes.appearance, codes.positive_appearance, codes.appearance], axis=0)
-    structure = tf.concat([codes.structure, codes.structure, exchanged(codes.structure)], axis=0)
-    return GeneratedImages(*tf.split(decoder([appearance, structure]), 3))
+    made = end([appearance, for_all_three(codes.structure), for_all_three(begin(codes.structure))])
+    return GeneratedImages(*tf.split(made, 3))
