@@ -43,7 +43,7 @@ class CoGAN(ReIDModel):
         identity_weight: of the classifier's loss, beside the discriminators'.
     """
 
-    STAGES: ClassVar = {"joint": Stage(players=("discriminators", "classifier", "generators"), sampler="views")}
+    STAGES: ClassVar = {"joint": Stage(players=("discriminators", "generators"), sampler="views")}
 
     def __init__(
         self,
@@ -69,8 +69,7 @@ class CoGAN(ReIDModel):
         self.f1, self.f2 = (chained(units, name) for units, name in zip(f_units, ("f1", "f2"), strict=True))
         self.classifier = feed_forward(self.f1.output_shape[0][-1], [], identities, "classifier")
         self.networks_of_players = {
-            "discriminators": distinct(f_units),
-            "classifier": [self.classifier],
+            "discriminators": [*distinct(f_units), self.classifier],
             "generators": distinct(g_units),
         }
         self.latent_width, self.identity_weight = latent_width, identity_weight
@@ -86,7 +85,7 @@ class CoGAN(ReIDModel):
         z = self.drawn(uniform, views[0].shape[0], (self.latent_width,)) * 2.0 - 1.0
         with tf.GradientTape() as tape:
             fakes = [g(z, training=True) for g in (self.g1, self.g2)]
-            # 1. The discriminators tell real images from fakes, which get no gradient, and the probes' identities.
+            # 1. The discriminators tell real images from fakes, which get no gradient, and the classifier the probes.
             with tape.stop_recording():
                 judging = self._update_discriminators(views, fakes, batch["source_identity"][:, 0])
             # 2. The generators make images that the updated discriminators take for real ones.
@@ -101,8 +100,7 @@ class CoGAN(ReIDModel):
             if self.identity_weight:
                 logits = self.classifier(self.f1(views[0])[0])
                 terms["identity"] = self.identity_weight * losses.identification(logits, identities)
-        moved = ("discriminators", "classifier") if self.identity_weight else ("discriminators",)
-        self.minimize(tape, terms, *moved)
+        self.minimize(tape, terms, "discriminators")
         return terms
 
     def adversarial_loss(self, views, target: float) -> tf.Tensor:

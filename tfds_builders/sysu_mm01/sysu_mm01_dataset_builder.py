@@ -63,7 +63,17 @@ class Builder(PedestrianBuilder):
                     )
         self.check_counts({QUERIES: sum(record.split == "query" for record in records)})
         self.check_training(train, [record for record in records if record.split == "train"])
-        return records, self.protocols(folder / "exp/rand_perm_cam.mat", sorted(test), files)
+        protocols = self.protocols(folder / "exp/rand_perm_cam.mat", sorted(test), files)
+        if self.builder_config.variant == "trainval":
+            protocols["all_single_validation"] = self.held_out(protocols["all_single"], identities["val"])
+        return records, protocols
+
+    def held_out(self, protocol: dict[str, Any], validation: list[int]) -> dict[str, Any]:
+        """Returns the protocol in which the identities of the validation list are not trained on."""
+        return protocol | {
+            "description": f"{protocol['description']} The identities of the validation list are held out of training.",
+            "validation_identities": [sorted(validation)] * len(protocol["test_identities"]),
+        }
 
     def listed(self, table, part: str) -> list[int]:
         """Returns the identities of one part: numbers on one line, with commas between them."""

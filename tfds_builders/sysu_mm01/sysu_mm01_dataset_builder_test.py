@@ -106,7 +106,11 @@ def test_official_numbers_of_queries_and_gallery_images(official):
 
 def test_validation_identities_are_trained_on_only_where_asked_for(official):
     for variant, identities in (("train", {*TRAIN}), ("trainval", {*TRAIN, *VALIDATION})):
-        records, _ = read(official, variant)
+        records, protocols = read(official, variant)
+        held_out = {name: p["validation_identities"] for name, p in protocols.items() if "validation_identities" in p}
+        trials = len(protocols["all_single"]["test_identities"])
+        expected = {"all_single_validation": [sorted(VALIDATION)] * trials} if variant == "trainval" else {}
+        assert held_out == expected
         assert {record.identity for record in records if record.split == "train"} == identities
         assert {record.identity for record in records if record.split != "train"} == {*TEST}
 
