@@ -302,6 +302,22 @@ def test_thresholds_are_set_on_one_half_of_the_identities_and_tried_on_the_other
         report.evaluate(encoders, config, twelve_identities, images, tmp_path, rates=(0.001,))
 
 
+def test_a_trained_run_is_scored_with_another_beta_and_with_nothing_else_changed(config):
+    of_dgnet = config.model_copy(update={"method": {"name": "dgnet"}})
+    scoring.check_overrides(of_dgnet, ["method.fine_at_test=0.25", "evaluate.rerank=true"])
+    with pytest.raises(ConfigError, match=r"method\.fine_ratio=1.*only evaluate\.\*, method\.fine_at_test, data"):
+        scoring.check_overrides(of_dgnet, ["method.fine_ratio=1"])
+    with pytest.raises(ConfigError, match=r"--set method\.fine_at_test=1: of a trained run only evaluate\.\*, data"):
+        scoring.check_overrides(config, ["method.fine_at_test=1"])
+
+
+@pytest.mark.parametrize(("split", "steps", "said"), [("all", 10, True), ("train", 10, False), ("all", 0, False)])
+def test_scores_say_whether_the_training_saw_the_scored_images(config, domains, split, steps, said):
+    config.data.target_split, config.stages["translation"].steps = split, steps
+    found = scoring.scores(model(raw=perfect), config, domains, seen(config, domains))["raw"]["description"]
+    assert ("Transductive: the training saw the scored images, without their labels." in found) == said
+
+
 def test_validation_identities_calibrate_where_there_are_any(tmp_path, config, capsys):
     protocol = {
         "kind": "trials",

@@ -83,6 +83,7 @@ class DGNet(ReIDModel):
         "pretrain": Stage(players=("appearance", "heads"), sampler="swaps", weight="identity_weight"),
         "joint": Stage(players=("appearance", "heads", "generator", "discriminator"), sampler="swaps"),
     }
+    RESCORED: ClassVar = ("fine_at_test",)
 
     def __init__(
         self,
