@@ -17,8 +17,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="extend",
         default=[],
         metavar="key=value",
-        help="override evaluate.*, data.data_dir, data.manual_dir, or a setting of the method that changes scores alone "
-        "(DG-Net's method.fine_at_test); data.source and data.target may name the place that the same images have now",
+        help="override evaluate.*, data.data_dir, data.manual_dir, or a setting of the method that changes scores "
+        "alone, as method.fine_at_test of dgnet; data.source and data.target may name the place that the same images "
+        "have now",
     )
     parser.add_argument(
         "--baselines",
@@ -74,7 +75,8 @@ def evaluate(
     Args:
         run: the run's folder.
         overrides: settings of `evaluate`, `data.data_dir`, `data.manual_dir`, or one that the method lists as
-            `RESCORED`, in place of the run's, such as `["evaluate.rerank=true"]`. `data.source` and `data.target` may name the place where the same images are.
+            `RESCORED`, in place of the run's, such as `["evaluate.rerank=true"]`. `data.source` and `data.target` may
+            name the place where the same images are.
         baselines: also score pixels, colour histograms and, where there is a target, two simple ways to adapt to it.
         rates: also set distance thresholds for "the same identity" at these false match rates, each between 0 and 1.
         images: also measure the quality of the images that the run generates, by features of its own encoder (""), of
