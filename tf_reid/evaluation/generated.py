@@ -28,7 +28,9 @@ def judge(
     """Write images.json in the run's folder and print it: title -> distances and similarity.
 
     The real images are those of an epoch of the run's last stage, without augmentation. The generated images are made
-    of them, or of as many samples of the prior: equally many of both, at most `MOST`.
+    of them, or of as many samples of the prior: equally many of both, at most `MOST`. Beside them stands the title
+    `real`: two random halves of the source's images against each other, at most `MOST` each (DG-Net, Table 2, which
+    does not say what its real images are compared with).
 
     Args:
         seen: what the run was trained on.
@@ -39,18 +41,11 @@ def judge(
     Raises:
         ConfigError: the method generates no images, or the extractor does not suit them.
     """
-    results = {}
     name, features = _features(model, folder, extractor)
-    for title, (images, real, identities) in _generate(model, config, seen).items():
-        of_real, of_generated = _in_batches(features, real), _in_batches(features, images)
-        # A subset of all images would always be the same; of few images it is half of them, so that the spread is one.
-        half = max(2, min(1000, len(of_generated) // 2, len(of_real) // 2))
-        mean, spread = image_quality.kernel_distance(of_real, of_generated, subsets, half)
-        results[title] = {
-            f"FID ({name})": image_quality.frechet_distance(of_real, of_generated),
-            f"KID x 1000 ({name})": 1000.0 * mean,
-            "KID spread x 1000": 1000.0 * spread,
-        }
+    made = _generate(model, config, seen) | {"real": _real_halves(seen["source"], config)}
+    results = {}
+    for title, (images, real, identities) in made.items():
+        results[title] = _distances(_in_batches(features, real), _in_batches(features, images), name, subsets)
         if identities is not None:
             results[title]["SSIM within an identity"] = image_quality.likeness_within(images, identities)
         results[title]["images"] = len(images)
@@ -168,6 +163,31 @@ def _generate(model, config, seen) -> dict[str, Generated]:
         if images >= MOST:
             break
     return {title: _joined(of_title) for title, of_title in parts.items()}
+
+
+def _real_halves(records: Records, config: Config) -> Generated:
+    """A random half of the records, in the place of generated images, and as many others; both uint8 [n, H, W, 3]."""
+    half = min(MOST, len(records) // 2)
+    drawn = np.random.default_rng(config.run.seed).permutation(len(records))[: 2 * half]
+    size = config.data.image_size
+    both = [
+        np.concatenate([pipeline.to_uint8(batch) for batch in pipeline.image_batches(records.take(part), size, 64)])
+        for part in (drawn[:half], drawn[half:])
+    ]
+    identities = records.identity[drawn[:half]]
+    twice = len(np.unique(identities)) < len(identities)  # some identity has two images, so that they can be compared
+    return Generated(*both, identities if twice else None)
+
+
+def _distances(of_real, of_generated, name, subsets):
+    # A subset of all images would always be the same; of few images it is half of them, so that the spread is one.
+    half = max(2, min(1000, len(of_generated) // 2, len(of_real) // 2))
+    mean, spread = image_quality.kernel_distance(of_real, of_generated, subsets, half)
+    return {
+        f"FID ({name})": image_quality.frechet_distance(of_real, of_generated),
+        f"KID x 1000 ({name})": 1000.0 * mean,
+        "KID spread x 1000": 1000.0 * spread,
+    }
 
 
 def _joined(parts: list[Generated]) -> Generated:
