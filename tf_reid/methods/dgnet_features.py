@@ -6,7 +6,6 @@ from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.representation import Representation
 from tf_reid.networks.dgnet import pooled_views, weighted_features
 
-
 FED_IN = {"online": "joint", "offline": "pretrain"}  # the stage in which the heads learn from swaps
 
 
