@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 
 import tensorflow as tf
 
-from tf_reid.methods import dgnet_features
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.dgnet_features import FED_IN, feature_models, features_of, scored_by
 from tf_reid.methods.dgnet_offline import FinishedGenerator, check_feed
 from tf_reid.methods.dgnet_pictures import DGNetPictures
 from tf_reid.methods.dgnet_swaps import (
@@ -144,7 +144,7 @@ class DGNet(ReIDModel):
         self.E_s = nets.structure_encoder(image_size, width)
         self.G = nets.decoder(self.E_s.output_shape[1:], code_width)
         self.D = nets.discriminator(image_size, width, scales)
-        self.features = dgnet_features.feature_models(self.E_a, self.primary, self.fine, fine_at_test)
+        self.features = feature_models(self.E_a, self.primary, self.fine, fine_at_test)
         self.feed = feed
         self.finished = FinishedGenerator(swaps_from, self.E_a, self.E_s, self.G) if swaps_from else None
         self.teacher_style, self.teacher_batch_statistics = teacher_style, teacher_batch_statistics
@@ -170,7 +170,7 @@ class DGNet(ReIDModel):
         return {"teacher": self.teacher, "E_a": self.E_a, "E_s": self.E_s, "G": self.G, "D": self.D} | heads
 
     def phase_of(self, step):
-        return {"fed": self.stage == dgnet_features.FED_IN[self.feed] and step >= self.warm_up}
+        return {"fed": self.stage == FED_IN[self.feed] and step >= self.warm_up}
 
     def teacher_step(self, batch):
         with tf.GradientTape() as tape:
@@ -340,10 +340,10 @@ class DGNet(ReIDModel):
     # ----------------------------------------------------------------- what is evaluated and shown
 
     def encoders(self):
-        return {"image": self.features[dgnet_features.scored_by(self)]}
+        return {"image": self.features[scored_by(self)]}
 
     def representations(self):
-        return dgnet_features.representations(self)
+        return features_of(self)
 
     def presentation(self):
         return DGNetPictures(self)
