@@ -89,6 +89,21 @@ def test_real_images_stand_beside_in_two_halves_without_an_image_in_common(tmp_p
     assert real["images"] == 8 and 0.0 < real["SSIM within an identity"] < 1.0
 
 
+def test_generated_images_are_written_as_a_data_set(tmp_path, config):
+    records = make_records([7, 7, 8, 8, 9, 9], [1, 2] * 3)
+    count = generated.write_images(Darkening(0.0), config, {"source": records}, tmp_path / "made")
+    table = (tmp_path / "made" / "labels.csv").read_text().splitlines()
+    assert table[0] == "path,person,camera,split" and len(table) == count + 1 > 6
+    images = pipeline.to_uint8(pipeline.all_images(records, SIZE))
+    known = {image.tobytes(): person for image, person in zip(images, records.identity, strict=True)}
+    for row in table[1:]:
+        path, person, camera, split = row.split(",")
+        pixels = tf.io.decode_png((tmp_path / "made" / path).read_bytes()).numpy()
+        assert known[pixels.tobytes()] == int(person) and (camera, split) == ("generated", "train")
+    with pytest.raises(ConfigError, match=r"--write-images: .*made exists already"):
+        generated.write_images(Darkening(0.0), config, {"source": records}, tmp_path / "made")
+
+
 def test_images_of_nobody_have_no_likeness_within_an_identity(tmp_path, config):
     found = generated.judge(Darkening(0.0, labelled=False), config, {"source": RECORDS}, tmp_path, subsets=2)
     assert "SSIM within an identity" not in found["darker"]

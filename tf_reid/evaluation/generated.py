@@ -55,6 +55,37 @@ def judge(
     return results
 
 
+def write_images(model: ReIDModel, config: Config, seen: dict[str, Records], to: Path) -> int:
+    """Write the images that `judge` would judge, and a table of whom they show: a data set for `folder`.
+
+    `TO/TITLE/000000.png` and so on, and `TO/labels.csv` with the identities of the source, all in the split `train`, of
+    the camera `generated`; of images without a certain identity the table has no row.
+
+    Args:
+        to: a folder that does not exist yet.
+
+    Returns:
+        how many images were written.
+
+    Raises:
+        ConfigError: the folder exists, or the method generates no images.
+    """
+    if to.exists():
+        raise ConfigError(f"--write-images: {to} exists already; name a folder that does not.")
+    people, rows, count = np.unique(seen["source"].identity), ["path,person,camera,split"], 0
+    for title, (images, _, identities) in _generate(model, config, seen).items():
+        (to / title).mkdir(parents=True)
+        for number, image in enumerate(images):
+            name = f"{title}/{number:06}.png"
+            (to / name).write_bytes(tf.io.encode_png(image).numpy())
+            if identities is not None:
+                rows.append(f"{name},{people[identities[number]]},generated,train")
+        count += len(images)
+    write_text(to / "labels.csv", "\n".join(rows) + "\n")
+    print(f"{count} generated images are in {to}.")
+    return count
+
+
 def across_views(
     model: ReIDModel, config: Config, records: Records, trial: Trial, folder: Path
 ) -> dict[str, dict[str, float]]:

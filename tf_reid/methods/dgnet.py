@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import tensorflow as tf
 
 from tf_reid.methods.base import ReIDModel, Stage
-from tf_reid.methods.dgnet_features import FED_IN, feature_models, features_of, scored_by
+from tf_reid.methods.dgnet_features import FED_IN, feature_models, representations_of, scored_by
 from tf_reid.methods.dgnet_offline import FinishedGenerator, check_feed
 from tf_reid.methods.dgnet_pictures import DGNetPictures
 from tf_reid.methods.dgnet_swaps import (
@@ -343,7 +343,7 @@ class DGNet(ReIDModel):
         return {"image": self.features[scored_by(self)]}
 
     def representations(self):
-        return features_of(self)
+        return representations_of(self)
 
     def presentation(self):
         return DGNetPictures(self)

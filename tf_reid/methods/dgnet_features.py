@@ -31,7 +31,7 @@ def scored_by(model: ReIDModel) -> str:
     return "primary" if never_fed or not model.fine_ratio else "both"
 
 
-def features_of(model: ReIDModel) -> dict[str, Representation]:
+def representations_of(model: ReIDModel) -> dict[str, Representation]:
     """`raw`, the single heads where `raw` is both, and the teacher where this run trained one: the paper's baseline."""
     scored = scored_by(model)
     heads = ("primary", "fine") if scored == "both" else ()
