@@ -243,7 +243,7 @@ def test_a_trunk_of_several_representations_sees_an_image_once(tmp_path, config,
     for store in (None, Store(tmp_path)):
         found = dict(scoring.comparisons(by_name, domains["target"], trials, config, store))
         assert list(found) == ["raw", "primary", "fine", "teacher"]
-        assert (appearance.images, teacher.images) == (2 * 12, 12)
+        assert (appearance.images, teacher.images) == (2 * 12, 2 * 12)
         for name, compared in found.items():
             np.testing.assert_array_equal(compared.query[12:], alone[name])
         appearance.images = teacher.images = 0
