@@ -74,8 +74,9 @@ def test_a_methods_page_names_losses_that_its_code_logs(name):
     assert logged
     stages = METHODS[name].STAGES.values()
     players = {player for stage in stages for player in stage.players}
-    source = inspect.getsource(inspect.getmodule(METHODS[name]))
-    source += "".join(path.read_text() for path in (DOCS.parent / "tf_reid" / "networks").glob("*.py"))
+    package = DOCS.parent / "tf_reid"
+    files = [*(package / "methods").glob(f"{name}*.py"), *(package / "networks").glob("*.py")]
+    source = "".join(path.read_text() for path in files)
     for loss in logged:
         player, _, term = loss.partition("/")
         assert player in players, loss

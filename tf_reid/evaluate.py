@@ -17,8 +17,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="extend",
         default=[],
         metavar="key=value",
-        help="override evaluate.*, data.data_dir or data.manual_dir; data.source and data.target may name the place "
-        "that the same images have now",
+        help="override evaluate.*, data.data_dir, data.manual_dir, or a setting of the method that changes scores "
+        "alone, as method.fine_at_test of dgnet; data.source and data.target may name the place that the same images "
+        "have now",
     )
     parser.add_argument(
         "--baselines",
@@ -43,6 +44,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "without top)",
     )
     parser.add_argument(
+        "--write-images",
+        metavar="DIR",
+        help="also write these generated images to a new folder, with a table of whom they show: a data set for folder",
+    )
+    parser.add_argument(
         "--across",
         action="store_true",
         help="also translate the queries to the gallery's view, and measure how far they are from the gallery "
@@ -57,7 +63,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     from tf_reid.metrics import verification
 
     rates = None if args.threshold is None else args.threshold or verification.RATES
-    return evaluate(args.run, args.set, baselines=args.baselines, rates=rates, images=args.images, across=args.across)
+    return evaluate(
+        args.run,
+        args.set,
+        baselines=args.baselines,
+        rates=rates,
+        images=args.images,
+        across=args.across,
+        write_images=args.write_images,
+    )
 
 
 def evaluate(
@@ -68,19 +82,22 @@ def evaluate(
     rates: Sequence[float] | None = None,
     images: str | None = None,
     across: bool = False,
+    write_images: str | Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Score a trained run, as `python -m tf_reid.evaluate` does: write metrics.json, rank lists and a table.
 
     Args:
         run: the run's folder.
-        overrides: settings of `evaluate`, `data.data_dir` or `data.manual_dir` in place of the run's, such as
-            `["evaluate.rerank=true"]`. `data.source` and `data.target` may name the place where the same images are.
+        overrides: settings of `evaluate`, `data.data_dir`, `data.manual_dir`, or one that the method lists as
+            `RESCORED`, in place of the run's, such as `["evaluate.rerank=true"]`. `data.source` and `data.target` may
+            name the place where the same images are.
         baselines: also score pixels, colour histograms and, where there is a target, two simple ways to adapt to it.
         rates: also set distance thresholds for "the same identity" at these false match rates, each between 0 and 1.
         images: also measure the quality of the images that the run generates, by features of its own encoder (""), of
             another run's (its folder) or of InceptionV3 ("imagenet", or the path of Keras's weight file).
         across: also translate the queries to the gallery's view, and measure how far they are from the gallery images
             of the same identities.
+        write_images: also write the images that the run generates to this new folder, as a data set for `folder`.
 
     Returns:
         representation -> metrics, as in the run's metrics.json: rank1, mAP and the others of
@@ -99,6 +116,8 @@ def evaluate(
     with averaged():
         if images is not None:
             generated.judge(model, config, seen, folder, images)
+        if write_images is not None:
+            generated.write_images(model, config, seen, Path(write_images))
         if across:
             scored = domains[splits.scored_domain(config)]
             trial = splits.fair_trials(config, scored, seen)[0]

@@ -69,15 +69,39 @@ def config(tmp_path):
 
 
 def test_images_are_judged_against_those_they_are_made_of(tmp_path, config, capsys):
-    same, darker = (
-        generated.judge(Darkening(by), config, {"source": RECORDS}, tmp_path, subsets=3)["darker"] for by in (0.0, 0.5)
-    )
+    judged = [generated.judge(Darkening(by), config, {"source": RECORDS}, tmp_path, subsets=3) for by in (0.0, 0.5)]
+    same, darker = (results["darker"] for results in judged)
     name = f"encoder of {tmp_path.name}"
     assert same[f"FID ({name})"] == pytest.approx(0.0, abs=1e-5)
     assert darker[f"FID ({name})"] > 0.2 and darker[f"KID x 1000 ({name})"] > same[f"KID x 1000 ({name})"]
     assert 0.0 < same["SSIM within an identity"] < 1.0 and same["images"] == 32  # an epoch of pairs
-    assert json.loads((tmp_path / "images.json").read_text()) == {"darker": darker}
+    real = judged[1]["real"]
+    assert json.loads((tmp_path / "images.json").read_text()) == {"darker": darker, "real": real}
     assert "darker: FID (encoder of" in capsys.readouterr().out
+
+
+def test_real_images_stand_beside_in_two_halves_without_an_image_in_common(tmp_path, config, monkeypatch):
+    compared = []
+    monkeypatch.setattr(generated.image_quality, "frechet_distance", lambda *sides: compared.append(sides) or 1.0)
+    real = generated.judge(Darkening(0.0), config, {"source": RECORDS}, tmp_path, subsets=2)["real"]
+    halves = [set(map(tuple, side)) for side in compared[-1]]
+    assert [len(half) for half in halves] == [8, 8] and not halves[0] & halves[1]
+    assert real["images"] == 8 and 0.0 < real["SSIM within an identity"] < 1.0
+
+
+def test_generated_images_are_written_as_a_data_set(tmp_path, config):
+    records = make_records([7, 7, 8, 8, 9, 9], [1, 2] * 3)
+    count = generated.write_images(Darkening(0.0), config, {"source": records}, tmp_path / "made")
+    table = (tmp_path / "made" / "labels.csv").read_text().splitlines()
+    assert table[0] == "path,person,camera,split" and len(table) == count + 1 > 6
+    images = pipeline.to_uint8(pipeline.all_images(records, SIZE))
+    known = {image.tobytes(): person for image, person in zip(images, records.identity, strict=True)}
+    for row in table[1:]:
+        path, person, camera, split = row.split(",")
+        pixels = tf.io.decode_png((tmp_path / "made" / path).read_bytes()).numpy()
+        assert known[pixels.tobytes()] == int(person) and (camera, split) == ("generated", "train")
+    with pytest.raises(ConfigError, match=r"--write-images: .*made exists already"):
+        generated.write_images(Darkening(0.0), config, {"source": records}, tmp_path / "made")
 
 
 def test_images_of_nobody_have_no_likeness_within_an_identity(tmp_path, config):

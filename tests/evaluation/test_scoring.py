@@ -231,6 +231,7 @@ class Counted(tf.Module):
 def test_a_trunk_of_several_representations_sees_an_image_once(tmp_path, config, domains, monkeypatch):
     """DG-Net's features are of an image and its mirror image: E_a sees both, once for both heads and each alone."""
     dgnet, images = build("dgnet"), seen(config, domains)
+    dgnet.teacher.embedding(tf.ones((2, 256)), training=True)  # a teacher that has seen no image is not scored
     by_name = scoring.representations(dgnet, config, domains["target"])
     alone = {
         name: extraction.extract(one.encoders["image"], domains["target"].take(slice(12, None)), SIZE)
@@ -242,7 +243,7 @@ def test_a_trunk_of_several_representations_sees_an_image_once(tmp_path, config,
     for store in (None, Store(tmp_path)):
         found = dict(scoring.comparisons(by_name, domains["target"], trials, config, store))
         assert list(found) == ["raw", "primary", "fine", "teacher"]
-        assert (appearance.images, teacher.images) == (2 * 12, 12)
+        assert (appearance.images, teacher.images) == (2 * 12, 2 * 12)
         for name, compared in found.items():
             np.testing.assert_array_equal(compared.query[12:], alone[name])
         appearance.images = teacher.images = 0
@@ -300,6 +301,22 @@ def test_thresholds_are_set_on_one_half_of_the_identities_and_tried_on_the_other
     assert cv2.imread(str(tmp_path / "evaluation" / "roc.png")).shape == (480, 640, 3)
     with pytest.raises(ValueError, match=r"rate of 0\.001 needs at least 1000 pairs of different identities"):
         report.evaluate(encoders, config, twelve_identities, images, tmp_path, rates=(0.001,))
+
+
+def test_a_trained_run_is_scored_with_another_beta_and_with_nothing_else_changed(config):
+    of_dgnet = config.model_copy(update={"method": {"name": "dgnet"}})
+    scoring.check_overrides(of_dgnet, ["method.fine_at_test=0.25", "evaluate.rerank=true"])
+    with pytest.raises(ConfigError, match=r"method\.fine_ratio=1.*only evaluate\.\*, method\.fine_at_test, data"):
+        scoring.check_overrides(of_dgnet, ["method.fine_ratio=1"])
+    with pytest.raises(ConfigError, match=r"--set method\.fine_at_test=1: of a trained run only evaluate\.\*, data"):
+        scoring.check_overrides(config, ["method.fine_at_test=1"])
+
+
+@pytest.mark.parametrize(("split", "steps", "said"), [("all", 10, True), ("train", 10, False), ("all", 0, False)])
+def test_scores_say_whether_the_training_saw_the_scored_images(config, domains, split, steps, said):
+    config.data.target_split, config.stages["translation"].steps = split, steps
+    found = scoring.scores(model(raw=perfect), config, domains, seen(config, domains))["raw"]["description"]
+    assert ("Transductive: the training saw the scored images, without their labels." in found) == said
 
 
 def test_validation_identities_calibrate_where_there_are_any(tmp_path, config, capsys):

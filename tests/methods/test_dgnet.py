@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from conftest import IDENTITIES, SIZE, batch_for, build, convolutions, rows_of_four
 
+from tf_reid.evaluation.feature_store import identifier
 from tf_reid.methods.dgnet_swaps import Codes, SwapBatch, generated_images
 from tf_reid.networks import dgnet as networks
 from tf_reid.networks import losses
@@ -640,6 +641,8 @@ def test_the_representation_is_both_features_of_image_and_mirror_image():
     def feature(head):
         return unit(sum(unit(head(model.E_a(view)[1]).numpy()) for view in (pixels, pixels[:, :, ::-1])))
 
+    other = build("dgnet", fine_at_test=0.5).encoders()["image"]  # features are kept by what identifies an encoder
+    assert identifier(model.encoders()["image"]) != identifier(other)
     expected = np.concatenate([feature(model.primary), 0.5 * feature(model.fine)], axis=1)
     found = model.encoders()["image"](pixels).numpy()
     assert found.shape == (4, 1024)

@@ -9,6 +9,7 @@ from conftest import IDENTITIES, SIZE, batch_for, build
 from tf_reid.config import ConfigError
 from tf_reid.methods.dgnet_teacher import SiameseTeacher, Teacher, build_teacher
 from tf_reid.networks.siamese import SiameseClassifier
+from tf_reid.runs.progress import Progress
 
 SETTINGS = (SIZE, IDENTITIES, "small", None, 0.5)
 
@@ -85,6 +86,19 @@ def test_the_classifier_of_a_run_of_identity(tmp_path):
     np.testing.assert_allclose(model.teacher.logits(images, True), logits, atol=1e-5)
     expected = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(identities, logits))
     np.testing.assert_allclose(model.teacher.identity_loss(images, identities), expected, rtol=1e-4)
+
+
+def test_a_run_is_scored_without_the_run_of_its_teacher(tmp_path):
+    """An opened run has a teacher of the usual form, whatever its checkpoint holds; a training needs the same one."""
+    run = save(SiameseClassifier(SIZE, IDENTITIES, "small"), tmp_path / "identity", "classifier")
+    trained, opened = build("dgnet", seed=1, teacher=run), build("dgnet", seed=2)
+    Progress(tmp_path, trained).save()
+    with pytest.raises(ConfigError, match="does not fit the networks of this version"):
+        Progress(tmp_path, opened).restore()
+    assert Progress(tmp_path, opened).restore(partially=True)
+    for network in ("E_a", "primary", "fine", "G"):
+        pairs = zip(getattr(trained, network).weights, getattr(opened, network).weights, strict=True)
+        assert all((a.numpy() == b.numpy()).all() for a, b in pairs)
 
 
 def test_runs_without_a_fitting_teacher_are_refused(tmp_path, trained):

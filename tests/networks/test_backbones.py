@@ -55,6 +55,17 @@ def test_every_batch_norm_has_one_momentum_one_epsilon_and_the_statistics_of_all
     assert {(norm.momentum, norm.epsilon) for norm in norms} <= {(0.9, 1e-5)}  # PyTorch's 0.1 and 1e-5
 
 
+def test_our_epsilon_changes_no_feature_of_trained_weights():
+    theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(32, 32, 3))
+    for layer in theirs.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_variance.assign(0.001 * layer.moving_variance)  # as small as Keras's epsilon
+    images = tf.random.stateless_uniform((2, 32, 32, 3), [0, 1], -1, 1)
+    ours = backbones._with_our_norms(theirs, 2)
+    np.testing.assert_allclose(ours(images), theirs(images), rtol=1e-3, atol=1e-4)
+    assert np.abs(theirs(images)).max() > 0.01
+
+
 @pytest.mark.parametrize("name", ["small", "small_vgg", "vgg_m"])
 def test_a_net_without_imagenet_weights_says_so(name):
     with pytest.raises(ValueError, match=f"no ImageNet weights of the backbone {name}"):

@@ -81,6 +81,23 @@ def test_a_target_whose_training_images_were_seen_is_scored_in_its_own_trial():
     assert not set(seen.identity) & set(IDENTITY[fair(config)[0].query])
 
 
+def test_a_fold_of_a_target_with_distractors_is_trained_on_its_half_and_scored_alone():
+    """As GRID's ten folds: the distractors are in every gallery, and so in no training half."""
+    both = make_records([*IDENTITY, 0, 0], [*CAMERA, 2, 2], name="b", protocols={"three": THREE_TRIALS})
+    protocol = THREE_TRIALS | {"both_directions": False, "distractors": [0]}
+    both.protocols["three"] = protocol
+    object.__setattr__(both, "default_protocol", "three")
+    domains = {"source": records("a"), "target": both}
+    for fold in range(3):
+        config = settings("simpgan", target="b", source_split="all", trial=fold)
+        seen = splits.training_records(config, domains)
+        (trial,) = splits.fair_trials(config, both, seen)
+        assert trial.number == fold
+        tested = set(both.identity[trial.query_images]) | set(both.identity[trial.gallery])
+        assert tested == {0, *THREE_TRIALS["test_identities"][fold]}
+        assert set(seen["target"].identity) == set(range(1, 7)) - tested
+
+
 def test_scoring_by_another_protocol_than_trained_with_keeps_trained_identities_out():
     protocols = {"three": THREE_TRIALS, "one": THREE_TRIALS | {"test_identities": [[1, 6]]}}
     both = records(protocols=protocols)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
+from tf_reid.networks.layers import copied
 
 
 def colour_moments(records: Records, image_size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -51,8 +52,7 @@ def adaptive_batch_norm(
 
     With a momentum of k / (k + 1) at batch k, the moving averages become the mean over the batches of one pass.
     """
-    adapted = _copy(encoder)
-    adapted.set_weights(encoder.get_weights())
+    adapted = copied(encoder)
     normalisations = [x for x in adapted._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
     batches = pipeline.image_batches(target, image_size, batch_size)
     for number, images in enumerate(batches):
@@ -60,15 +60,6 @@ def adaptive_batch_norm(
             layer.momentum = number / (number + 1)
         adapted(images, training=True)
     return adapted
-
-
-def _copy(encoder: keras.Model) -> keras.Model:
-    """The same network with weights of its own; also of the networks inside it, whose layers Keras cannot name."""
-
-    def layer_copy(layer):
-        return layer.from_config(layer.get_config())
-
-    return keras.models.clone_model(encoder, clone_function=layer_copy, recursive=True)
 
 
 def small_pixels(images: np.ndarray, size: tuple[int, int] = (32, 16)) -> np.ndarray:

@@ -28,7 +28,9 @@ def judge(
     """Write images.json in the run's folder and print it: title -> distances and similarity.
 
     The real images are those of an epoch of the run's last stage, without augmentation. The generated images are made
-    of them, or of as many samples of the prior: equally many of both, at most `MOST`.
+    of them, or of as many samples of the prior: equally many of both, at most `MOST`. Beside them stands the title
+    `real`: two random halves of the source's images against each other, at most `MOST` each (DG-Net, Table 2, which
+    does not say what its real images are compared with).
 
     Args:
         seen: what the run was trained on.
@@ -39,18 +41,11 @@ def judge(
     Raises:
         ConfigError: the method generates no images, or the extractor does not suit them.
     """
-    results = {}
     name, features = _features(model, folder, extractor)
-    for title, (images, real, identities) in _generate(model, config, seen).items():
-        of_real, of_generated = _in_batches(features, real), _in_batches(features, images)
-        # A subset of all images would always be the same; of few images it is half of them, so that the spread is one.
-        half = max(2, min(1000, len(of_generated) // 2, len(of_real) // 2))
-        mean, spread = image_quality.kernel_distance(of_real, of_generated, subsets, half)
-        results[title] = {
-            f"FID ({name})": image_quality.frechet_distance(of_real, of_generated),
-            f"KID x 1000 ({name})": 1000.0 * mean,
-            "KID spread x 1000": 1000.0 * spread,
-        }
+    made = _generate(model, config, seen) | {"real": _real_halves(seen["source"], config)}
+    results = {}
+    for title, (images, real, identities) in made.items():
+        results[title] = _distances(_in_batches(features, real), _in_batches(features, images), name, subsets)
         if identities is not None:
             results[title]["SSIM within an identity"] = image_quality.likeness_within(images, identities)
         results[title]["images"] = len(images)
@@ -58,6 +53,37 @@ def judge(
     for title, values in results.items():
         print(f"{title}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
     return results
+
+
+def write_images(model: ReIDModel, config: Config, seen: dict[str, Records], to: Path) -> int:
+    """Write the images that `judge` would judge, and a table of whom they show: a data set for `folder`.
+
+    `TO/TITLE/000000.png` and so on, and `TO/labels.csv` with the identities of the source, all in the split `train`, of
+    the camera `generated`; of images without a certain identity the table has no row.
+
+    Args:
+        to: a folder that does not exist yet.
+
+    Returns:
+        how many images were written.
+
+    Raises:
+        ConfigError: the folder exists, or the method generates no images.
+    """
+    if to.exists():
+        raise ConfigError(f"--write-images: {to} exists already; name a folder that does not.")
+    people, rows, count = np.unique(seen["source"].identity), ["path,person,camera,split"], 0
+    for title, (images, _, identities) in _generate(model, config, seen).items():
+        (to / title).mkdir(parents=True)
+        for number, image in enumerate(images):
+            name = f"{title}/{number:06}.png"
+            (to / name).write_bytes(tf.io.encode_png(image).numpy())
+            if identities is not None:
+                rows.append(f"{name},{people[identities[number]]},generated,train")
+        count += len(images)
+    write_text(to / "labels.csv", "\n".join(rows) + "\n")
+    print(f"{count} generated images are in {to}.")
+    return count
 
 
 def across_views(
@@ -168,6 +194,31 @@ def _generate(model, config, seen) -> dict[str, Generated]:
         if images >= MOST:
             break
     return {title: _joined(of_title) for title, of_title in parts.items()}
+
+
+def _real_halves(records: Records, config: Config) -> Generated:
+    """A random half of the records, in the place of generated images, and as many others; both uint8 [n, H, W, 3]."""
+    half = min(MOST, len(records) // 2)
+    drawn = np.random.default_rng(config.run.seed).permutation(len(records))[: 2 * half]
+    size = config.data.image_size
+    both = [
+        np.concatenate([pipeline.to_uint8(batch) for batch in pipeline.image_batches(records.take(part), size, 64)])
+        for part in (drawn[:half], drawn[half:])
+    ]
+    identities = records.identity[drawn[:half]]
+    twice = len(np.unique(identities)) < len(identities)  # some identity has two images, so that they can be compared
+    return Generated(*both, identities if twice else None)
+
+
+def _distances(of_real, of_generated, name, subsets):
+    # A subset of all images would always be the same; of few images it is half of them, so that the spread is one.
+    half = max(2, min(1000, len(of_generated) // 2, len(of_real) // 2))
+    mean, spread = image_quality.kernel_distance(of_real, of_generated, subsets, half)
+    return {
+        f"FID ({name})": image_quality.frechet_distance(of_real, of_generated),
+        f"KID x 1000 ({name})": 1000.0 * mean,
+        "KID spread x 1000": 1000.0 * spread,
+    }
 
 
 def _joined(parts: list[Generated]) -> Generated:

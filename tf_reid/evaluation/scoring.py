@@ -16,13 +16,21 @@ from tf_reid.evaluation import comparison, during_training, extraction
 from tf_reid.evaluation.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram, small_pixels
 from tf_reid.evaluation.comparison import Comparison
 from tf_reid.evaluation.feature_store import Store, can_keep
+from tf_reid.methods import METHODS
 from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.representation import Representation
 from tf_reid.metrics import verification
 from tf_reid.metrics.protocols import Trial
 from tf_reid.metrics.similarity import Similarity
 from tf_reid.runs import reproducibility, run_folder
-from tf_reid.runs.splits import fair_trials, load_data, protocol_of, scored_domain, training_records
+from tf_reid.runs.splits import (
+    fair_trials,
+    load_data,
+    protocol_of,
+    scored_domain,
+    training_records,
+    transductive,
+)
 from tf_reid.settings import Config
 
 # What may be overridden: the images have to be the same, wherever they lie.
@@ -62,12 +70,9 @@ def open_trained(folder: Path, overrides: Sequence[str] = ()) -> Trained:
     Raises:
         ConfigError: there is no run, it has no checkpoint yet, its images changed, or a setting cannot be overridden.
     """
-    if refused := [setting for setting in overrides if not CHANGEABLE.match(setting)]:
-        raise ConfigError(
-            f"--set {refused[0]}: of a trained run only evaluate.*, data.data_dir, data.manual_dir, and the place of "
-            "its images, data.source and data.target, can be changed."
-        )
-    trained, config = run_folder.load_run(folder), run_folder.load_run(folder, overrides)
+    trained = run_folder.load_run(folder)
+    check_overrides(trained, overrides)
+    config = run_folder.load_run(folder, overrides)
     if not run_folder.same_roles(trained.data, config.data):
         raise ConfigError(
             f"--set: {folder} was trained with data.source={trained.data.source!r} and data.target="
@@ -87,6 +92,22 @@ def open_trained(folder: Path, overrides: Sequence[str] = ()) -> Trained:
         model.begin(name)
         averaged = model.averaged
     return Trained(model, config, domains, seen, averaged, finished >= len(config.stages))
+
+
+def check_overrides(trained: Config, overrides: Sequence[str]) -> None:
+    """Make sure that overrides of a trained run change how it is scored, or where its images lie, and nothing else.
+
+    Raises:
+        ConfigError: one changes what was trained.
+    """
+    of_method = [f"method.{key}" for key in METHODS[trained.method["name"]].RESCORED]
+    rescored = tuple(f"{key}=" for key in of_method)
+    if refused := [one for one in overrides if not (CHANGEABLE.match(one) or one.startswith(rescored))]:
+        keys = ", ".join(["evaluate.*", *of_method, "data.data_dir", "data.manual_dir"])
+        raise ConfigError(
+            f"--set {refused[0]}: of a trained run only {keys}, and the place of its images, data.source and "
+            "data.target, can be changed."
+        )
 
 
 def _check_that_folders_are_there(config: Config) -> None:
@@ -263,6 +284,8 @@ def _score(compared: Comparison, scored: Records, trials: Sequence[Trial], confi
     description = scored.protocols[name].get("description", "")  # tells official splits from drawn ones
     if config.evaluate.identities == "validation":
         name, description = f"{name}, validation identities", ""
+    if transductive(config):
+        description = f"{description} Transductive: the training saw the scored images, without their labels.".strip()
     return comparison.score(compared, scored, trials) | {"protocol": name, "description": description}
 
 

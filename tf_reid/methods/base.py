@@ -44,6 +44,9 @@ class ReIDModel(StagedModel):
     """
 
     STAGES: ClassVar[dict[str, Stage]] = {}
+    RESCORED: ClassVar[
+        tuple[str, ...]
+    ] = ()  # settings that change scores of a trained run, and nothing that is trained
 
     def __init__(self, image_size, identities: int, seed: int):
         super().__init__(next(iter(self.STAGES)))

@@ -9,11 +9,18 @@ from typing import ClassVar, Literal
 
 import tensorflow as tf
 
-from tf_reid.data.pipeline import erased
 from tf_reid.methods.base import ReIDModel, Stage
-from tf_reid.methods.dgnet_features import feature_models, representations, scored_by
+from tf_reid.methods.dgnet_features import FED_IN, feature_models, representations_of, scored_by
+from tf_reid.methods.dgnet_offline import FinishedGenerator, check_feed
 from tf_reid.methods.dgnet_pictures import DGNetPictures
-from tf_reid.methods.dgnet_swaps import Codes, GeneratedImages, SwapBatch, exchanged, generated_images
+from tf_reid.methods.dgnet_swaps import (
+    Codes,
+    SwapBatch,
+    exchanged,
+    generated_images,
+    losses_of_images,
+    partly_erased,
+)
 from tf_reid.methods.dgnet_teacher import build_teacher, teacher_labels
 from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
@@ -48,19 +55,20 @@ class DGNet(ReIDModel):
 
     Stage `teacher` trains the network that labels the swaps in Eq. 8, the paper's baseline; give it 0 steps if
     `teacher` names a finished run. Stage `pretrain` is Eq. 3 alone, for an encoder that starts from random weights;
-    with ImageNet weights, as in the paper, it has 0 steps.
+    with ImageNet weights, as in the paper, it has 0 steps. With `feed="offline"` it learns Eq. 8 and 9, too.
 
     Args:
         backbone, weights: of E_a, whose last maps have D channels.
         last_stride: of the backbone's last block; 1, as in the authors' code, doubles the size of the last maps.
         dropout, fine_dropout: before the primary and before the fine-grained classifier.
-        teacher: a finished run on the same images, of `dgnet`, whose teacher is used, or of `identity`, whose
-            classifier is the teacher.
+        teacher: a finished run of `dgnet` or `identity` on the same images, whose teacher or classifier is used.
         teacher_backbone, teacher_weights, teacher_dropout: of that network.
         teacher_style: labels of a swap. "soft": the teacher's mean prediction for the image and its mirror image;
             "hard": the most likely identity of it; "appearance": the identity of the appearance; "uniform": all
             identities alike; "both": the soft labels, restricted to the identities of appearance and structure.
         teacher_batch_statistics: the teacher's batch norm uses the statistics of the generated batch.
+        feed: "online": the heads learn from the swaps of stage `joint`; "offline": in stage `pretrain`, from those that
+            a finished run of `dgnet` makes, `swaps_from`; then `joint` needs no steps.
         width: channels of the discriminator's first layers; E_s and G scale with it.
         scales: sizes at which the discriminator judges, each half of the one before.
         stripes: each of G's four blocks receives a stripe of the body; in the authors' code each receives a quarter of
@@ -72,7 +80,7 @@ class DGNet(ReIDModel):
         cycle_weight: of swapping twice, which must give the first image, once warmed up (not in the paper).
         primary_weight: lambda_prim, of Eq. 8. fine_ratio: alpha, of Eq. 9 relative to it.
         penalty_weight: of the squared gradient of D at real images (R1).
-        warm_up: steps of stage `joint` before the heads learn from generated images.
+        warm_up: steps of the stage before the heads learn from generated images.
         ramp: growth of the weights of Eq. 4, 5, 8, 9 and the cycle in a step, up to their own values.
         erasing: fraction of the images of which a rectangle is erased for the identity losses.
         fine_at_test: beta, the weight of the fine-grained half of the representation.
@@ -83,6 +91,7 @@ class DGNet(ReIDModel):
         "pretrain": Stage(players=("appearance", "heads"), sampler="swaps", weight="identity_weight"),
         "joint": Stage(players=("appearance", "heads", "generator", "discriminator"), sampler="swaps"),
     }
+    RESCORED: ClassVar = ("fine_at_test",)
 
     def __init__(
         self,
@@ -101,6 +110,8 @@ class DGNet(ReIDModel):
         teacher_dropout: Fraction = 0.5,
         teacher_style: Literal["soft", "hard", "appearance", "uniform", "both"] = "soft",
         teacher_batch_statistics: bool = True,
+        feed: Literal["online", "offline"] = "online",
+        swaps_from: ExistingPath | None = None,
         width: PositiveInt = 32,
         scales: PositiveInt = 3,
         stripes: bool = False,
@@ -135,6 +146,8 @@ class DGNet(ReIDModel):
         self.parts_of_G = nets.parts_of_decoder(self.G)
         self.D = nets.discriminator(image_size, width, scales)
         self.features = feature_models(self.E_a, self.primary, self.fine, fine_at_test)
+        self.feed = feed
+        self.finished = FinishedGenerator(swaps_from, self.E_a, self.E_s, self.G) if swaps_from else None
         self.teacher_style, self.teacher_batch_statistics = teacher_style, teacher_batch_statistics
         self.detach_appearance, self.code_gradient = detach_appearance, code_gradient
         self.image_weight, self.adversarial_weight, self.cycle_weight = image_weight, adversarial_weight, cycle_weight
@@ -158,7 +171,7 @@ class DGNet(ReIDModel):
         return {"teacher": self.teacher, "E_a": self.E_a, "E_s": self.E_s, "G": self.G, "D": self.D} | heads
 
     def phase_of(self, step):
-        return {"fed": step >= self.warm_up} if self.stage == "joint" else None
+        return {"fed": self.stage == FED_IN[self.feed] and step >= self.warm_up}
 
     def teacher_step(self, batch):
         with tf.GradientTape() as tape:
@@ -167,10 +180,15 @@ class DGNet(ReIDModel):
         return self.report(teacher=identity, teacher_head=identity)
 
     def pretrain_step(self, batch):
+        check_feed(self.feed, self.finished)
+        batch = SwapBatch.of(batch)
         with tf.GradientTape() as tape:
-            identity, _ = self.identity_losses(SwapBatch.of(batch))
-        self.minimize(tape, identity, "appearance", "heads")
-        return self.report(appearance=identity, heads=identity)
+            terms, pooled = self.identity_losses(batch)
+            if self.feeds:
+                swaps = self.finished.swaps(batch.pair)
+                terms = terms | self.fed_losses(batch, swaps, self.E_a(swaps, training=True)[1], pooled)
+        self.minimize(tape, terms, "appearance", "heads")
+        return self.report(appearance=terms, heads=terms)
 
     def joint_step(self, batch):
         batch = SwapBatch.of(batch)
@@ -183,7 +201,7 @@ class DGNet(ReIDModel):
             with tape.stop_recording():
                 discriminator_losses = self._update_discriminator(real, tf.stop_gradient(generated.swapped))
             # 3. Losses of E_s and G.
-            image_losses = self.image_losses(real, generated)
+            image_losses = losses_of_images(self.D, real, generated, self.image_weight, self.adversarial_weight)
             seen, pooled_swaps = self.seen_in(generated.swapped)
             generator_losses = image_losses | self.code_losses(batch, real, codes, generated.swapped, seen)
             # 4. Losses of E_a and its heads.
@@ -254,17 +272,6 @@ class DGNet(ReIDModel):
 
     # ----------------------------------------------------------------- losses
 
-    def image_losses(self, real, generated: GeneratedImages) -> dict[str, tf.Tensor]:
-        """Eq. 1, Eq. 2, and the generator's side of Eq. 7."""
-        terms = {
-            "reconstruction": self.image_weight * 2.0 * losses.l1(generated.reconstructed, real),
-            "reconstruction_by_positive": self.image_weight * 2.0 * losses.l1(generated.by_positive, real),
-        }
-        if self.adversarial_weight:
-            adversarial = nets.generator_adversarial_loss(self.D(generated.swapped))
-            terms["adversarial"] = self.adversarial_weight * adversarial
-        return terms
-
     def code_losses(self, batch: SwapBatch, real, codes: Codes, swapped, seen) -> dict[str, tf.Tensor]:
         """Eq. 6 and, after the warm-up, Eq. 4, Eq. 5 and the cycle: a swap keeps the codes that it was made of.
 
@@ -297,7 +304,8 @@ class DGNet(ReIDModel):
 
     def identity_losses(self, batch: SwapBatch):
         """Eq. 3 of all real images, some of them partly erased -> losses, and their pooled features [4P, C]."""
-        _, pooled = self.E_a(self._erased(batch.images), training=True)
+        draws = self.drawn(uniform, len(batch.images) // 4, (4, 5))
+        _, pooled = self.E_a(partly_erased(batch.images, draws, self.erasing), training=True)
         if not self.identity_weight:
             return {}, pooled
         logits = self.primary_classifier(self.primary(pooled, training=True), training=True)
@@ -330,19 +338,13 @@ class DGNet(ReIDModel):
         """From 0 at the end of the warm-up to `weight`."""
         return tf.minimum(self.ramp * tf.cast(self.step + 1 - self.warm_up, tf.float32), weight)
 
-    def _erased(self, images):
-        """Images [4P, H, W, 3], a rectangle of some filled with ImageNet's mean."""
-        of_row = self.drawn(uniform, images.shape[0] // 4, (4, 5))
-        draws = tf.reshape(tf.transpose(of_row, (1, 0, 2)), (-1, 5))
-        return erased(images, draws, self.erasing, nets.from_imagenet(tf.zeros(3)))
-
     # ----------------------------------------------------------------- what is evaluated and shown
 
     def encoders(self):
         return {"image": self.features[scored_by(self)]}
 
     def representations(self):
-        return representations(self)
+        return representations_of(self)
 
     def presentation(self):
         return DGNetPictures(self)

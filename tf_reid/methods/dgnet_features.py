@@ -6,6 +6,8 @@ from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.representation import Representation
 from tf_reid.networks.dgnet import pooled_views, weighted_features
 
+FED_IN = {"online": "joint", "offline": "pretrain"}  # the stage in which the heads learn from swaps
+
 
 def feature_models(
     encoder: keras.Model, primary: keras.Model, fine: keras.Model, beta: float
@@ -25,11 +27,11 @@ def feature_models(
 
 def scored_by(model: ReIDModel) -> str:
     """The features that a run is scored by; a head that never learned from swaps is left out."""
-    never_fed = model.steps_of_stage["joint"] <= model.warm_up or not model.primary_weight
+    never_fed = model.steps_of_stage[FED_IN[model.feed]] <= model.warm_up or not model.primary_weight
     return "primary" if never_fed or not model.fine_ratio else "both"
 
 
-def representations(model: ReIDModel) -> dict[str, Representation]:
+def representations_of(model: ReIDModel) -> dict[str, Representation]:
     """`raw`, the single heads where `raw` is both, and the teacher where this run trained one: the paper's baseline."""
     scored = scored_by(model)
     heads = ("primary", "fine") if scored == "both" else ()

@@ -5,6 +5,10 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_reid.data.pipeline import erased
+from tf_reid.networks import losses
+from tf_reid.networks.dgnet import from_imagenet, generator_adversarial_loss
+
 
 class SwapBatch(NamedTuple):
     """Two identities a row, a and b, and a positive of each: another image of the same identity.
@@ -78,3 +82,26 @@ def generated_images(parts_of_decoder: tuple[keras.Model, keras.Model], codes: C
     appearance = tf.concat([codes.appearance, codes.positive_appearance, codes.appearance], axis=0)
     made = end([appearance, for_all_three(codes.structure), for_all_three(begin(codes.structure))])
     return GeneratedImages(*tf.split(made, 3))
+
+
+def losses_of_images(
+    discriminator, real: tf.Tensor, generated: GeneratedImages, image_weight: float, adversarial_weight: float
+) -> dict[str, tf.Tensor]:
+    """Eq. 1, Eq. 2, and the generator's side of Eq. 7, of the normalised x_a and x_b, [2P, H, W, 3]."""
+    terms = {
+        "reconstruction": image_weight * 2.0 * losses.l1(generated.reconstructed, real),
+        "reconstruction_by_positive": image_weight * 2.0 * losses.l1(generated.by_positive, real),
+    }
+    if adversarial_weight:
+        terms["adversarial"] = adversarial_weight * generator_adversarial_loss(discriminator(generated.swapped))
+    return terms
+
+
+def partly_erased(images: tf.Tensor, draws: tf.Tensor, share: float) -> tf.Tensor:
+    """Images with a rectangle of ImageNet's mean in a share of them; see `erased`.
+
+    Args:
+        images: as `SwapBatch.images`. draws: float32 [P, 4, 5] in [0, 1), by the batch's rows.
+    """
+    draws = tf.reshape(tf.transpose(draws, (1, 0, 2)), (-1, 5))
+    return erased(images, draws, share, from_imagenet(tf.zeros(3)))

@@ -9,7 +9,7 @@ from tf_reid.config import ConfigError
 from tf_reid.methods.dgnet_swaps import SwapBatch, exchanged
 from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
-from tf_reid.networks.backbones import BACKBONES, maps_of
+from tf_reid.networks.backbones import BACKBONES
 from tf_reid.networks.layers import frozen
 from tf_reid.networks.siamese import SiameseClassifier
 
@@ -52,8 +52,9 @@ class Teacher(keras.Model):
 
     def features(self) -> keras.Model:
         """Images -> what the baseline is scored by: the 512 features of image and mirror image, summed, of length 1."""
-        pooled = keras.Model(self.backbone.input, [maps_of(self.backbone).output, self.backbone.output])
-        return nets.weighted_features(nets.pooled_views(pooled), [self.embedding], [1.0])
+        images = keras.Input(self.backbone.input_shape[1:])
+        pooled = [self.backbone(view) for view in (images, images[:, :, ::-1])]
+        return nets.weighted_features((images, pooled), [self.embedding], [1.0])
 
 
 class SiameseTeacher(SiameseClassifier):

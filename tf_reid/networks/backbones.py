@@ -82,7 +82,8 @@ def _application(build, image_size, weights, last_stride=2, preprocessing=CaffeP
 def _with_our_layers(network, last_stride):
     """The same network with our convolutions, pooling and batch norm, and with this stride of ResNet-50's last stage.
 
-    Keras has a momentum of 0.99, epsilons of its own, and the stride of a stage in its first block's two 1x1.
+    Keras has other momenta, epsilons of 1.001e-5 and 1e-3, which the running variances make up for here, and the stride
+    of a stage in its first block's two 1x1.
     """
 
     def same_but(layer):
@@ -95,6 +96,10 @@ def _with_our_layers(network, last_stride):
 
     clone = keras.models.clone_model(network, clone_function=same_but)
     clone.set_weights(network.get_weights())
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            ours = clone.get_layer(layer.name)
+            ours.moving_variance.assign_add(layer.epsilon - ours.epsilon)
     return clone
 
 

@@ -143,6 +143,17 @@ def frozen(network: keras.Model, *inputs, training: bool = False, fraction: floa
         return network(*inputs, training=training)
 
 
+def copied(network: keras.Model) -> keras.Model:
+    """The same functional network with variables of its own and the same values."""
+
+    def layer_copy(layer):
+        return layer.from_config(layer.get_config())
+
+    copy = keras.models.clone_model(network, clone_function=layer_copy, recursive=True)
+    copy.set_weights(network.get_weights())
+    return copy
+
+
 def scale_gradient(x: tf.Tensor, factor: float | tf.Tensor) -> tf.Tensor:
     """x, with `factor` times its gradient; with 0 and 1 its value is exactly that of x."""
     if isinstance(factor, float) and factor == 0.0:

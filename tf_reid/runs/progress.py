@@ -65,8 +65,10 @@ class Progress:
             return False
         path = self.folder / f"ckpt-{newest.number}"
         try:
-            status = checkpoints.read(self.checkpoint, self.folder, newest.number)
-            status.expect_partial() if partially else status.assert_existing_objects_matched()
+            if partially:
+                self._read_partially(newest.number)
+            else:
+                checkpoints.read(self.checkpoint, self.folder, newest.number).assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError) as error:
             raise ConfigError(
                 f"The checkpoint {path} does not fit the networks of this version ({checkpoints.reason(error)}); use "
@@ -78,6 +80,13 @@ class Progress:
         if self.damaged:
             print(f"The one before is used: {path}, after step {self.saved[1]} of the stage.")
         return True
+
+    def _read_partially(self, number: int) -> None:
+        try:
+            checkpoints.read(self.checkpoint, self.folder, number).expect_partial()
+        except ValueError:  # an optimizer of networks that had another form: scoring needs none
+            without_optimizers = tf.train.Checkpoint(model=self.model, stage=self.stage)
+            checkpoints.read(without_optimizers, self.folder, number).expect_partial()
 
     def _place(self) -> tuple[int, int]:
         return int(self.stage), int(self.model.step.numpy())

@@ -35,7 +35,7 @@ PLACE = re.compile(r"data\.(source|target)(\.(root|csv))?")  # may differ where 
 # What a training writes before config.yaml, and older versions beside a file: a start that was killed.
 STARTED = re.compile(rf"environment\.json|data\.json|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+")
 OLD_BESIDE = re.compile(r"\.(config\.yaml|\w+\.json|.+\.png)\.\d+")
-FROM_RUNS = ("classifier", "teacher")  # settings of methods that name a run whose classifier is loaded
+FROM_RUNS = ("classifier", "teacher", "swaps_from")  # settings of methods that name a run whose networks are loaded
 
 
 def check_run(folder: Path, config: Config) -> None:

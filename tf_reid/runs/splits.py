@@ -229,6 +229,11 @@ def validation_trials(config: Config, records: Records) -> list[protocols.Trial]
     ]
 
 
+def transductive(config: Config) -> bool:
+    """Whether a stage learns from all images of the target, those that are scored among them."""
+    return scored_domain(config) == "target" and config.data.target_split == "all" and _trains_on_target(config)
+
+
 def _trains_on_target(config: Config) -> bool:
     kinds = METHODS[config.method["name"]].STAGES
     return any(kinds[name].domains == 2 and stage.steps for name, stage in config.stages.items())
