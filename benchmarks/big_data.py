@@ -4,10 +4,11 @@ python -m benchmarks.big_data [--images 124068] [--kilobytes 19] [--folder DIR]
 
 It builds a data set with as many images as MSMT17 has, of the usual size: a few JPEGs of 400x170 pixels, each with a
 number of its own in a comment, so that no two are alike. One process reads it with all encoded images in memory, one
-with the images in TFDS's files (`tf_reid.data.stored_images`). Each loads the records, hashes their content as every run
-does, draws training batches of 64 at 256x128, each image decoded when it is drawn, and extracts features of all images
-with an encoder that averages pixels. Memory is the peak beyond that of the process with its libraries, and beyond the
-features. A third process draws batches and extracts features from both in turn: the speeds, whose reference is memory.
+with the images in TFDS's files (`tf_reid.data.stored_images`). Each loads the records, hashes their content as every
+run does, draws training batches of 64 at 256x128, each image decoded when it is drawn, and extracts features of all
+images with an encoder that averages pixels. Memory is the peak beyond that of the process with its libraries, and
+beyond the features. A third process draws batches and extracts features from both in turn: the speeds, whose reference
+is memory.
 """
 
 import argparse
@@ -109,8 +110,8 @@ def print_memory(builder, args):
     features = extracted(loaded, args.evaluated)
     both = peak_memory() - before - features.nbytes / 2**30
     print(
-        f"in {args.here}: loaded in {load:.0f} s, hashed in {hashing:.0f} s; peak memory {training:.2f} GiB in training, "
-        f"{both:.2f} GiB with evaluation, beyond {features.nbytes / 2**30:.2f} GiB of features",
+        f"in {args.here}: loaded in {load:.0f} s, hashed in {hashing:.0f} s; peak memory {training:.2f} GiB in "
+        f"training, {both:.2f} GiB with evaluation, beyond {features.nbytes / 2**30:.2f} GiB of features",
         flush=True,
     )
 
