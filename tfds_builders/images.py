@@ -52,7 +52,7 @@ PLUGINS = {
     "GIF": GifImagePlugin.GifImageFile,
 }
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for a writer, when a pipe is opened; Windows has no such pipes
-SPECIAL = re.compile(rb"Exif\0\0|eXIf|tRNS|acTL")
+SPECIAL = (b"Exif\0\0", b"eXIf", b"tRNS", b"acTL")
 BASELINE = 0xC0  # a JPEG's frame
 READ_BY_ALL = {BASELINE, 0xC1, 0xC2}  # also extended and progressive
 # Pillow warns of every tag of a damaged TIFF that it skips. Where the picture needs the tag, it is refused below.
@@ -150,7 +150,7 @@ def pixels(content: bytes, most_pixels: int = MOST_PIXELS, most_scans: int = MOS
 def looks_plain(content: bytes) -> bool:
     """Whether the bytes of a sound JPEG or PNG need no change: a quick look, without decoding. When in doubt, no."""
     is_plain_png = content.startswith(b"\x89PNG") and content[24:26] in (b"\x08\x00", b"\x08\x02")
-    return (is_plain_png or content.startswith(b"\xff\xd8")) and not SPECIAL.search(content)
+    return (is_plain_png or content.startswith(b"\xff\xd8")) and not any(mark in content for mark in SPECIAL)
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -36,6 +36,8 @@ def changed(model, stage):
 @pytest.mark.parametrize("name", CHANGED)
 def test_a_stage_scores_what_it_changes_and_what_no_later_stage_has_to_complete(name):
     model = build(name)
+    if name == "dgnet":  # its teacher is scored once it has seen images
+        model.teacher.embedding.layers[-1].moving_mean.assign(np.ones(512))
     assert {stage: changed(model, stage) for stage in model.STAGES} == CHANGED[name]
 
 

@@ -1,4 +1,4 @@
-"""From built data sets to batches: records in memory (encoded) and a tf.data pipeline.
+"""From built data sets to batches: records (encoded, in memory or in files) and a tf.data pipeline.
 
 Which images form the next batch (see `samplers`) and how each is flipped and cropped is drawn in NumPy from the
 run's seed; the graph only decodes. So every batch is a function of (seed, step), whatever the number of threads, and a
@@ -11,15 +11,15 @@ import numpy as np
 import tensorflow as tf
 
 from tf_reid.data.decoding import plain_decoder
+from tf_reid.data.plain_images import ImagesOfFiles, PlainImages, plain_images
 from tf_reid.data.records import Records, relabelled
-from tfds_builders import DatasetError, images
-from tfds_builders.listing import shown
 
 # A sampler draws one epoch: domain -> indices into that domain's records, int [steps, ...batch].
 Epoch = dict[str, np.ndarray]
 Sampler = Callable[[np.random.Generator], Epoch]
 
 DECODED_BYTES = 2**28  # as many bytes of decoded training images are kept in memory; where there are more, none
+READ_AT_ONCE = 32  # images that one call reads from files
 
 
 def all_images(records: Records, image_size) -> np.ndarray:
@@ -46,7 +46,7 @@ def training_batches(
     length = len(next(iter(an_epoch.values())))  # steps an epoch
     layout = {name: drawn.shape[1:] for name, drawn in an_epoch.items()}
     sizes = [int(np.prod(shape)) for shape in layout.values()]
-    encoded = [image for name in layout for image in _plain(domains[name])]
+    encoded = plain_images(*(domains[name] for name in layout))
     offsets = dict(zip(layout, np.cumsum([0] + [len(domains[name]) for name in layout])[:-1], strict=True))
     label = tf.constant(relabelled(domains["source"].identity))  # the source comes first in every layout
     read = _reader(encoded, image_size, reads=sum(sizes) * (steps - start))
@@ -83,7 +83,7 @@ def _drawn(sampler, length, seed, stage, start, steps, draws_an_image):
 
 def image_batches(records: Records, image_size, batch_size) -> tf.data.Dataset:
     """All images in order, float32 [B, H, W, 3] in [-1, 1], unaugmented."""
-    dataset = _decoded(_plain(records), image_size).batch(batch_size)
+    dataset = _decoded(plain_images(records), image_size).batch(batch_size)
     return dataset.map(as_seen).prefetch(tf.data.AUTOTUNE)
 
 
@@ -119,37 +119,35 @@ def to_uint8(images) -> np.ndarray:
     return np.clip(np.round((np.asarray(images) + 1.0) * 127.5), 0, 255).astype(np.uint8)
 
 
-def _reader(encoded, image_size, reads):
+def _reader(encoded: PlainImages, image_size, reads):
     """Plain images -> int [B] -> uint8 [B, H, W, 3]. Few that are read often are decoded and resized once for all."""
     if reads <= len(encoded) or len(encoded) * 3 * image_size[0] * image_size[1] > DECODED_BYTES:
-        blobs = tf.constant(encoded)
+        blobs = _blobs(encoded)
         decode, image = plain_decoder(image_size), tf.TensorSpec((*image_size, 3), tf.uint8)
-        return lambda indices: tf.map_fn(decode, tf.gather(blobs, indices), fn_output_signature=image)
+        return lambda indices: tf.map_fn(decode, blobs(indices), fn_output_signature=image)
     decoded = _decoded(encoded, image_size).batch(len(encoded)).get_single_element()
     return lambda indices: tf.gather(decoded, indices)
 
 
-def _decoded(encoded, image_size) -> tf.data.Dataset:
+def _blobs(encoded: PlainImages):
+    """Plain images -> a function of the graph: int [B] -> string [B]. It holds all bytes, or reads them from files."""
+    if isinstance(encoded, ImagesOfFiles):
+        # The same indices give the same bytes: not "stateful", which would have them read one batch after the other.
+        return lambda indices: tf.ensure_shape(
+            tf.numpy_function(encoded.read, [indices], tf.string, stateful=False), indices.shape
+        )
+    constant = tf.constant(encoded)
+    return lambda indices: tf.gather(constant, indices)
+
+
+def _decoded(encoded: PlainImages, image_size) -> tf.data.Dataset:
     """All of these plain images in order, uint8 [H, W, 3]."""
-    dataset = tf.data.Dataset.from_tensor_slices(encoded)
+    if isinstance(encoded, ImagesOfFiles):
+        dataset = tf.data.Dataset.range(len(encoded)).batch(READ_AT_ONCE)
+        dataset = dataset.map(_blobs(encoded), num_parallel_calls=tf.data.AUTOTUNE).unbatch()
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices(encoded)
     return dataset.map(plain_decoder(image_size), num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _plain(records: Records) -> list[bytes]:
-    """Bytes that are read alike everywhere. Those of a data set that an earlier version built may need it.
-
-    Raises:
-        DatasetError: an image is damaged or too large.
-    """
-    plain = []
-    for content, file in zip(records.images, records.file, strict=True):
-        try:
-            plain.append(content if images.looks_plain(content) else images.plain(content))
-        except ValueError as error:
-            raise DatasetError(
-                f"{records.name}: the image {shown(str(file))} {error}: build the data set again, from a sound copy"
-            ) from None
-    return plain
 
 
 def _augmented(images, draws, flip, pad, grey):

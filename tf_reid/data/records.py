@@ -3,8 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+
+from tf_reid.data.stored_images import StoredImages, TFRecordImages
+
+IN_MEMORY = 2**28  # bytes of a data set whose encoded images are kept in memory; those of a larger one stay in files
 
 
 @dataclass(frozen=True)
@@ -13,7 +18,7 @@ class Records:
 
     Attributes:
         name: the data set, for messages.
-        images: object [N], JPEG or PNG bytes.
+        images: JPEG or PNG bytes, an array object [N]; those of a large data set stay in its files until they are read.
         identity, camera: int64 [N]; identity 0 is a distractor, -1 is junk.
         modality: str [N], "rgb" or "infrared".
         file: str [N].
@@ -25,7 +30,7 @@ class Records:
     """
 
     name: str
-    images: np.ndarray
+    images: np.ndarray | StoredImages
     identity: np.ndarray
     camera: np.ndarray
     modality: np.ndarray
@@ -55,28 +60,42 @@ def load_records(builder) -> Records:
     """Read an `images` data set that a builder of `tfds_builders` has prepared; the images stay encoded."""
     import tensorflow_datasets as tfds
 
-    columns: dict[str, list] = {name: [] for name in ("images", "identity", "camera", "modality", "file", "split")}
+    columns: dict[str, list] = {name: [] for name in ("identity", "camera", "modality", "file", "split")}
+    in_memory, in_files = [], TFRecordImages(Path(builder.data_dir)) if _stays_in_files(builder) else None
     modalities = builder.info.features["modality"].names
     for split in builder.info.splits:
-        dataset = builder.as_dataset(split, decoders={"image": tfds.decode.SkipDecoding()})
+        dataset = builder.as_dataset(
+            split,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            read_config=tfds.ReadConfig(add_tfds_id=in_files is not None),
+        )
         for record in dataset.as_numpy_iterator():
-            columns["images"].append(record["image"])
+            if in_files:
+                in_files.find(record["tfds_id"].decode(), record["image"])
+            else:
+                in_memory.append(record["image"])
             columns["identity"].append(record["identity"])
             columns["camera"].append(record["camera"])
             columns["modality"].append(modalities[record["modality"]])
             columns["file"].append(record["file"].decode())
             columns["split"].append(split)
-    arrays = {name: np.array(values, dtype=object if name == "images" else None) for name, values in columns.items()}
     metadata = builder.info.metadata
     return Records(
         builder.info.full_name,
-        **arrays,
+        in_files.images() if in_files else np.array(in_memory, dtype=object),
+        **{name: np.array(values) for name, values in columns.items()},
         protocols=metadata["protocols"],
         default_protocol=metadata["default_protocol"],
         population=builder.population,
         identity_labels={number: label for label, number in metadata.get("identities", {}).items()},
         camera_labels={number: label for label, number in metadata.get("cameras", {}).items()},
     )
+
+
+def _stays_in_files(builder) -> bool:
+    """Whether a data set is larger than `IN_MEMORY`, and its files are of a kind in which a record can be found."""
+    is_local = "://" not in str(builder.data_dir)
+    return builder.info.dataset_size > IN_MEMORY and is_local and builder.info.file_format.value == "tfrecord"
 
 
 def content(records: Records) -> str:

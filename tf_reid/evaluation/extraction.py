@@ -129,8 +129,13 @@ def extract_together(
 
 def trunk(encoders: Mapping[str, Encoder]) -> tuple[tuple[str, int], ...]:
     """What is alike of sets of encoders that can be extracted together: their roles, and each role's input tensor."""
-    inputs = {role: getattr(encoder, "inputs", None) for role, encoder in encoders.items()}
-    return tuple((role, id(inputs[role][0] if inputs[role] else encoders[role])) for role in encoders)
+    return tuple((role, id(_input_of(encoder))) for role, encoder in encoders.items())
+
+
+def _input_of(encoder):
+    """A Keras model's input tensor; an encoder of another kind itself."""
+    inputs = getattr(encoder, "inputs", None)
+    return inputs[0] if inputs else encoder
 
 
 def _key(encoders):

@@ -135,7 +135,8 @@ class _Entry:
         there: np.ndarray,
         parts: Parts,
     ) -> None:
-        self.name, self.about, self.features, self.there = name, about, features, there
+        self.name, self.about, self.there = name, about, there
+        self.features: Any = features
         missing = [(encoder, indices[~there[indices]]) for encoder, indices in parts]
         self.missing: list[Part] = [(encoder, indices) for encoder, indices in missing if len(indices)]
         self.path = folder / f"{name}_{uuid.uuid4().hex[:8]}.npy"

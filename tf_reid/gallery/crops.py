@@ -222,13 +222,13 @@ def _crops_by_split(run):
     config = run_folder.load_run(run)
     records = splits.load_data(config)[splits.scored_domain(config)]
     crops: dict[str, list[Crop]] = {}
-    for split, file, identity, camera, content in zip(
-        records.split, records.file, records.identity, records.camera, records.images, strict=True
+    for index, (split, file, identity, camera) in enumerate(
+        zip(records.split, records.file, records.identity, records.camera, strict=True)
     ):
         identity_label = records.identity_labels.get(int(identity), str(identity)) if identity > 0 else None
         camera_label = records.camera_labels.get(int(camera), str(camera))
         record = Record(f"{RUN_PREFIX}{file}", identity_label, camera_label)
-        crops.setdefault(str(split), []).append(Crop(record, functools.partial(bytes, content)))
+        crops.setdefault(str(split), []).append(Crop(record, functools.partial(records.images.__getitem__, index)))
     return crops
 
 
