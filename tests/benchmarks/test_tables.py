@@ -71,7 +71,7 @@ def write_metrics(run, name, value):
     entry |= {"protocol": "market", "queries": 4, "gallery": 8, "trials": 1, "description": "As it is."}
     run.mkdir(parents=True, exist_ok=True)
     (run / "metrics.json").write_text(json.dumps({"raw": entry, "translated": entry, "colour_histogram": entry}))
-    environment = {"revision": "abc", "cpu": "a processor", "cpu_cores": 2, "devices": ["/physical_device:CPU:0"]}
+    environment = {"revision": "abc", "cpu": "a processor", "cpu_cores": 2, "gpus": ["a GPU"]}
     (run / "environment.json").write_text(json.dumps(environment))
 
 
@@ -310,8 +310,7 @@ def test_a_table_has_ours_beside_the_papers(finished, tmp_path):
         "`python -m benchmarks.tables one`",
         "seeds 0 1",
         "± standard deviation",
-        "revision abc",
-        "2 cores",
+        "revision abc; a processor, 2 cores; a GPU",
         "A note.",
     ]
     assert all(
