@@ -22,7 +22,7 @@ from tf_reid.files import write_text
 from tf_reid.pictures import curves, grids
 
 POINTS = 50  # of a logged line, each the mean of its part of the steps
-RATE = re.compile(r"rank\d+|mAP|mAP_trapezoid|mINP|.*%")  # metrics in per cent
+RATE = re.compile(r"rank\d+|mAP|mAP_trapezoid|mINP")  # metrics of which one decimal is shown
 
 
 class Cell(NamedTuple):
@@ -70,8 +70,10 @@ def head(table: Table, plan: Plan, command: str) -> Iterator[str]:
     drawn = f"seeds {' '.join(map(str, request.seeds))}"
     if request.trials:
         drawn += f", splits {' '.join(map(str, request.trials))}"
-    paper = "the paper's figure" if request.size == "full" else "the paper's figure, of its own data and networks"
-    yield f"Cells: mean ± standard deviation over the runs ({drawn}); in brackets {paper}."
+    of_paper = "; in brackets the paper's figure" if any(row.paper for row in table.rows) else ""
+    if of_paper and request.size != "full":
+        of_paper += ", of its own data and networks"
+    yield f"Cells: mean ± standard deviation over the runs ({drawn}){of_paper}."
     lines = [f"{columns.title}: {protocol_of(columns, table, plan)}" for columns in table.columns(request.size)]
     lines += [f"Trained: {one}" for one in environments(plan, table)]
     lines += [f"Written: {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"]
