@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-NEEDED = "{needed}"  # in settings and options: the folder of the run that must be finished before
-
 
 @dataclass(frozen=True)
 class Data:
@@ -37,9 +35,9 @@ class Variant:
 
     Attributes:
         name: a part of the run's folder.
-        settings: in place of the configuration's; NEEDED stands for the folder of `needs`.
+        settings: in place of the configuration's; those of `needs` stand in them by their `folder`.
         full, cpu: further settings at one size alone.
-        needs: the training that must be finished before, of the same data, seed and split.
+        needs: the trainings that must be finished before, of the same data, seed and split.
         config: of a training that the data set's own configuration does not describe.
         one_seed: whether all runs that need this one share it; it then has seed 0.
     """
@@ -48,9 +46,14 @@ class Variant:
     settings: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
     cpu: tuple[str, ...] = ()
-    needs: Variant | None = None
+    needs: tuple[Variant, ...] = ()
     config: str | None = None
     one_seed: bool = False
+
+    @property
+    def folder(self) -> str:
+        """What stands for the folder of its run in settings and options of others."""
+        return f"{{{self.name}}}"
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class Score:
     """A way to score a finished run; nothing is trained again.
 
     Attributes:
-        settings: overrides of `evaluate.*`.
-        options: of `python -m tf_reid.evaluate`, such as ("--across",); NEEDED stands for the folder of `needs`.
+        settings: what a trained run may be scored with, such as "evaluate.protocol=all_multi".
+        options: of `python -m tf_reid.evaluate`, such as ("--across",); `needs` stands in them by its `folder`.
         file: what the command writes and the cells are read from, without its suffix.
         needs: another run that the options name.
     """

@@ -22,7 +22,7 @@ from tf_reid.files import write_text
 from tf_reid.pictures import curves, grids
 
 POINTS = 50  # of a logged line, each the mean of its part of the steps
-RATE = re.compile(r"rank\d+|mAP|mAP_trapezoid|mINP|.*%")  # metrics in per cent
+RATE = re.compile(r"rank\d+|mAP|mAP_trapezoid|mINP")  # metrics of which one decimal is shown
 
 
 class Cell(NamedTuple):
@@ -66,13 +66,16 @@ def head(table: Table, plan: Plan, command: str) -> Iterator[str]:
     request = plan.request
     yield f"# {table.name}"
     yield table.shows
-    seeds = f"seeds {' '.join(map(str, request.seeds))}"
-    brackets = "the paper's figure" if request.size == "full" else "the paper's figure, of its own data and size"
-    cells = f"Cells: mean ± standard deviation over the runs ({seeds}, and a protocol's splits where runs are trained"
     yield f"`{command}`"
-    yield f"{cells} on each); in brackets {brackets}."
+    drawn = f"seeds {' '.join(map(str, request.seeds))}"
+    if request.trials:
+        drawn += f", splits {' '.join(map(str, request.trials))}"
+    of_paper = "; in brackets the paper's figure" if any(row.paper for row in table.rows) else ""
+    if of_paper and request.size != "full":
+        of_paper += ", of its own data and networks"
+    yield f"Cells: mean ± standard deviation over the runs ({drawn}){of_paper}."
     lines = [f"{columns.title}: {protocol_of(columns, table, plan)}" for columns in table.columns(request.size)]
-    lines += [f"Trained: {trained}" for trained in environments(plan, table)]
+    lines += [f"Trained: {one}" for one in environments(plan, table)]
     lines += [f"Written: {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}"]
     yield "\n".join(f"- {line}" for line in lines)
 
@@ -93,16 +96,20 @@ def protocol_of(columns: Columns, table: Table, plan: Plan) -> str:
 
 def environments(plan: Plan, table: Table) -> list[str]:
     """Revision and hardware of the table's runs, each combination once."""
-    seen = {}
+    seen = []
     for columns in table.columns(plan.request.size):
         for row in table.made():
             for run in plan.of_cell(columns, row):
                 path = run.folder / "environment.json"
                 if path.exists():
-                    e = json.loads(path.read_text())
-                    devices = ", ".join(device.split("device:")[-1] for device in e["devices"])
-                    seen[f"revision {e['revision']}, {e['cpu']}, {e['cpu_cores']} cores, {devices}"] = True
-    return list(seen)
+                    seen.append(machine(json.loads(path.read_text())))
+    return list(dict.fromkeys(seen))
+
+
+def machine(environment: dict[str, Any]) -> str:
+    """What an environment.json says about revision and hardware."""
+    gpus = ", ".join(environment.get("gpus") or ["no GPU"])
+    return f"revision {environment['revision']}; {environment['cpu']}, {environment['cpu_cores']} cores; {gpus}"
 
 
 def foot(table: Table) -> Iterator[str]:

@@ -12,12 +12,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.tables.definitions import NEEDED, Columns, Data, Row, Score, Table, Variant
+from benchmarks.tables.definitions import Columns, Data, Row, Score, Table, Variant
 from tf_reid import config as configuration
 from tf_reid.files import write_text
 from tf_reid.methods import METHODS
@@ -55,19 +55,19 @@ class Run:
 
     Attributes:
         settings: all of --set.
-        needs: the run that must be finished before.
+        needs: the runs that must be finished before.
         scores: name of a score's file -> the score, and the run that its options name.
     """
 
     folder: Path
     config: str
     settings: tuple[str, ...]
-    needs: Run | None = None
+    needs: tuple[Run, ...] = ()
     scores: dict[str, tuple[Score, Run | None]] = field(default_factory=dict)
 
     def before(self) -> list[Run]:
         """The runs that must be finished before this one is."""
-        return [run for run in (self.needs, *(needed for _, needed in self.scores.values())) if run is not None]
+        return [*self.needs, *(needed for _, needed in self.scores.values() if needed)]
 
     def score_file(self, score: Score) -> Path:
         return self.folder / "scores" / f"{score_name(score)}.json"
@@ -83,9 +83,17 @@ class Run:
         return command("train", "--run", self.folder, "--config", self.config, "--set", *self.settings)
 
     def scoring(self, score: Score, needed: Run | None) -> list[str]:
-        options = [option.replace(NEEDED, str(needed.folder)) if needed else option for option in score.options]
+        options = placed(score.options, {score.needs.folder: needed.folder} if needed else {})
         settings = ["--set", *score.settings] if score.settings else []
         return command("evaluate", "--run", self.folder, *options, *settings)
+
+
+def placed(settings: Iterable[str], folders: Mapping[str, Path]) -> list[str]:
+    """Settings with runs' folders in the places that stand for them."""
+    settings = list(settings)
+    for place, folder in folders.items():
+        settings = [setting.replace(place, str(folder)) for setting in settings]
+    return settings
 
 
 def command(name: str, *words) -> list[str]:
@@ -140,12 +148,12 @@ class Plan:
         seed = 0 if variant.one_seed else seed
         split = f"-{trial}" if data.trials > 1 else ""
         folder = self.request.root / f"{data.name}-{variant.name}-{seed}{split}"
-        needed = self.run(data.base or data, variant.needs, seed, trial) if variant.needs else None
+        needed = {one.folder: self.run(data.base or data, one, seed, trial) for one in variant.needs}
         of_size = variant.full if self.request.size == "full" else variant.cpu
         settings = [*self._common(data, variant), *variant.settings, *of_size, f"run.seed={seed}"]
         settings += [f"data.trial={trial}"] if split else []
-        settings = [setting.replace(NEEDED, str(needed.folder)) if needed else setting for setting in settings]
-        run = Run(folder, variant.config or data.config, tuple(settings), needed)
+        settings = placed(settings, {place: run.folder for place, run in needed.items()})
+        run = Run(folder, variant.config or data.config, tuple(settings), tuple(needed.values()))
         known = self.runs.setdefault(folder, run)
         if (known.config, known.settings) != (run.config, run.settings):
             raise ValueError(f"Two different runs are called {folder.name}.")
@@ -165,13 +173,12 @@ def check(runs: Iterable[Run]) -> None:
         ConfigError: one does not.
     """
     for run in runs:
-        exists = (run.folder / "config.yaml").exists()
-        # A run that is needed may not be there yet, and a setting that names it is not valid before.
-        settings = [
-            setting for setting in run.settings if exists or not run.needs or str(run.needs.folder) not in setting
-        ]
-        config = configuration.load(run.config, settings, METHODS)
-        run_folder.check_run(run.folder, config)
+        settings = run.settings
+        if not (run.folder / "config.yaml").exists():
+            # The runs that it needs may not be there yet, and a setting that names one is not valid before.
+            folders = [str(needed.folder) for needed in run.needs]
+            settings = [one for one in settings if not any(folder in one for folder in folders)]
+        run_folder.check_run(run.folder, configuration.load(run.config, settings, METHODS))
 
 
 def commands(run: Run) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The tables of SimPGAN: similarity preserved translation of the target domain to the source's style."""
 
-from benchmarks.tables.definitions import NEEDED, Columns, Data, LeftOut, Row, Score, Table, Variant
+from benchmarks.tables.definitions import Columns, Data, LeftOut, Row, Score, Table, Variant
 
 # At full size the translation sees all target images, without their labels; per fold, those of the training half alone.
 MARKET = Data("simpgan_market_to_grid", "simpgan_market_to_grid")
@@ -13,12 +13,12 @@ VIPER = Data("simpgan_viper_to_grid", "simpgan_viper_to_grid")
 VIPER_BACK = Data("simpgan_grid_to_viper", "simpgan_viper_to_grid", ("data.source=grid", "data.target=viper"))
 
 DIRECT = Variant("direct", ("stages.translation.steps=0",))
-FROM_DIRECT = (f"method.classifier={NEEDED}", "stages.classifier.steps=0")
-GAN = Variant("gan", (*FROM_DIRECT, "method.cycle_weight=0", "method.similarity_weight=0"), needs=DIRECT)
-CYCLE = Variant("cycle", (*FROM_DIRECT, "method.similarity_weight=0"), needs=DIRECT)
-FULL = Variant("full", FROM_DIRECT, needs=DIRECT)
-FULL_IDENTITY = Variant("full_identity", (*FROM_DIRECT, "method.identity_weight=5.0"), needs=DIRECT)
-FULL_COLOUR = Variant("full_colour", (*FROM_DIRECT, "method.generator=colour"), needs=DIRECT)
+FROM_DIRECT = (f"method.classifier={DIRECT.folder}", "stages.classifier.steps=0")
+GAN = Variant("gan", (*FROM_DIRECT, "method.cycle_weight=0", "method.similarity_weight=0"), needs=(DIRECT,))
+CYCLE = Variant("cycle", (*FROM_DIRECT, "method.similarity_weight=0"), needs=(DIRECT,))
+FULL = Variant("full", FROM_DIRECT, needs=(DIRECT,))
+FULL_IDENTITY = Variant("full_identity", (*FROM_DIRECT, "method.identity_weight=5.0"), needs=(DIRECT,))
+FULL_COLOUR = Variant("full_colour", (*FROM_DIRECT, "method.generator=colour"), needs=(DIRECT,))
 
 WHOLE = Score(("evaluate.protocol=whole",))
 RANKS = ("rank1", "rank5", "rank10")

@@ -24,21 +24,11 @@ SHARED = Variant("shared", ("method.shared=true",))
 INSIDE = Variant("inside", ("method.weighting=inside",))
 POOLED = Variant("pooled", ("method.weighting=pooled",))
 LITERAL = Variant("literal", ("method.literal_alg1=true",))
-SWAPPED = Variant(
-    "swapped",
-    PLAIN.settings,
-    full=("method.probe_backbone=vgg19", "method.gallery_backbone=vgg16"),
-    cpu=("method.probe_backbone=small_vgg", "method.gallery_backbone=small"),
-)
-ALIKE = Variant(
-    "alike",
-    PLAIN.settings,
-    full=("method.probe_backbone=resnet50", "method.gallery_backbone=resnet50"),
-    cpu=("method.probe_backbone=small", "method.gallery_backbone=small"),
-)
-ADDA = Variant("adda", (*PLAIN.settings, "method.adaptation=adda"))
-DAN = Variant("dan", (*PLAIN.settings, "method.adaptation=mmd"))
-NOT_YET = "There is no such setting yet."
+NO_EARLY_STOP = tuple(f"stages.{stage}.early_stop=null" for stage in ("similarity", "adversarial"))
+DAN = Variant("dan", ("method.baseline=dan", "stages.similarity.steps=0", "stages.adversarial.steps=0", *NO_EARLY_STOP))
+ADDA = Variant("adda", ("method.baseline=adda", "stages.similarity.steps=0", *NO_EARLY_STOP))
+ADDA_BESIDE = Variant("adda_beside", ("method.adaptation=adda",))
+MMD_BESIDE = Variant("mmd_beside", ("method.adaptation=mmd",))
 GAMMAS = (0.5, 1.0, 2.5, 5.0, 10.0)  # 2.5 is the paper's and the configurations' own
 
 RANKS = ("rank1", "rank5", "rank20")
@@ -61,11 +51,29 @@ def with_gamma(variant: Variant, gamma: float) -> Variant:
     return Variant(f"{variant.name}_gamma_{gamma}", (*variant.settings, f"method.contrastive_weight={gamma}"))
 
 
+def with_networks(name: str, variant: Variant, full: tuple[str, str], cpu: tuple[str, str]) -> Variant:
+    """Other networks for probe and gallery images."""
+    full, cpu = (
+        (f"method.probe_backbone={probe}", f"method.gallery_backbone={gallery}") for probe, gallery in (full, cpu)
+    )
+    return Variant(f"{name}_{variant.name}", variant.settings, full, cpu)
+
+
+def swapped(variant: Variant) -> Variant:
+    return with_networks("swapped", variant, ("vgg19", "vgg16"), ("small_vgg", "small"))
+
+
+def alike(variant: Variant) -> Variant:
+    return with_networks("alike", variant, ("resnet50", "resnet50"), ("small", "small"))
+
+
 def two_rows(paper: str, plain: tuple[float, ...], adaptive: tuple[float, ...]) -> tuple[Row, ...]:
     """The method's two rows of Tables II to V."""
     return Row("Eq. 2: plain", PLAIN, paper={paper: plain}), Row("Eq. 5: adaptive", ADAPTIVE, paper={paper: adaptive})
 
 
+VGG_M_FIRST = with_networks("vgg_m_first", PLAIN, ("vgg_m", "vgg16"), ("small", "small_vgg"))
+VGG_M_LAST = with_networks("vgg_m_last", PLAIN, ("vgg16", "vgg_m"), ("small_vgg", "small"))
 VARIANTS = (
     Row("adaptive", ADAPTIVE),
     Row("adaptive, by D_s", ADAPTIVE, "learned"),
@@ -116,8 +124,8 @@ TABLES = (
         shows="Table VI: rank-1 with other networks for probe and gallery, VIPeR and CUHK03.",
         rows=(
             Row("M-Net, D-Net", PLAIN, paper={"VIPeR": (51.3,), "CUHK03": (86.6,)}),
-            Row("D-Net, M-Net", SWAPPED, paper={"VIPeR": (49.7,), "CUHK03": (83.9,)}),
-            Row("ResNet, ResNet", ALIKE, paper={"VIPeR": (51.3,), "CUHK03": (86.4,)}),
+            Row("D-Net, M-Net", swapped(PLAIN), paper={"VIPeR": (49.7,), "CUHK03": (83.9,)}),
+            Row("ResNet, ResNet", alike(PLAIN), paper={"VIPeR": (51.3,), "CUHK03": (86.4,)}),
         ),
         full=(Columns("VIPeR", VIPER, FIRST), Columns("CUHK03", CUHK03, FIRST)),
         cpu=(Columns("street", STREET, FIRST, paper="VIPeR"),),
@@ -127,11 +135,22 @@ TABLES = (
         ),
     ),
     Table(
+        name="view-6-vgg-m",
+        of_paper=False,
+        shows="The first two rows of Table VI with VGG-M itself; needs --set method.vgg_m_weights=FILE.",
+        rows=(
+            Row("M-Net, D-Net", VGG_M_FIRST, paper={"VIPeR": (51.3,), "CUHK03": (86.6,)}),
+            Row("D-Net, M-Net", VGG_M_LAST, paper={"VIPeR": (49.7,), "CUHK03": (83.9,)}),
+        ),
+        full=(Columns("VIPeR", VIPER, FIRST), Columns("CUHK03", CUHK03, FIRST)),
+        cpu=(),
+    ),
+    Table(
         name="view-7",
         shows="Table VII: rank-1 of other ways to adapt views, VIPeR, CUHK03 and Market-1501.",
         rows=(
             Row("DAN", DAN, paper={"VIPeR": (39.6,), "CUHK03": (71.0,), "Market-1501": (53.8,)}),
-            Row("CoGAN", PLAIN, paper={"VIPeR": (41.7,), "Market-1501": (48.1,)}, missing=NOT_YET),
+            Row("CoGAN", PLAIN, paper={"VIPeR": (41.7,), "Market-1501": (48.1,)}, missing="There is no such setting."),
             Row("ADDA", ADDA, paper={"VIPeR": (39.4,), "CUHK03": (73.1,), "Market-1501": (56.4,)}),
             Row("Eq. 2: plain", PLAIN, paper={"VIPeR": (51.3,), "CUHK03": (86.6,), "Market-1501": (87.2,)}),
         ),
@@ -186,6 +205,21 @@ TABLES = (
         ),
         full=(Columns("VIPeR", VIPER, ALL_RANKS),),
         cpu=(Columns("street", STREET, ALL_RANKS),),
+    ),
+    Table(
+        name="view-others",
+        of_paper=False,
+        shows="Other pairs of networks with adaptive weights, and other losses in place of Eq. 3 beside Eq. 5.",
+        rows=(
+            Row("adaptive", ADAPTIVE),
+            Row("networks exchanged", swapped(ADAPTIVE)),
+            Row("networks alike", alike(ADAPTIVE)),
+            Row("ADDA's loss", ADDA_BESIDE),
+            Row("maximum mean discrepancy", MMD_BESIDE),
+        ),
+        full=(Columns("VIPeR", VIPER, ALL_RANKS),),
+        cpu=(Columns("street", STREET, ALL_RANKS),),
+        plot=VIEWS_TOLD_APART,
     ),
     Table(
         name="view-viper",

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.tables import __main__ as tables
 from benchmarks.tables import definitions, output, running
-from benchmarks.tables.definitions import NEEDED, Cmc, Columns, Data, Logged, Row, Score, Sweep, Table, Variant
+from benchmarks.tables.definitions import Cmc, Columns, Data, Logged, Row, Score, Sweep, Table, Variant
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
@@ -21,7 +21,7 @@ from tf_reid.methods import METHODS
 EVERY = [(name, size) for name, table in tables.TABLES.items() for size in ("cpu", "full") if table.columns(size)]
 STREET = Data("street", "simpgan")
 DIRECT = Variant("direct", ("stages.translation.steps=0",))
-FULL = Variant("full", (f"method.classifier={NEEDED}", "stages.classifier.steps=0"), needs=DIRECT)
+FULL = Variant("full", (f"method.classifier={DIRECT.folder}", "stages.classifier.steps=0"), needs=(DIRECT,))
 RAW, HISTOGRAM = Row("direct", DIRECT, paper={"Market": (9.6, 21.2)}), Row("colours", DIRECT, "colour_histogram")
 MADE = Row("SimPGAN", FULL, "translated", paper={"Market": (18.0, None)})
 ONE = Table(
@@ -71,7 +71,7 @@ def write_metrics(run, name, value):
     entry |= {"protocol": "market", "queries": 4, "gallery": 8, "trials": 1, "description": "As it is."}
     run.mkdir(parents=True, exist_ok=True)
     (run / "metrics.json").write_text(json.dumps({"raw": entry, "translated": entry, "colour_histogram": entry}))
-    environment = {"revision": "abc", "cpu": "a processor", "cpu_cores": 2, "devices": ["/physical_device:CPU:0"]}
+    environment = {"revision": "abc", "cpu": "a processor", "cpu_cores": 2, "gpus": ["a GPU"]}
     (run / "environment.json").write_text(json.dumps(environment))
 
 
@@ -99,11 +99,11 @@ def test_every_run_of_every_table_has_valid_settings(name, size, loaded):
     plan = planned(tables.TABLES[name], size=size, trials=(0,))
     assert plan.runs
     for run in plan.runs.values():
-        assert NEEDED not in " ".join(run.settings)
+        assert "{" not in " ".join(run.settings)
         trained = loaded(run)
         for score, needed in run.scores.values():
             words = run.scoring(score, needed)
-            assert NEEDED not in " ".join(words) and "needed" not in " ".join(words)
+            assert "{" not in " ".join(words)
             overridden = (
                 configuration.load(run.config, [*run.settings, *score.settings], METHODS) if not run.needs else trained
             )
@@ -177,8 +177,8 @@ def test_a_dry_run_prints_every_command_once(tmp_path, capsys):
     tables.main(["cmgan-1", "cmgan-fig3", "--dry-run", "--runs", str(tmp_path), "--set", "data.data_dir=here"])
     lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
     trained = [line[line.index("--run") + 1] for line in lines if "tf_reid.train" in line]
-    assert len(trained) == len(set(trained)) == 8  # full, which both have, two halves of the loss, five margins
-    assert sum("evaluate.protocol=all_multi" in line for line in lines if "tf_reid.evaluate" in line) == 8
+    assert len(trained) == len(set(trained)) == 10  # full, which both have, Table 1's four others, five margins
+    assert sum("evaluate.protocol=all_multi" in line for line in lines if "tf_reid.evaluate" in line) == 10
     assert all("data.data_dir=here" in line for line in lines if "tf_reid.train" in line)
     assert not any(tmp_path.iterdir())
 
@@ -310,8 +310,7 @@ def test_a_table_has_ours_beside_the_papers(finished, tmp_path):
         "`python -m benchmarks.tables one`",
         "seeds 0 1",
         "± standard deviation",
-        "revision abc",
-        "2 cores",
+        "revision abc; a processor, 2 cores; a GPU",
         "A note.",
     ]
     assert all(

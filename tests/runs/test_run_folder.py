@@ -31,7 +31,8 @@ def test_a_runs_folder_says_what_it_is_and_reads_back(tmp_path, simple):
     run_folder.open_run(tmp_path / "runs" / "mine", config, {"source": records()})
     assert run_folder.load_run(tmp_path / "runs" / "mine") == config
     written = json.loads((tmp_path / "runs" / "mine" / "environment.json").read_text())
-    assert set(written) >= {"command", "revision", "python", "packages", "devices", "cpu", "cpu_cores"}
+    assert set(written) >= {"command", "revision", "python", "packages", "devices", "gpus", "cpu", "cpu_cores"}
+    assert written["cpu"] and len(written["gpus"]) == sum("GPU" in name for name in written["devices"])
     run_folder.open_run(tmp_path / "runs" / "mine", config, {"source": records()})  # the same settings: goes on
     trained_on = json.loads((tmp_path / "runs" / "mine" / "data.json").read_text())
     assert trained_on == {"source": splits.fingerprint(records())}

@@ -34,9 +34,25 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {package.__name__: package.__version__ for package in packages},
         "devices": [device.name for device in tf.config.list_physical_devices()],
-        "cpu": platform.processor() or platform.machine(),
+        "gpus": [_gpu_model(gpu) for gpu in tf.config.list_physical_devices("GPU")],
+        "cpu": _cpu_model(),
         "cpu_cores": os.cpu_count(),
     }
+
+
+def _gpu_model(gpu: Any) -> str:
+    """Such as "NVIDIA H100"."""
+    return str(tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name))
+
+
+def _cpu_model() -> str:
+    """Such as "AMD EPYC 7B13"; where the system does not tell, the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _revision() -> str:
