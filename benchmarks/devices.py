@@ -81,13 +81,12 @@ def updates(model, stage, batch, at, device) -> dict[str, np.ndarray]:
     """Player -> the change of its weights in one step; the weights are put back."""
     before = [variable.numpy() for variable in model.variables]
     with tf.device(device):
-        step = steps.ready_step(model, stage, batch, at)
+        carry_out = steps.ready_steps(model, stage, batch, at)
         players = model.STAGES[stage].players
         old = {player: [variable.numpy() for variable in model.variables_of(player)] for player in players}
-        losses = step()
-        for name, loss in losses.items():
-            if not np.isfinite(float(loss)):
-                raise ValueError(f"{stage}: {name} is {float(loss)}.")
+        for name, loss in carry_out(1).items():
+            if not np.isfinite(loss.numpy()).all():
+                raise ValueError(f"{stage}: {name} is {loss.numpy()}.")
     changes = {}
     for player, values in old.items():
         pairs = zip(model.variables_of(player), values, strict=True)

@@ -5,7 +5,6 @@ import gc
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import keras
@@ -105,11 +104,20 @@ def random_records(size: tuple[int, int], identities: int = 256, each: int = 4) 
     )
 
 
-def ready_step(model: ReIDModel, stage: str, batch: dict[str, tf.Tensor], at: int) -> Callable[[], Any]:
-    """A function that carries out the stage's next steps, from step `at` on, always on this batch."""
+def ready_steps(
+    model: ReIDModel, stage: str, batch: dict[str, tf.Tensor], at: int
+) -> Callable[[int], dict[str, tf.Tensor]]:
+    """A function that carries out so many steps, from step `at` of the stage on, always on this batch."""
     begin(model, stage, at)
     batches: Iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    return lambda: model.train_function(batches)
+
+    def carry_out(count: int) -> dict[str, tf.Tensor]:
+        while count:
+            done, losses = model.advance(batches, count)
+            count -= done
+        return losses
+
+    return carry_out
 
 
 def begin(model: ReIDModel, stage: str, at: int):

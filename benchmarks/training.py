@@ -95,7 +95,7 @@ def in_processes_of_their_own(args, config, variant):
 
 
 def overrides_of(args, config, variant) -> list[str]:
-    overrides = [*CONFIGS.get(config, []), *VARIANTS[variant], *args.set]
+    overrides = [*CONFIGS.get(config, []), *VARIANTS[variant], f"run.steps_per_call={args.steps_per_call}", *args.set]
     if args.batch:
         overrides += [f"stages.{name}.batch_size={args.batch}" for name in steps.settings(config, []).stages]
     return overrides
@@ -109,9 +109,9 @@ def measured(args, config, variant, rates) -> Iterator[dict[str, Any]]:
         batch = steps.batch_of(model, of_config, stage)
         for kind in steps.kinds_of_steps(model, stage):
             operations = 2.0 * steps.multiply_adds(model, stage, batch, kind.at) if kind.period == 1 else None
-            step = steps.ready_step(model, stage, batch, kind.at)
+            carry_out = steps.ready_steps(model, stage, batch, kind.at)
             forget_peak()
-            first, seconds = timed(step, max(args.steps, kind.period), args.steps_per_call)
+            first, seconds = timed(carry_out, max(args.steps, kind.period))
             images = sum(int(np.prod(value.shape[:-3])) for name, value in batch.items() if "identity" not in name)
             row = {"configuration": config, "step": kind.name, "batch": images, "variant": variant}
             row |= {"ms": 1000 * seconds, "images/s": images / seconds, "first step": first, "GiB": peak_memory()}
@@ -120,26 +120,24 @@ def measured(args, config, variant, rates) -> Iterator[dict[str, Any]]:
                 row["share of rate"] = operations / seconds / rate
             yield row
             if args.profile:
-                print_profile(step)
+                print_profile(carry_out)
         if args.rival:
             yield rival(of_config, stage, images, variant, args.steps)
 
 
-def timed(step: Callable[[], Any], count: int, steps_per_call: int) -> tuple[float, float]:
-    """Seconds of the first call, which compiles, and of a later step: the mean of `count`, read back at the end."""
+def timed(carry_out: Callable[[int], dict[str, tf.Tensor]], count: int) -> tuple[float, float]:
+    """Seconds of the first step, which compiles, and of a later one: the mean of `count`, read back at the end."""
 
-    def calls(number):
+    def steps_take(number):
         start = time.perf_counter()
-        for _ in range(number):
-            losses = step()
-        for loss in losses.values():
-            float(loss)
+        for loss in carry_out(number).values():
+            np.asarray(loss)
         return time.perf_counter() - start
 
-    first = calls(1)
-    number = -(-count // steps_per_call)
-    calls(number)  # kinds of steps that take turns are compiled one by one
-    return first, calls(number) / (number * steps_per_call)
+    first = steps_take(1)
+    if count > 1:
+        steps_take(count)  # kinds of steps that take turns are compiled one by one
+    return first, steps_take(count) / count
 
 
 def rival(config, stage, images, variant, count) -> dict[str, Any]:
@@ -212,11 +210,11 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def print_profile(step, kinds=8):
+def print_profile(carry_out, kinds=8):
     """Shares of the operations' time in one step, by kind; operations that run at once are each counted whole."""
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
-            step()
+            carry_out(1)
         space = xplane_pb2.XSpace()
         (written,) = Path(folder).rglob("*.xplane.pb")
         space.ParseFromString(written.read_bytes())
