@@ -128,7 +128,8 @@ def _train_stage(model: ReIDModel, batches: tf.data.Dataset, last: int, callback
         Requested: it was stopped.
         Unfinished: TensorFlow says that the data have ended.
     """
-    losses, saving = (next(each for each in callbacks if isinstance(each, kind)) for kind in (Losses, Checkpoints))
+    losses = next(each for each in callbacks if isinstance(each, Losses))
+    saving = next(each for each in callbacks if isinstance(each, Checkpoints))
     step = int(model.step.numpy())
     model.stop_training = False  # a callback may set it
     try:
