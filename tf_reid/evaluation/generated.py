@@ -201,13 +201,15 @@ def _real_halves(records: Records, config: Config) -> Generated:
     half = min(MOST, len(records) // 2)
     drawn = np.random.default_rng(config.run.seed).permutation(len(records))[: 2 * half]
     size = config.data.image_size
-    both = [
-        np.concatenate([pipeline.to_uint8(batch) for batch in pipeline.image_batches(records.take(part), size, 64)])
-        for part in (drawn[:half], drawn[half:])
-    ]
+    one, other = (_shown(records.take(part), size) for part in (drawn[:half], drawn[half:]))
     identities = records.identity[drawn[:half]]
     twice = len(np.unique(identities)) < len(identities)  # some identity has two images, so that they can be compared
-    return Generated(*both, identities if twice else None)
+    return Generated(one, other, identities if twice else None)
+
+
+def _shown(records: Records, size) -> np.ndarray:
+    """All images as people see them, uint8 [N, H, W, 3]."""
+    return np.concatenate([pipeline.to_uint8(batch) for batch in pipeline.image_batches(records, size, 64)])
 
 
 def _distances(of_real, of_generated, name, subsets):
