@@ -60,6 +60,8 @@ def forward(args):
 
     encoder = random_encoder(args)
     servable = Servable(encoder, tuple(args.size), flip=False, unit=True)
+    calibration = np.random.default_rng(1).integers(256, size=(16, *args.size, 3), dtype=np.uint8)
+    in_int8 = Servable(encoder, tuple(args.size), flip=False, unit=True, calibration=calibration)
     keras_own = tf.function(lambda images: tf.math.l2_normalize(encoder(as_seen(images), training=False), axis=-1))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = os.cpu_count()
@@ -75,6 +77,7 @@ def forward(args):
             "Keras model": lambda pixels=pixels: keras_own(pixels).numpy(),
             "ONNX Runtime": lambda images=images: rival.run(None, {rival.get_inputs()[0].name: images})[0],
             "served, pixels": lambda pixels=pixels: servable.from_pixels(pixels)["embedding"].numpy(),
+            "served in int8": lambda pixels=pixels: in_int8.from_pixels(pixels)["embedding"].numpy(),
             "served, JPEG": lambda encoded=encoded: servable.from_bytes(encoded)["embedding"].numpy(),
         }
         seconds = collections.defaultdict(list)

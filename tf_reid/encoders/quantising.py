@@ -5,7 +5,6 @@ some images, the calibration. The rest of the graph stays float32: the convoluti
 branches, pooling, dense layers.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,11 +30,13 @@ class Site(NamedTuple):
     input_is_positive: bool
 
 
-def quantised(function: Callable, pixels: np.ndarray) -> tuple[Callable, int, int]:
+def quantised(
+    function: tf.types.experimental.ConcreteFunction, pixels: np.ndarray
+) -> tuple[tf.types.experimental.ConcreteFunction, int, int]:
     """A frozen function of uint8 images [B, H, W, 3] with its convolutions in 8 bits.
 
     Args:
-        function: a ConcreteFunction of constants alone, with one input and one output.
+        function: of constants alone, with one input and one output.
         pixels: uint8 [N, H, W, 3], the images of the calibration.
 
     Returns:
