@@ -37,14 +37,13 @@ def onnx_model(graph: tf.Graph, output: str) -> bytes:
 
 def _constants(graph) -> dict[str, np.ndarray]:
     """Operation -> its value, of constants and of what is computed from constants alone."""
+    tensors: dict[str, tf.Tensor] = {}
+    for operation in graph.get_operations():
+        given = [tensor.op.name for tensor in operation.inputs]
+        if operation.type == "Const" or (given and all(name in tensors for name in given)):
+            tensors[operation.name] = operation.outputs[0]
     with tf.compat.v1.Session(graph=graph) as session:
-        known: dict[str, np.ndarray] = {}
-        for operation in graph.get_operations():
-            given = [tensor.op.name for tensor in operation.inputs]
-            is_computed = given and all(name in known for name in given)
-            if operation.type == "Const" or is_computed:
-                known[operation.name] = session.run(operation.outputs[0])
-        return known
+        return session.run(tensors)
 
 
 def _converted(operation, known, weights) -> list[onnx.NodeProto]:
