@@ -1,12 +1,13 @@
-"""Images a second of an exported encoder beside the Keras model; latency and throughput of a server.
+"""An exported encoder beside the Keras model and ONNX Runtime; latency and throughput of a server.
 
-python -m benchmarks.serving forward [--backbone resnet50] [--size 256 128] [--batch 8]
+python -m benchmarks.serving forward [--backbone resnet50] [--size 256 128] [--batches 1 8 32]
 python -m benchmarks.serving model FOLDER [--backbone resnet50] [--size 256 128]
 python -m benchmarks.serving server localhost:8500 MODEL IMAGE [--bare VERSION] [--clients 1 8 32]
 python -m benchmarks.serving server http://localhost:8501 MODEL IMAGE ANOTHER
 
-`forward`: the encoder has random weights, which cost as much as others. Each is timed in turn, several times over, and
-the median stands; the ratio to Keras's own forward pass in the same process is what counts.
+`forward`: milliseconds an image. The encoder has random weights, and random statistics in its batch normalisations:
+biases of zero would be left out. ONNX Runtime has the same folded network and as many threads as there are cores. Each
+is timed in turn, several times over, and the median stands.
 `model`: writes a folder of such an encoder, named `reid`, for a server to serve, beside it a crop, a photograph of
 12 megapixels and the same photograph as a progressive JPEG.
 `server`: every client sends one image a request, by gRPC or REST, and waits for the answer; each image is timed by
@@ -31,7 +32,7 @@ def main():
     forwards = commands.add_parser("forward")
     forwards.add_argument("--backbone", default="resnet50")
     forwards.add_argument("--size", type=int, nargs=2, default=[256, 128])
-    forwards.add_argument("--batch", type=int, default=8)
+    forwards.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     forwards.add_argument("--rounds", type=int, default=12)
     models = commands.add_parser("model")
     models.add_argument("folder", type=Path)
@@ -50,49 +51,74 @@ def main():
 
 def forward(args):
     import cv2
-    import keras
+    import onnxruntime
     import tensorflow as tf
 
+    from benchmarks.onnx_rival import onnx_model
     from tf_reid.data.pipeline import as_seen
     from tf_reid.encoders.servable import Servable
+
+    encoder = random_encoder(args)
+    servable = Servable(encoder, tuple(args.size), flip=False, unit=True)
+    calibration = np.random.default_rng(1).integers(256, size=(16, *args.size, 3), dtype=np.uint8)
+    in_int8 = Servable(encoder, tuple(args.size), flip=False, unit=True, calibration=calibration)
+    keras_own = tf.function(lambda images: tf.math.l2_normalize(encoder(as_seen(images), training=False), axis=-1))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = os.cpu_count()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would take the others' time
+    exported = onnx_model(servable.embedded.graph, servable.embedded.outputs[0].op.name)
+    rival = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
+    print(f"{args.backbone}, {args.size[0]}x{args.size[1]}, {os.cpu_count()} cores; milliseconds an image")
+    for batch in args.batches:
+        images = np.random.default_rng(0).integers(256, size=(batch, *args.size, 3), dtype=np.uint8)
+        pixels = tf.constant(images)
+        encoded = tf.constant([cv2.imencode(".jpg", image)[1].tobytes() for image in images])
+        timed = {
+            "Keras model": lambda pixels=pixels: keras_own(pixels).numpy(),
+            "ONNX Runtime": lambda images=images: rival.run(None, {rival.get_inputs()[0].name: images})[0],
+            "served, pixels": lambda pixels=pixels: servable.from_pixels(pixels)["embedding"].numpy(),
+            "served in int8": lambda pixels=pixels: in_int8.from_pixels(pixels)["embedding"].numpy(),
+            "served, JPEG": lambda encoded=encoded: servable.from_bytes(encoded)["embedding"].numpy(),
+        }
+        seconds = collections.defaultdict(list)
+        for turn in range(args.rounds + 2):
+            for name, run in timed.items():
+                start = time.perf_counter()
+                run()
+                if turn >= 2:
+                    seconds[name].append(time.perf_counter() - start)
+        median = {name: float(np.median(taken)) for name, taken in seconds.items()}
+        apart = np.abs(timed["ONNX Runtime"]() - timed["served, pixels"]()).max()
+        print(f"batch {batch}; largest difference of the served model to ONNX Runtime's {apart:.1e}")
+        for name, taken in median.items():
+            against = [f"{median[other] / taken:5.2f} x {other}" for other in ("Keras model", "ONNX Runtime")]
+            print(f"  {name:16}{1000 * taken / batch:8.2f} ms   {'   '.join(against)}")
+
+
+def random_encoder(args):
+    """A backbone whose weights and batch normalisations are random."""
+    import keras
+
     from tf_reid.networks.backbones import BACKBONES
 
     keras.utils.set_random_seed(0)
-    encoder = BACKBONES[args.backbone](tuple(args.size), None)
-    servable = Servable(encoder, tuple(args.size), flip=False, unit=True)
-    images = np.random.default_rng(0).integers(256, size=(args.batch, *args.size, 3), dtype=np.uint8)
-    pixels, encoded = tf.constant(images), tf.constant([cv2.imencode(".jpg", image)[1].tobytes() for image in images])
-    keras_own = tf.function(lambda images: encoder(as_seen(images), training=False))
-    timed = {
-        "Keras model": lambda: keras_own(pixels),
-        "served, pixels": lambda: servable.from_pixels(pixels),
-        "served, JPEG": lambda: servable.from_bytes(encoded),
-    }
-    seconds = collections.defaultdict(list)
-    for turn in range(args.rounds + 2):
-        for name, run in timed.items():
-            start = time.perf_counter()
-            run()
-            if turn >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    print(f"{args.backbone}, {args.size[0]}x{args.size[1]}, batch {args.batch}, {os.cpu_count()} cores")
-    reference = np.median(seconds["Keras model"])
-    for name, found in seconds.items():
-        print(f"{name:16}{args.batch / np.median(found):8.1f} images/s   {reference / np.median(found):5.2f} x Keras")
+    encoder, rng = BACKBONES[args.backbone](tuple(args.size), None), np.random.default_rng(0)
+    for weight in encoder.weights:
+        if weight.path.endswith(("beta", "moving_mean")):
+            weight.assign(rng.normal(0.0, 0.1, weight.shape))
+        elif weight.path.endswith(("gamma", "moving_variance")):
+            weight.assign(rng.uniform(0.8, 1.2, weight.shape))
+    return encoder
 
 
 def model(args):
-    import keras
     import tensorflow as tf
     from PIL import Image
 
     from export import deployment
     from tf_reid.encoders.servable import Servable
-    from tf_reid.networks.backbones import BACKBONES
 
-    keras.utils.set_random_seed(0)
-    encoder = BACKBONES[args.backbone](tuple(args.size), None)
-    servable = Servable(encoder, tuple(args.size), flip=False, unit=True)
+    servable = Servable(random_encoder(args), tuple(args.size), flip=False, unit=True)
     tf.saved_model.save(servable, str(args.folder / "reid" / "1"), signatures=servable.signatures())
     deployment.write(args.folder)
     blocks = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)

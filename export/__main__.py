@@ -27,6 +27,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--images", action="store_true", help="also export NAME_images, which makes images as the method does"
     )
+    parser.add_argument(
+        "--quantise",
+        choices=["int8"],
+        help="also export NAME_int8, whose convolutions are int8, unless rank-1 falls by more than half a point",
+    )
     return parser.parse_args(argv)
 
 
@@ -43,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Path]:
         gallery=args.gallery,
         top=args.top,
         images=args.images,
+        quantise=args.quantise,
     )
     for folder in exported.values():
         print(f"Exported: {shown(folder)}")

@@ -50,10 +50,9 @@ def check(
         ConfigError: they differ by more than rounding, or the run was not evaluated.
         ServerError: the server does not answer.
     """
-    from export import saving
+    from export import rescoring, saving
     from tf_reid.config import ConfigError
-    from tf_reid.evaluation import comparison, extraction, scoring
-    from tf_reid.runs import splits
+    from tf_reid.evaluation import scoring
 
     folder = Path(run)
     trained = scoring.open_trained(folder)
@@ -63,20 +62,8 @@ def check(
     expected = json.loads(path.read_text()) if path.exists() else {}
     if chosen.representation not in expected:
         raise ConfigError(f"{path} has no scores of {chosen.representation}; evaluate the run: --run {folder}.")
-
-    # Every image of the protocol goes to the server, to the model of its role.
-    records = trained.domains[splits.scored_domain(trained.config)]
-    trials = splits.fair_trials(trained.config, records, trained.seen)
-    features = {}
-    for role, parts in extraction.roles(saving.names_of(chosen, model), records, trials).items():
-        embedded = [(indices, _embedded(server, name, label, records.images[indices])) for name, indices in parts]
-        features[role] = extraction.filled([part for part in embedded if len(part[0])], len(records))
-
-    # Scored as evaluation does it.
-    settings = trained.config.evaluate
-    query, gallery = extraction.query_and_gallery(features)
-    compared = comparison.Comparison(query, gallery, settings.distance, settings.rerank)
-    served = comparison.score(compared, records, trials)
+    names = saving.names_of(chosen, model)
+    served = rescoring.scores(trained, names, lambda name, images: _embedded(server, name, label, images))
     both = {key: (float(served[key]), float(expected[chosen.representation][key])) for key in COMPARED}
     for key, (by_server, in_file) in both.items():
         print(f"{key:7} {by_server:8.4f} by the server, {in_file:8.4f} in metrics.json")

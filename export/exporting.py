@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from export import deployment, names, proof, saving, workspace
+from export import deployment, names, proof, quantisation, saving, workspace
 from tf_reid.config import ConfigError
 from tf_reid.evaluation import scoring
 
@@ -17,6 +17,7 @@ def export_run(
     gallery: str | Path | None = None,
     top: int = 20,
     images: bool = False,
+    quantise: str | None = None,
 ) -> dict[str, Path]:
     """Export a run's encoders as SavedModels: `to`/NAME/1, then 2, ... A version that fails its proof is not kept.
 
@@ -28,17 +29,22 @@ def export_run(
         gallery: a gallery's folder. The model gets an endpoint `search`, which compares with it.
         top: how many matches that endpoint answers.
         images: also export NAME_images, which makes images as the method does.
+        quantise: "int8" also exports NAME_int8 (or NAME_int8_ROLE), whose convolutions are int8. Both are scored on the
+            run's own protocol first.
 
     Returns:
         model's name -> the folder of its new version.
 
     Raises:
-        ConfigError: the run is not finished, an option does not fit it, or a model fails its proof.
+        ConfigError: the run is not finished, an option does not fit it, int8 loses more than half a point of rank-1, or
+            a model fails its proof.
     """
     folder, to = Path(run), Path(to)
     name, source = (name, "--name") if name is not None else (folder.resolve().name, "the name of the run's folder")
     names.check_model_name(name, source)
     names.check_folder(to, "--to")
+    if quantise not in (None, "int8"):
+        raise ConfigError(f"--quantise {quantise}: it must be int8.")
     if top < 1:
         raise ConfigError(f"--top {top}: search answers one match or more.")
     deployment.read_models_config(to / names.SERVING / "models.config")  # its error now, not after the work
@@ -48,11 +54,16 @@ def export_run(
     if gallery is not None:
         saving.add_search(chosen, Path(gallery), top)
 
+    sets = [chosen]
+    if quantise is not None:
+        sets.append(quantisation.quantised(chosen, trained))
+        quantisation.check_loss(*sets, trained)
+
     # Model's name -> what saves it into a folder, and what proves it there.
-    jobs = {
-        model: (partial(saving.write, role=role, chosen=chosen), partial(proof.prove, role=role, chosen=chosen))
-        for role, model in saving.names_of(chosen, name).items()
-    }
+    jobs = {}
+    for one in sets:
+        for role, model in saving.names_of(one, name).items():
+            jobs[model] = partial(saving.write, role=role, chosen=one), partial(proof.prove, role=role, chosen=one)
     if images:
         maker = saving.maker_of_images(trained)
         save, prove = partial(saving.write_images, servable=maker), partial(proof.prove_images, servable=maker)

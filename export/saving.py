@@ -9,11 +9,12 @@ FOLDER/NAME/<version>/saved_model.pb       endpoints serving_default (bytes), te
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -34,13 +35,19 @@ class Chosen(NamedTuple):
 
     Attributes:
         representation: its name in metrics.json.
-        encoder: embeds by the Keras models, as evaluation does; it has the digest.
+        networks: role -> Keras model.
+        encoder: embeds by the Keras models, as evaluation does.
         servables: role -> what is served.
+        digest: of the embeddings that are served.
+        quantised: the convolutions are int8.
     """
 
     representation: str
+    networks: Mapping[str, keras.Model]
     encoder: Encoder
     servables: dict[str, Servable]
+    digest: str
+    quantised: bool = False
 
 
 def chosen(run: Trained, representation: str | None, folder: Path) -> Chosen:
@@ -65,7 +72,7 @@ def chosen(run: Trained, representation: str | None, folder: Path) -> Chosen:
         )
     networks = known[representation].encoders
     encoder = of_networks(networks, run.config, folder)
-    return Chosen(representation, encoder, servables(networks, run.config))
+    return Chosen(representation, networks, encoder, servables(networks, run.config), encoder.digest)
 
 
 def add_search(chosen: Chosen, place: Path, top: int) -> None:
@@ -79,7 +86,7 @@ def add_search(chosen: Chosen, place: Path, top: int) -> None:
     from tf_reid.gallery.records import check_same_model
 
     gallery = FaissGallery(place)
-    check_same_model(gallery.about, {"digest": chosen.encoder.digest, "source": "this run"}, place)
+    check_same_model(gallery.about, {"digest": chosen.digest, "source": "this run"}, place)
     chosen.servables[chosen.encoder.query_role].search_in(*gallery.paths_and_embeddings(), top)
 
 
@@ -103,7 +110,8 @@ def maker_of_images(run: Trained) -> ImageServable:
 
 
 def names_of(chosen: Chosen, name: str) -> dict[str, str]:
-    """Role -> name of the served model: NAME, or NAME_ROLE where there are several."""
+    """Role -> name of the served model: NAME, or NAME_ROLE where there are several; NAME_int8 if it is quantised."""
+    name = f"{name}_int8" if chosen.quantised else name
     return {role: name if len(chosen.servables) == 1 else f"{name}_{role}" for role in chosen.servables}
 
 
@@ -111,15 +119,16 @@ def write(folder: Path, role: str, chosen: Chosen, run: Trained, run_folder: Pat
     """Save the encoder of a role into a folder that is not there yet, whose parent has the model's name."""
     servable = chosen.servables[role]
     about = {
-        "digest": chosen.encoder.digest,
+        "digest": chosen.digest,
         "role": role,
         "method": run.config.method["name"],
         "representation": chosen.representation,
         "distance": run.config.evaluate.distance,
         "image_size": list(servable.image_size),
         "width": servable.width,
+        "quantised": "int8" if chosen.quantised else None,
     }
-    description = card.text(run, run_folder, folder.parent.name, servable, chosen.representation, chosen.encoder.digest)
+    description = card.text(run, run_folder, folder.parent.name, servable, chosen.representation, chosen.digest)
     _write(folder, servable, about, description, run_folder)
 
 

@@ -1,11 +1,13 @@
 """From a run to a folder that TF Serving reads: what is written, proved, refused, and never half done."""
 
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,15 +17,18 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
+import tf_reid
 from export import __main__ as command
-from export import deployment, proof, saving, workspace
+from export import deployment, proof, rescoring, saving, workspace
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
+from tf_reid.encoders import quantising
 from tf_reid.encoders.servable import endpoints
 from tf_reid.evaluation import scoring
 from tf_reid.gallery.faiss_gallery import FaissGallery
 from tf_reid.gallery.records import Record
+from tf_reid.methods.representation import Representation
 
 RECORDS = make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3, size=(40, 30))
 
@@ -335,3 +340,69 @@ def test_the_probe_reads_the_state(state, code):
             assert subprocess.run(["bash", "-c", deployment.ready(["a"], port)]).returncode == code
         finally:
             process.kill()
+
+
+def network_for_int8(units=8):
+    """Enough convolutions for one that reads no pixels."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((*SIZE, 3))
+    maps = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(images)
+    maps = keras.layers.Conv2D(16, 3, activation="relu")(maps)
+    return keras.Model(images, keras.layers.Dense(units)(keras.layers.GlobalAveragePooling2D()(maps)))
+
+
+@pytest.fixture
+def with_convolutions(opened, monkeypatch):
+    """A run whose encoder has a convolution that can be quantised."""
+    line = opened("identity")
+    records = make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3, ["query", "gallery"] * 3, size=(40, 30))
+    seen = {"source": make_records([1, 2], [1, 2], name="other")}
+    config = configuration.load(
+        "configs/identity.yaml", ["data.image_size=[32, 16]", "evaluate.protocol=market"], METHODS
+    )
+    run = scoring.open_trained(None)._replace(domains={"source": records, "target": records}, seen=seen, config=config)
+    monkeypatch.setattr(scoring, "open_trained", lambda _folder: run)
+    network = network_for_int8()
+    monkeypatch.setattr(run.model, "encoders", lambda: {"image": network})
+    monkeypatch.setattr(run.model, "representations", lambda: {"raw": Representation({"image": network})})
+    return [*line, "--quantise", "int8"]
+
+
+def test_int8_lies_beside_float32_and_says_so(with_convolutions, tmp_path, capsys, monkeypatch):
+    prove = proof.prove  # of the int8 model alone: other tests prove float32 ones
+    monkeypatch.setattr(proof, "prove", lambda *a, chosen, **b: chosen.quantised and prove(*a, chosen=chosen, **b))
+    found = command.main(with_convolutions)
+    assert found == {name: tmp_path / "models" / name / "1" for name in ("my_run", "my_run_int8")}
+    said = capsys.readouterr().out
+    assert "my_run_int8, session" in said and "my_run_int8, c " in said
+    assert re.search(r"float32 rank1 .*mAP .*\nint8    rank1 ", said)
+    about = {name: json.loads((folder / "assets.extra/model.json").read_text()) for name, folder in found.items()}
+    assert (about["my_run"]["quantised"], about["my_run_int8"]["quantised"]) == (None, "int8")
+    assert about["my_run"]["digest"] != about["my_run_int8"]["digest"]
+    card = (found["my_run_int8"] / "assets.extra" / "README.md").read_text()
+    assert "1 convolutions are quantised to int8, 1 are not" in card and about["my_run_int8"]["digest"] in card
+    embedded = [tf_reid.load(tmp_path / "models" / name).embed(RECORDS.images.tolist()) for name in found]
+    assert 0 < np.abs(embedded[0] - embedded[1]).max() < 0.1
+
+
+@pytest.mark.parametrize(("lost", "is_refused"), [(0.49, False), (0.51, True)])
+def test_int8_that_loses_half_a_point_is_refused_and_nothing_is_left(
+    with_convolutions, tmp_path, monkeypatch, lost, is_refused
+):
+    rates = iter([{"rank1": 80.0, "mAP": 50.0}, {"rank1": 80.0 - lost, "mAP": 60.0}])
+    monkeypatch.setattr(rescoring, "scores", lambda *_given: next(rates))
+    monkeypatch.setattr(workspace, "opened", lambda _to: pytest.skip("not refused"))
+    said = r"rank-1 falls from 80.00 to 79.49 .* by more than 0.5 points, so nothing was exported"
+    if is_refused:
+        with pytest.raises(ConfigError, match=said):
+            command.main(with_convolutions)
+        assert not (tmp_path / "models").exists()
+    else:
+        with pytest.raises(pytest.skip.Exception):
+            command.main(with_convolutions)
+
+
+def test_an_encoder_without_a_convolution_for_int8_is_refused(with_convolutions, monkeypatch):
+    monkeypatch.setattr(quantising, "_sites", lambda _graph: [])
+    with pytest.raises(ConfigError, match="the encoder of image has no convolution that can be quantised"):
+        command.main(with_convolutions)

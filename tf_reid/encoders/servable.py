@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # has no public name
 
 from tf_reid.data import decoding, pipeline
+from tf_reid.encoders import quantising
 from tf_reid.encoders.folding import folded
 from tf_reid.evaluation.feature_store import identifier
 from tf_reid.files import without_pattern
@@ -32,13 +33,23 @@ class Servable(tf.Module):
         image_size: (H, W), to which images are resized.
         flip: the mean of the features of an image and its mirror image is taken.
         unit: embeddings are of unit length, so that their inner product is the cosine.
+        calibration: uint8 [N, H, W, 3], images to quantise the convolutions to int8 by; None leaves them float32.
 
     Attributes:
         width: D.
         folded, left: how many batch normalisations were folded, and how many are left.
+        quantised, left_in_float: how many convolutions were quantised, and how many are left, where there are images
+            for the calibration.
     """
 
-    def __init__(self, encoder: keras.Model, image_size: Sequence[int], flip: bool, unit: bool):
+    def __init__(
+        self,
+        encoder: keras.Model,
+        image_size: Sequence[int],
+        flip: bool,
+        unit: bool,
+        calibration: np.ndarray | None = None,
+    ):
         super().__init__(name="servable")
         network, self.folded, self.left = folded(encoder)
         self.image_size, self.unit = tuple(image_size), unit
@@ -52,6 +63,9 @@ class Servable(tf.Module):
 
         pixels = tf.TensorSpec((None, *self.image_size, 3), tf.uint8, name="images")
         self.embedded = _frozen(embedded, [pixels])
+        self.quantised, self.left_in_float = 0, 0
+        if calibration is not None:
+            self.embedded, self.quantised, self.left_in_float = quantising.quantised(self.embedded, calibration)
         self.width = int(self.embedded.outputs[0].shape[-1])
         self.from_pixels = tf.function(self._from_pixels, input_signature=[pixels])
         encoded = tf.TensorSpec((None,), tf.string, name="image_bytes")
@@ -146,16 +160,18 @@ def _frozen(function, signature):
     return convert_variables_to_constants_v2(tf.function(function, input_signature=signature).get_concrete_function())
 
 
-def servables(encoders: Mapping[str, keras.Model], config: Config) -> dict[str, Servable]:
+def servables(
+    encoders: Mapping[str, keras.Model], config: Config, calibration: np.ndarray | None = None
+) -> dict[str, Servable]:
     """Role -> servable, of a set of encoders (see `ReIDModel.encoders`) as a run's configuration evaluates them.
 
-    Roles that share an encoder share its servable.
+    Roles that share an encoder share its servable. For `calibration` see `Servable`.
     """
     unit = config.evaluate.distance == "cosine"
     by_encoder: dict[int, Servable] = {}
     for encoder in encoders.values():
         if id(encoder) not in by_encoder:
-            by_encoder[id(encoder)] = Servable(encoder, config.data.image_size, config.evaluate.flip, unit)
+            by_encoder[id(encoder)] = Servable(encoder, config.data.image_size, config.evaluate.flip, unit, calibration)
     return {role: by_encoder[id(encoder)] for role, encoder in encoders.items()}
 
 
