@@ -188,3 +188,23 @@ def test_a_batch_that_workers_cannot_share_needs_another_number_of_them():
     config = configuration.load("simpgan", ["run.strategy=multi_worker"], METHODS)
     with pytest.raises(ConfigError, match=r"use a multiple of 6, or another number of workers\."):
         strategy.check_batches(config, 3)
+
+
+def test_batches_are_copied_ahead_in_their_order(monkeypatch):
+    """A logical CPU device stands in for a GPU."""
+    batches = tf.data.Dataset.range(5).map(lambda number: {"source": tf.fill([2, 3], number)})
+    cpus = tf.config.list_logical_devices("CPU")
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind=None: cpus[1:])
+    ahead = strategy.on_devices(tf.distribute.get_strategy(), batches)
+    assert not isinstance(ahead, tf.data.Dataset)
+
+    @tf.function
+    def read(iterator):
+        return next(iterator)["source"]
+
+    iterator = iter(ahead)
+    values = [read(iterator) for _ in range(5)]
+    assert [int(value[0, 0]) for value in values] == [0, 1, 2, 3, 4]
+    assert {value.shape for value in values} == {(2, 3)}
+    monkeypatch.undo()
+    assert strategy.on_devices(tf.distribute.get_strategy(), batches) is batches  # nothing to copy to

@@ -32,7 +32,7 @@ def make_strategy(config: Config) -> Chosen:
     """
     strategy, sentence = _devices(config)
     with strategy.scope():
-        steps = "compiled by XLA" if compiles(config) else "not compiled"
+        steps = "compiled by XLA: the first of a stage takes minutes" if compiles(config) else "not compiled"
     return Chosen(strategy, f"{sentence} Steps are {steps}.")
 
 
@@ -122,9 +122,9 @@ def _remedy(config: Config) -> str:
 def on_devices(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Iterable[Any]:
     """The batches, each replica's on its own device; the next ones are copied there while a step is carried out."""
     gpus = tf.config.list_logical_devices("GPU")
-    if strategy is tf.distribute.get_strategy() and gpus:
-        return batches.apply(tf.data.experimental.prefetch_to_device(gpus[0].name))
-    return strategy.experimental_distribute_dataset(batches)  # of several replicas; it copies ahead, too
+    if strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None and gpus:
+        strategy = tf.distribute.OneDeviceStrategy(gpus[0].name)  # TensorFlow's default strategy copies nothing ahead
+    return strategy.experimental_distribute_dataset(batches)
 
 
 def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
