@@ -18,7 +18,7 @@ def pixels(picture, number, legend=False):
 
 def test_a_line_goes_through_its_points():
     picture = curves.lines({"up": ([0, 10], [0, 4]), "level": ([0, 10], [2, 2])}, "steps", "loss")
-    assert picture.dtype == np.uint8 and picture.shape == (curves.HEIGHT, curves.WIDTH + curves.LEGEND, 3)
+    assert picture.dtype == np.uint8 and picture.shape[0] == curves.HEIGHT and picture.shape[1] >= curves.WIDTH
     rows, columns = pixels(picture, 0)
     middle = (TOP + BOTTOM) / 2
     for column, row in ((LEFT + 2, BOTTOM), (RIGHT - 2, TOP), ((LEFT + RIGHT) // 2 - 30, middle + 20)):
@@ -35,6 +35,13 @@ def test_cmc_curves_rise_over_ranks_from_nought_to_a_hundred():
     assert abs(rows[columns < LEFT + 4].mean() - (TOP + BOTTOM) / 2) < 5
     assert abs(rows[columns > RIGHT - 4].mean() - TOP) < 5
     assert abs(pixels(picture, 1)[0] - BOTTOM).max() <= 2
+
+
+def test_the_longest_name_of_a_line_fits():
+    name = "Cross-GAN, images in the other view, without feature matching and without alignment"
+    picture = curves.lines({name: ([0, 10], [0, 4]), "level": ([0, 10], [2, 2])}, "steps", "loss")
+    inked = np.flatnonzero((picture[: curves.MARGIN + 30, RIGHT + 30 :] < 128).any(axis=(0, 2)))
+    assert 400 < inked[-1] < picture.shape[1] - (RIGHT + 30) - 4
 
 
 def test_a_single_point_is_seen_and_more_lines_than_colours_have_dots():

@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from tf_reid.pictures.grids import FONT, INK
+from tf_reid.pictures.grids import FONT, GAP, INK, text_width
 
 WIDTH, HEIGHT, MARGIN = 640, 480, 60
 COLOURS = ((70, 100, 170), (205, 40, 40), (20, 150, 60), (190, 120, 20), (120, 60, 160), (90, 90, 90))
 GRID = (220, 220, 220)
-LEGEND = 220  # pixels on the right of a chart, for the names of its lines
 LEAST = 0.01  # per cent, where the logarithmic axis begins
 
 
@@ -50,7 +49,7 @@ def cmc(curves: Mapping[str, Sequence[float]]) -> np.ndarray:
         curves: name -> per cent at ranks 1, 2, 3 ...; see `ranking.score`, whose result has it as "cmc".
 
     Returns:
-        uint8 [480, 860, 3].
+        uint8 [480, W, 3]; the longest name decides the width.
     """
     ranked = {name: (range(1, len(rates) + 1), rates) for name, rates in curves.items()}
     return lines(ranked, "rank", "matching rate, %", heights=(0.0, 100.0))
@@ -71,7 +70,7 @@ def lines(
         heights: where the y axis begins and ends; by default, at the least and the largest value.
 
     Returns:
-        uint8 [480, 860, 3].
+        uint8 [480, W, 3]; the longest name decides the width.
 
     Raises:
         ValueError: there is no point, or a value is not finite.
@@ -82,7 +81,9 @@ def lines(
         raise ValueError("A chart needs points whose values are finite.")
     columns = _axis(every[0].min(), every[0].max())
     rows = _axis(*(heights or (every[1].min(), every[1].max())))
-    canvas = np.full((HEIGHT, WIDTH + LEGEND, 3), 255, np.uint8)
+    names = WIDTH - MARGIN + 30  # where the names of the legend begin
+    width = max(WIDTH, names + GAP + max(text_width(name) for name in points))
+    canvas = np.full((HEIGHT, width, 3), 255, np.uint8)
     for value in _ticks(*columns):
         x, _ = _pixel(value, rows[0], columns, rows)
         cv2.line(canvas, (x, MARGIN), (x, HEIGHT - MARGIN), GRID)
@@ -102,7 +103,7 @@ def lines(
         cv2.polylines(canvas, [np.array(corners, np.int32)], False, colour, 2, cv2.LINE_AA)
         row = MARGIN + 10 + 18 * number
         cv2.line(canvas, (WIDTH - MARGIN + 10, row - 4), (WIDTH - MARGIN + 25, row - 4), colour, 2)
-        _write(canvas, name, WIDTH - MARGIN + 30, row)
+        _write(canvas, name, names, row)
     return canvas
 
 

@@ -41,9 +41,9 @@ def grid(rows, column_titles=(), row_titles=(), scale=None):
     height, width = sizes.pop()
     scale = scale or int(np.ceil(TILE_HEIGHT / height))
     height, width = round(height * scale), round(width * scale)
-    left = GAP + max((_text_width(line) + GAP for title in row_titles for line in title.split("\n")), default=0)
+    left = GAP + max((text_width(line) + GAP for title in row_titles for line in title.split("\n")), default=0)
     words = [word for title in column_titles for word in title.split()]
-    pitch = max(width, max((_text_width(word) for word in words), default=0)) + GAP
+    pitch = max(width, max((text_width(word) for word in words), default=0)) + GAP
     wrapped = [_wrap(title, pitch - GAP) for title in column_titles]
     top = GAP + max((len(lines) for lines in wrapped), default=0) * LINE
     canvas = np.full((top + len(rows) * (height + GAP), left + columns * pitch, 3), 255, np.uint8)
@@ -91,7 +91,7 @@ def rank_list(query, gallery, order, correct, query_captions=(), gallery_caption
         for row in range(len(order))
     ]
     lines = max(caption.count("\n") + 1 for row in captions for caption in row)
-    pitch_x = max(width, max(_text_width(line) for row in captions for c in row for line in c.split("\n")))
+    pitch_x = max(width, max(text_width(line) for row in captions for c in row for line in c.split("\n")))
     pitch_x += 2 * FRAME + GAP
     pitch_y = height + 2 * FRAME + lines * LINE + GAP
     apart = 2 * GAP  # sets the query apart from what it found
@@ -198,7 +198,8 @@ def _resize(image, height, width):
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST if larger else cv2.INTER_AREA)
 
 
-def _text_width(text):
+def text_width(text: str) -> int:
+    """How many pixels a line of text is wide."""
     return cv2.getTextSize(text, FONT, 0.42, 1)[0][0]
 
 
@@ -207,7 +208,7 @@ def _wrap(text, width):
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _text_width(longer) > width:
+        if lines[-1] and text_width(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
