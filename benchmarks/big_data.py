@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -73,13 +74,7 @@ def with_comment(content: bytes, comment: bytes) -> bytes:
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.big_data")
-    parser.add_argument("--images", type=int, default=124_068)
-    parser.add_argument("--kilobytes", type=int, default=19, help="of an image, about")
-    parser.add_argument("--folder", help="where the data set is built and kept; by default it is removed at the end")
-    parser.add_argument("--evaluated", type=int, help="images whose features are extracted; by default, all")
-    parser.add_argument("--here", choices=PARTS, help="in this process, one part alone")
-    args = parser.parse_args()
+    args = arguments()
     if args.here:
         PARTS[args.here](built(args), args)
         return
@@ -88,6 +83,16 @@ def main():
         options = sys.argv[1:] if args.folder else [*sys.argv[1:], "--folder", temporary]
         for part in PARTS:
             subprocess.run([sys.executable, "-m", "benchmarks.big_data", *options, "--here", part], check=True)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.big_data")
+    parser.add_argument("--images", type=int, default=124_068)
+    parser.add_argument("--kilobytes", type=int, default=19, help="of an image, about")
+    parser.add_argument("--folder", help="where the data set is built and kept; by default it is removed at the end")
+    parser.add_argument("--evaluated", type=int, help="images whose features are extracted; by default, all")
+    parser.add_argument("--here", choices=PARTS, help="in this process, one part alone")
+    return parser.parse_args(argv)
 
 
 def built(args):

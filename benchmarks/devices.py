@@ -10,6 +10,7 @@ the norm of its update on the CPU, the largest of all players. Products are true
 import argparse
 import os
 import time
+from collections.abc import Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -25,12 +26,7 @@ CPU = "/device:CPU:0"
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.devices")
-    parser.add_argument("methods", nargs="*", default=list(METHODS))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain", "compiled"])
-    parser.add_argument("--stages", nargs="+", help="only these")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="key=value", help="other settings")
-    args = parser.parse_args()
+    args = arguments()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     gpus = tf.config.list_logical_devices("GPU")
     device = gpus[0].name if gpus else CPU
@@ -38,6 +34,15 @@ def main():
     print("|---" * (len(args.variants) + 2) + "|", flush=True)
     for method in args.methods:
         compare(args, method, device)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.devices")
+    parser.add_argument("methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain", "compiled"])
+    parser.add_argument("--stages", nargs="+", help="only these")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="key=value", help="other settings")
+    return parser.parse_args(argv)
 
 
 def compare(args, method, device):

@@ -7,6 +7,7 @@ Each is timed in turn, several times over, and the median stands. With --model, 
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,13 +16,17 @@ import numpy as np
 
 
 def main():
+    args = arguments()
+    measure(args.run, args.model, args.images, args.rounds)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.embedding")
     parser.add_argument("run", type=Path, help="the folder of a finished run")
     parser.add_argument("--model", type=Path, help="its exported model")
     parser.add_argument("--images", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    measure(args.run, args.model, args.images, args.rounds)
+    return parser.parse_args(argv)
 
 
 def measure(run: Path, model: Path | None, images: int, rounds: int) -> None:

@@ -15,6 +15,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -30,16 +31,20 @@ ROUNDS = 3
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["market", "msmt17"])
-    parser.add_argument("--here", action="store_true", help="in this process, one size alone")
-    args = parser.parse_args()
+    args = arguments()
     if args.here:
         measure(args.sizes[0])
         return
     print(f"{os.cpu_count()} cores, NumPy {np.__version__}")
     for size in args.sizes:
         subprocess.run([sys.executable, "-m", "benchmarks.evaluation", "--here", "--sizes", size], check=True)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["market", "msmt17"])
+    parser.add_argument("--here", action="store_true", help="in this process, one size alone")
+    return parser.parse_args(argv)
 
 
 def measure(size):

@@ -10,6 +10,7 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,7 @@ FILTERS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search")
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--queries", type=int, default=200)
-    args = parser.parse_args()
+    args = arguments()
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((args.images // 10, args.width), dtype=np.float32)
     identities = np.repeat(np.arange(len(centres)), 10)
@@ -56,6 +53,14 @@ def main():
         faiss_index.FLAT_UP_TO = flat_up_to
         with tempfile.TemporaryDirectory() as folder:
             measure(kind, Path(folder), args.width, records, embeddings, queries, truth)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search")
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--queries", type=int, default=200)
+    return parser.parse_args(argv)
 
 
 def measure(kind, folder, width, records, embeddings, queries, truth):

@@ -19,6 +19,7 @@ import collections
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -27,6 +28,11 @@ import numpy as np
 
 
 def main():
+    args = arguments()
+    {"forward": forward, "model": model, "server": server}[args.command](args)
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     commands = parser.add_subparsers(dest="command", required=True)
     forwards = commands.add_parser("forward")
@@ -45,8 +51,7 @@ def main():
     servers.add_argument("--bare", metavar="VERSION", help="also time this version's folder, loaded here, by itself")
     servers.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     servers.add_argument("--seconds", type=float, default=10.0)
-    args = parser.parse_args()
-    {"forward": forward, "model": model, "server": server}[args.command](args)
+    return parser.parse_args(argv)
 
 
 def forward(args):

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def main():
                 in_processes_of_their_own(args, config, variant)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
     parser.add_argument("configs", nargs="*", default=list(CONFIGS), metavar="CONFIG", help=", ".join(CONFIGS))
     parser.add_argument("--stages", nargs="+", help="only these")
@@ -77,7 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="also where a step's time goes")
     parser.add_argument("--to", type=Path, help="also write the rows here, a line of JSON each")
     parser.add_argument("--here", action="store_true", help="all rows in this process")
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def in_processes_of_their_own(args, config, variant):
