@@ -40,7 +40,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
     parser.add_argument(
-        "--trials", type=int, nargs="+", help="splits to train on, a run for each (default: all that a protocol has)"
+        "--trials",
+        type=int,
+        nargs="+",
+        help="a run for each of these splits of a protocol that has several (default: all)",
     )
     parser.add_argument("--parallel", type=positive, default=1, help="runs at once; they divide CPU cores and GPUs")
     parser.add_argument(

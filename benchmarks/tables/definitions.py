@@ -20,6 +20,7 @@ class Data:
         settings: in place of the configuration's own.
         trials: how many splits the protocol has; a run is trained for each.
         base: the data on which its runs find those that they need; by default, itself.
+        without: representation -> why the configuration's runs do not have it; its cells are not made.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Data:
     settings: tuple[str, ...] = ()
     trials: int = 1
     base: Data | None = None
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,9 @@ class Table:
     def columns(self, size: str) -> tuple[Columns, ...]:
         return self.full if size == "full" else self.cpu
 
-    def made(self) -> tuple[Row, ...]:
-        """The rows that can be made."""
-        return tuple(row for row in self.rows if not row.missing)
+    def made(self, columns: Columns) -> tuple[Row, ...]:
+        """The rows that can be made in these columns."""
+        return tuple(row for row in self.rows if not row.missing and row.representation not in columns.data.without)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.tables.definitions import Columns, Data, Row, Score, Table, Variant
 from tf_reid import config as configuration
+from tf_reid.config import ConfigError
 from tf_reid.files import write_text
 from tf_reid.methods import METHODS
 from tf_reid.runs import run_folder
@@ -32,7 +33,7 @@ class Request:
 
     Attributes:
         size: "cpu" or "full".
-        trials: the splits to train on; None: all that a protocol has.
+        trials: the splits to train on; None: all that a protocol has. A protocol with a single split has that one.
         settings: for every run; a variant's own go before them.
         root: the folder of the runs.
     """
@@ -44,8 +45,17 @@ class Request:
     settings: Sequence[str] = ()
 
     def draws(self, data: Data) -> list[tuple[int, int]]:
-        """(seed, split) of every run of a variant."""
-        splits = [trial for trial in self.trials or range(data.trials) if trial < data.trials]
+        """(seed, split) of every run of a variant.
+
+        Raises:
+            ConfigError: the data set has several splits, and none of them is asked for.
+        """
+        splits = list(range(data.trials))
+        if self.trials is not None and data.trials > 1:
+            splits = [trial for trial in self.trials if trial in splits]
+            if not splits:
+                asked = " ".join(map(str, self.trials))
+                raise ConfigError(f"--trials {asked}: {data.name} has the trials 0 to {data.trials - 1}.")
         return [(seed, trial) for seed in self.seeds for trial in splits]
 
 
@@ -125,7 +135,7 @@ class Plan:
 
     def add(self, table: Table) -> None:
         for columns in table.columns(self.request.size):
-            for row in table.made():
+            for row in table.made(columns):
                 self.of_cell(columns, row)
 
     def of_cell(self, columns: Columns, row: Row) -> list[Run]:

@@ -1,6 +1,7 @@
 """The command of the papers' tables: valid rows, each run once, resumed where it stopped, written with both figures."""
 
 import csv
+import inspect
 import json
 import os
 import shlex
@@ -120,7 +121,7 @@ def test_the_papers_figures_fit_the_columns(name, size):
     for row in table.rows:
         assert set(row.paper) <= titles
     sweep = isinstance(table.plot, Sweep)
-    assert all((row.at is not None) == sweep for row in table.made())
+    assert all((row.at is not None) == sweep for row in table.rows if not row.missing)
 
 
 @pytest.mark.parametrize("size", ["cpu", "full"])
@@ -135,6 +136,55 @@ def test_the_small_size_of_the_papers_tables_needs_no_archive(loaded):
         for run in planned(table).runs.values():
             data = loaded(run).data
             assert all(str(spec).startswith("synthetic_pedestrians/") for spec in (data.source, data.target) if spec)
+
+
+def test_swaps_offline_are_learned_from_for_as_many_steps(loaded):
+    runs = {path.name: loaded(run) for path, run in planned(tables.TABLES["dgnet-3"]).runs.items()}
+    both, offline = runs["dgnet_street-both-0"], runs["dgnet_street-offline-0"]
+    steps = both.stages["pretrain"].steps + both.stages["joint"].steps
+    assert offline.stages["pretrain"].steps == steps and not offline.stages["joint"].steps
+    assert offline.stages["pretrain"].batch_size == both.stages["joint"].batch_size
+    not_fed = both.stages["pretrain"].steps + both.method["warm_up"]
+    assert offline.method["warm_up"] == not_fed
+    for player in ("appearance", "heads"):
+        one, other = offline.stages["pretrain"].optimizers[player], both.stages["joint"].optimizers[player]
+        assert (one.learning_rate, one.schedule) == (other.learning_rate, other.schedule)
+        falling = steps - other.decay_from * both.stages["joint"].steps - both.stages["pretrain"].steps
+        assert (1 - one.decay_from) * steps == pytest.approx(falling, rel=0.01)
+
+
+def scored_names(config):
+    """Names of the representations of a run; tests/methods tests these rules with each method's own model."""
+    parameters = inspect.signature(METHODS[config.method["name"]]).parameters
+    value = {key: config.method.get(key, parameter.default) for key, parameter in parameters.items()}
+    steps = {name: stage.steps for name, stage in config.stages.items()}
+    has = {"raw": True}
+    match config.method["name"]:
+        case "simpgan":
+            has["translated"] = steps["translation"]
+        case "view_adaptation":
+            has["learned"] = True
+        case "crossgan":
+            has["transformed"] = value["search_steps"]
+            has["discriminator"] = value["adversarial_weight"] or value["matching_weight"]
+        case "dgnet":
+            fed_in = {"online": "joint", "offline": "pretrain"}[value["feed"]]
+            fed = steps[fed_in] > value["warm_up"] and value["primary_weight"]
+            has["primary"] = has["fine"] = fed and value["fine_ratio"]
+            has["teacher"] = steps["teacher"]
+    return {name for name, present in has.items() if present}
+
+
+@pytest.mark.parametrize(("name", "size"), EVERY)
+def test_every_run_has_the_representation_that_a_row_reads(name, size, loaded):
+    table = tables.TABLES[name]
+    plan = planned(table, size=size, trials=(0,))
+    for columns in table.columns(size):
+        for row in table.made(columns):
+            score = running.score_of(columns, row)
+            if score.file == "metrics" and "--baselines" not in score.options:
+                for run in plan.of_cell(columns, row):
+                    assert row.representation in scored_names(loaded(run)), (columns.title, row.title)
 
 
 def test_multi_shot_has_the_lower_map_in_every_row_of_cmgan():
@@ -194,6 +244,14 @@ def test_trials_are_those_that_a_protocol_has(tmp_path):
         f"viper-direct-{seed}-{trial}" for seed in (0, 1) for trial in range(3)
     ]
     assert len(planned(ten, root=tmp_path, trials=(0, 2, 9)).runs) == 2
+    with pytest.raises(ConfigError, match="--trials 3 9: viper has the trials 0 to 2"):
+        planned(ten, root=tmp_path, trials=(3, 9))
+
+
+def test_trials_do_not_matter_where_a_protocol_has_a_single_split(tmp_path):
+    assert list(planned(ONE, root=tmp_path, trials=(1,)).runs) == list(planned(ONE, root=tmp_path).runs)
+    whole = planned(tables.TABLES["view-7"], size="full", trials=(1,))
+    assert {"view_viper", "view_cuhk03", "view_market1501"} == {run.name.split("-")[0] for run in whole.runs}
 
 
 def test_runs_are_made_in_order_and_not_again(tmp_path):
@@ -321,7 +379,7 @@ def test_the_same_as_comma_separated_values(finished, tmp_path):
     lines = list(csv.DictReader((tmp_path / "one.csv").read_text().splitlines()))
     assert lines[0] == {
         **{"row": "direct", "columns": "street", "metric": "rank1", "mean": "12.0", "spread": "2.0"},
-        **{"runs": "2", "paper": "9.6"},
+        **{"runs": "2", "planned": "2", "paper": "9.6"},
     }
     assert lines[4] == lines[4] | {"row": "SimPGAN", "metric": "rank5", "mean": "21.0", "paper": ""}
     assert lines[6] == lines[6] | {"row": "later", "mean": "", "runs": "0", "paper": "1.0"}
@@ -335,9 +393,34 @@ def test_an_unfinished_run_leaves_its_cells_empty(tmp_path):
 
 
 def test_a_single_run_has_no_spread(tmp_path):
-    assert output.shown(output.Cell([26.08], 26.97), "rank1") == "26.1 [26.97]"
-    assert output.shown(output.Cell([0.36012], None), "SSIM") == "0.3601"
+    assert output.shown(output.Cell([26.08], 1, 26.97), "rank1") == "26.1 [26.97]"
+    assert output.shown(output.Cell([0.36012], 1, None), "SSIM") == "0.3601"
     assert output.value_of({"FID (encoder of identity)": 3.0, "FIDs": 1.0}, "FID") == 3.0
+
+
+def test_a_cell_says_how_many_of_its_runs_are_finished(finished, tmp_path):
+    (tmp_path / "street-direct-1/scores/metrics.json").unlink()
+    text = output.write(ONE, finished, "")
+    assert "| direct | 10.0 (1 of 2) [9.6] | 11.0 (1 of 2) [21.2] | 6.0 ± 1.0 |" in text
+    assert "(2 of 3): over two of three runs" in text and "trials 1, 1 of 2 runs." in text
+    lines = list(csv.DictReader((tmp_path / "one.csv").read_text().splitlines()))
+    assert (lines[0]["runs"], lines[0]["planned"]) == ("1", "2")
+
+
+def test_a_finished_score_without_what_a_row_reads_is_named(finished, tmp_path):
+    absent = Row("generated", DIRECT, "fakes"), Row("direct", DIRECT, "colour_histogram")
+    columns = Columns("street", STREET, ("rank1", "FID"))
+    text = output.write(Table("two", "", absent, (), (columns,)), finished, "")
+    score = tmp_path / "street-direct-0/scores/metrics.json"
+    assert f"- street, generated: {score} has no fakes." in text
+    assert f"- street, direct: {score} has no FID." in text
+    assert " has no " not in output.write(ONE, finished, "")
+
+
+def test_a_representation_that_a_configuration_has_not_is_left_out(finished):
+    data = Data("street", "simpgan", without={"translated": "It translates nothing."})
+    text = output.write(Table("two", "", (RAW, MADE), (), (Columns("street", data, ("rank1",)),)), finished, "")
+    assert "| SimPGAN | - |" in text and "- Not made: street, SimPGAN. It translates nothing." in text
 
 
 def with_plot(plot, *rows):
@@ -370,10 +453,43 @@ def test_logged_lines_are_sums_and_means_over_parts(finished, monkeypatch):
     }
     monkeypatch.setattr(output, "logged_values", lambda run, tag: logged[tag])
     plot = Logged({"both": ("triplet", "identity")})
-    line = output.logged_lines(with_plot(plot, RAW), finished)["direct: both"]
+    line = output.logged_lines(with_plot(plot, RAW), finished)["direct"]
     assert len(line.x) == output.POINTS and line.x[0] == 2.0  # the steps at which both were logged, two by two
     np.testing.assert_allclose(line.y[:2], [1.0 + (0 + 2) / 2, 1.0 + (4 + 6) / 2])
     assert line.spread[0] == 0.0
+
+
+def test_rows_of_the_same_runs_have_one_logged_line(finished, monkeypatch):
+    monkeypatch.setattr(output, "logged_values", lambda run, tag: {0: 1.0})
+    plot = Logged({"accuracy": ("triplet",)})
+    assert list(output.logged_lines(with_plot(plot, RAW, HISTOGRAM, MADE), finished)) == ["direct", "SimPGAN"]
+    assert output.plots(with_plot(plot, RAW), finished)["figure"].up == "accuracy"
+    plot = Logged({"generator": ("triplet",), "discriminator": ("identity",)})
+    lines = output.logged_lines(with_plot(plot, RAW, HISTOGRAM), finished)
+    assert list(lines) == ["direct: generator", "direct: discriminator"]
+
+
+def test_points_that_are_not_finite_are_left_out_of_a_plot(finished, tmp_path):
+    for run in finished.runs.values():
+        if "direct" in run.folder.name:
+            write_metrics(run.folder, "", float("nan"))
+            running.keep(run, Score())
+    rows = Row("a", DIRECT, at=0.5), Row("b", FULL, at=2.0)
+    output.write(with_plot(Sweep("weight"), *rows), finished, "")
+    points = list(csv.reader((tmp_path / "figure_lines.csv").read_text().splitlines()))
+    assert points[1:] == [["street", "2.0", "20.0", "2.0"]]
+    assert "| a | nan ± nan |" in (tmp_path / "figure.md").read_text()
+    assert output.plots(with_plot(Sweep("weight"), rows[0]), finished) == {}
+
+
+def test_the_table_is_written_before_its_pictures(finished, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError("no room")
+
+    monkeypatch.setattr(output.curves, "lines", fails)
+    with pytest.raises(OSError, match="no room"):
+        output.write(with_plot(Cmc(), RAW), finished, "")
+    assert "![figure-street](figure-street.png)" in (tmp_path / "figure.md").read_text()
 
 
 def test_a_figure_without_runs_has_no_picture(tmp_path):
