@@ -139,7 +139,7 @@ def test_without_a_gpu_the_cpu_is_one_device():
     [
         ("simpgan", "auto", ["a"], r"Training on 1 of 3 GPUs: stages\.translation\.batch_size=2 holds 1 pair, which 3"),
         ("identity", "auto", ["a", "b"], r"Training on 2 of 3 GPUs: stages\.classifier\.batch_size=64 holds 32 pairs"),
-        ("identity", "one", ["a"], r"Training on 1 of 3 GPUs: run\.strategy=one\. Steps are compiled by XLA: the first of a stage takes minutes\.$"),
+        ("identity", "one", ["a"], r"Training on 1 of 3 GPUs: run\.strategy=one\. Steps are compiled by XLA: .+\.$"),
     ],
 )
 def test_gpus_that_are_not_used_are_left_to_others(name, setting, used, sentence, monkeypatch, two_replicas):
