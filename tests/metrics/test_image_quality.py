@@ -34,6 +34,16 @@ def test_frechet_distance_of_one_feature_that_does_not_vary():
     np.testing.assert_allclose(image_quality.frechet_distance(real, generated), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_frechet_distance_is_never_negative_and_takes_float32(kind):
+    for seed in range(20):  # of equal sets rounding alone decides the sign
+        real = np.random.default_rng(seed).normal(size=(40, 12)).astype(kind)
+        assert 0.0 <= image_quality.frechet_distance(real, real[::-1]) < 1e-9
+    other = 2.0 * real + 1.0
+    expected = frechet_by_hand(real.astype(np.float64), other.astype(np.float64))
+    np.testing.assert_allclose(image_quality.frechet_distance(real, other.astype(kind)), expected, rtol=1e-9)
+
+
 def test_frechet_distance_of_fewer_images_than_dimensions_is_finite():
     real, generated = RNG.normal(size=(10, 50)), RNG.normal(size=(12, 50))
     assert 0 < image_quality.frechet_distance(real, generated) < 200

@@ -29,7 +29,8 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     # eigenvalues themselves are not computed: the root of one that should be zero turns rounding of 1e-16 into 1e-8.
     trace_of_root = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
     traces = sum(np.sum(root**2) for root in roots)
-    return float(np.sum((means[0] - means[1]) ** 2) + traces - 2.0 * trace_of_root)
+    # Of equal sets rounding leaves a number on either side of zero.
+    return max(0.0, float(np.sum((means[0] - means[1]) ** 2) + traces - 2.0 * trace_of_root))
 
 
 def _covariance_root(features):
