@@ -192,6 +192,23 @@ def test_memory_is_that_of_a_block(monkeypatch):
     assert peak < 800 * 4000 * 4 / 2  # half of the similarities alone
 
 
+@pytest.mark.parametrize("cores", [2, 16, 64])
+@pytest.mark.parametrize("images", [1, 19_732, 93_820, 519_000])
+def test_blocks_stay_large_enough_for_fast_products(cores, images):
+    workers, threads, blocks = ranking._plan(3_368, images, cores)
+    sizes = [block.stop - block.start for block in blocks]
+    assert [blocks[0].start, *(block.stop for block in blocks)] == [*(block.start for block in blocks), 3_368]
+    assert min(sizes) >= 120 and max(sizes) <= ranking.BLOCK_QUERIES
+    assert workers * max(sizes) * images <= ranking.BLOCK_ENTRIES
+    assert threads >= 1 and workers * threads <= cores
+    if cores * ranking.LEAST_QUERIES * images <= ranking.BLOCK_ENTRIES:
+        assert (workers, threads) == (cores, 1)
+
+
+def test_a_gallery_that_is_too_large_for_such_blocks_has_smaller_ones():
+    assert ranking._plan(3, ranking.BLOCK_ENTRIES, 4) == (1, 4, [slice(0, 1), slice(1, 2), slice(2, 3)])
+
+
 def test_blocks_give_the_same_bits_and_leave_numpy_its_threads(monkeypatch):
     random = np.random.default_rng(0)
     query, gallery = (random.normal(size=(n, 64)).astype(np.float32) for n in (70, 500))

@@ -19,6 +19,7 @@ from tf_reid.metrics.similarity import Similarity
 CMC_RANKS = 50
 BLOCK_ENTRIES = 2**27  # similarities held at once: 512 MiB
 BLOCK_QUERIES = 256  # of fewer, the matrix product is slower
+LEAST_QUERIES = 128  # of fewer, it is so much slower that fewer products at once are faster
 RATES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
 COUNTS = ("queries", "dropped", "gallery")
 NO_IDENTITY = "the query is junk or a distractor"
@@ -93,7 +94,8 @@ def _ranks(
 
     A thread computes the similarities of a block of queries and counts their ranks. Counting holds Python's lock for
     most of its time, a matrix product does not: so one thread counts while the others multiply. A product by several
-    threads at once would leave their cores idle while one counts.
+    threads at once would leave their cores idle while one counts. Where a gallery is so large that only a few blocks
+    fit into memory, a product has several threads nevertheless, so that no core is idle all the time.
     """
     queries, images = len(matches), len(gallery_identity)
     ranks, first = [np.empty(0, np.int64)] * queries, [0] * queries
@@ -118,12 +120,22 @@ def _ranks(
             own = ranks[query] = np.sort(ranks_of(row, right, compared))
             first[query] = own[0] if cmc == "image" else _rank_of_identity(row, right, gallery_identity)
 
-    workers = os.cpu_count() or 1
+    workers, threads, blocks = _plan(queries, images, os.cpu_count() or 1)
+    with _linear_algebra().limit(limits=threads), ThreadPoolExecutor(workers) as pool:
+        list(pool.map(rank, blocks))
+    return ranks, first
+
+
+def _plan(queries: int, images: int, cores: int) -> tuple[int, int, list[slice]]:
+    """How many blocks are worked on at once, how many threads a product of one has, and the blocks of queries.
+
+    All blocks that are worked on at once have `BLOCK_ENTRIES` similarities at most, and each at least `LEAST_QUERIES`
+    queries as far as these allow it.
+    """
+    workers = max(1, min(cores, BLOCK_ENTRIES // (LEAST_QUERIES * images)))
     most = max(1, min(BLOCK_QUERIES, BLOCK_ENTRIES // (workers * images)))
     ends = np.linspace(0, queries, -(-queries // most) + 1).astype(int).tolist()  # blocks of about one size
-    with _linear_algebra().limit(limits=1), ThreadPoolExecutor(workers) as pool:
-        list(pool.map(rank, map(slice, ends[:-1], ends[1:])))
-    return ranks, first
+    return workers, cores // workers, list(map(slice, ends[:-1], ends[1:]))
 
 
 @functools.cache
