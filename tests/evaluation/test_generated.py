@@ -1,5 +1,7 @@
 """Judging what a run makes: which images are compared with which, and what is written."""
 
+import csv
+import dataclasses
 import json
 from typing import ClassVar
 
@@ -80,13 +82,21 @@ def test_images_are_judged_against_those_they_are_made_of(tmp_path, config, caps
     assert "darker: FID (encoder of" in capsys.readouterr().out
 
 
-def test_real_images_stand_beside_in_two_halves_without_an_image_in_common(tmp_path, config, monkeypatch):
+def test_real_images_stand_beside_in_two_halves_without_an_image_in_common(tmp_path, config, monkeypatch, capsys):
     compared = []
     monkeypatch.setattr(generated.image_quality, "frechet_distance", lambda *sides: compared.append(sides) or 1.0)
     real = generated.judge(Darkening(0.0), config, {"source": RECORDS}, tmp_path, subsets=2)["real"]
     halves = [set(map(tuple, side)) for side in compared[-1]]
     assert [len(half) for half in halves] == [8, 8] and not halves[0] & halves[1]
     assert real["images"] == 8 and 0.0 < real["SSIM within an identity"] < 1.0
+    assert "The rows are of different numbers of images" in capsys.readouterr().out  # 8 and 32
+
+
+def test_real_images_are_as_many_as_the_generated_ones_where_there_are_enough(tmp_path, config, monkeypatch, capsys):
+    monkeypatch.setattr(generated, "MOST", 2)  # whole batches are judged, of 8 images
+    found = generated.judge(Darkening(0.0), config, {"source": RECORDS}, tmp_path, subsets=2)
+    assert found["darker"]["images"] == found["real"]["images"] == 8
+    assert "different numbers" not in capsys.readouterr().out
 
 
 def test_generated_images_are_written_as_a_data_set(tmp_path, config):
@@ -102,6 +112,31 @@ def test_generated_images_are_written_as_a_data_set(tmp_path, config):
         assert known[pixels.tobytes()] == int(person) and (camera, split) == ("generated", "train")
     with pytest.raises(ConfigError, match=r"--write-images: .*made exists already"):
         generated.write_images(Darkening(0.0), config, {"source": records}, tmp_path / "made")
+
+
+def test_written_images_have_the_users_own_labels(tmp_path, config):
+    labels = {1: "Anna, of mine", 2: "Ben, of mine", 3: "Cem, of mine"}
+    records = dataclasses.replace(make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3), identity_labels=labels)
+    generated.write_images(Darkening(0.0), config, {"source": records}, tmp_path / "made")
+    with (tmp_path / "made" / "labels.csv").open(newline="") as table:
+        assert set() < {row["person"] for row in csv.DictReader(table)} <= set(labels.values())
+
+
+def test_a_command_that_was_killed_leaves_nothing_that_the_next_one_refuses(tmp_path, config, monkeypatch):
+    def write():
+        return generated.write_images(Darkening(0.0), config, {"source": RECORDS}, tmp_path / "made")
+
+    def killed(*_given):
+        assert not (tmp_path / "made").exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(generated, "write_text", killed)
+        context.setattr(generated.shutil, "rmtree", lambda *_given, **_named: None)  # as if by SIGKILL
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    assert next(tmp_path.glob(".made*")) and write() == len(list((tmp_path / "made").rglob("*.png")))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["made"]
 
 
 def test_images_of_nobody_have_no_likeness_within_an_identity(tmp_path, config):

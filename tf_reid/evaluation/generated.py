@@ -1,6 +1,10 @@
 """The quality of the images that a run generates: distances to real images, similarity within an identity."""
 
+import csv
+import io
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,9 +32,10 @@ def judge(
     """Write images.json in the run's folder and print it: title -> distances and similarity.
 
     The real images are those of an epoch of the run's last stage, without augmentation. The generated images are made
-    of them, or of as many samples of the prior: equally many of both, at most `MOST`. Beside them stands the title
-    `real`: two random halves of the source's images against each other, at most `MOST` each (DG-Net, Table 2, which
-    does not say what its real images are compared with).
+    of them, or of as many samples of the prior: equally many of both, about `MOST` at most. Beside them stands the
+    title `real`: two sets of the source's images against each other that have no image in common (DG-Net, Table 2,
+    which does not say what its real images are compared with). They are as large as the largest set of generated
+    images; where the source has too few images for that, they are halves of it, and a sentence says so.
 
     Args:
         seen: what the run was trained on.
@@ -42,7 +47,9 @@ def judge(
         ConfigError: the method generates no images, or the extractor does not suit them.
     """
     name, features = _features(model, folder, extractor)
-    made = _generate(model, config, seen) | {"real": _real_halves(seen["source"], config)}
+    made = _generate(model, config, seen)
+    most = max(len(of_title.images) for of_title in made.values())
+    made["real"] = _real_halves(seen["source"], config, most)
     results = {}
     for title, (images, real, identities) in made.items():
         results[title] = _distances(_in_batches(features, real), _in_batches(features, images), name, subsets)
@@ -52,6 +59,8 @@ def judge(
     write_text(folder / "images.json", json.dumps(results, indent=2) + "\n")
     for title, values in results.items():
         print(f"{title}: " + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
+    if len({values["images"] for values in results.values()}) > 1:
+        print("The rows are of different numbers of images, on which FID depends: compare their KID.")
     return results
 
 
@@ -59,7 +68,8 @@ def write_images(model: ReIDModel, config: Config, seen: dict[str, Records], to:
     """Write the images that `judge` would judge, and a table of whom they show: a data set for `folder`.
 
     `TO/TITLE/000000.png` and so on, and `TO/labels.csv` with the identities of the source, all in the split `train`, of
-    the camera `generated`; of images without a certain identity the table has no row.
+    the camera `generated`; of images without a certain identity the table has no row. The folder gets its name when
+    all is written.
 
     Args:
         to: a folder that does not exist yet.
@@ -72,18 +82,32 @@ def write_images(model: ReIDModel, config: Config, seen: dict[str, Records], to:
     """
     if to.exists():
         raise ConfigError(f"--write-images: {to} exists already; name a folder that does not.")
-    people, rows, count = np.unique(seen["source"].identity), ["path,person,camera,split"], 0
-    for title, (images, _, identities) in _generate(model, config, seen).items():
+    made = _generate(model, config, seen)
+    beside = to.with_name(f".{to.name}.unfinished")
+    shutil.rmtree(beside, ignore_errors=True)  # what a killed command left
+    try:
+        _write_data_set(made, seen["source"], beside)
+        os.rename(beside, to)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    count = sum(len(of_title.images) for of_title in made.values())
+    print(f"{count} generated images are in {to}.")
+    return count
+
+
+def _write_data_set(made: dict[str, Generated], source: Records, to: Path) -> None:
+    people, table = np.unique(source.identity).tolist(), io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["path", "person", "camera", "split"])
+    for title, (images, _, identities) in made.items():
         (to / title).mkdir(parents=True)
         for number, image in enumerate(images):
             name = f"{title}/{number:06}.png"
             (to / name).write_bytes(tf.io.encode_png(image).numpy())
             if identities is not None:
-                rows.append(f"{name},{people[identities[number]]},generated,train")
-        count += len(images)
-    write_text(to / "labels.csv", "\n".join(rows) + "\n")
-    print(f"{count} generated images are in {to}.")
-    return count
+                person = people[identities[number]]
+                rows.writerow([name, source.identity_labels.get(person, person), "generated", "train"])
+    write_text(to / "labels.csv", table.getvalue())
 
 
 def across_views(
@@ -196,9 +220,12 @@ def _generate(model, config, seen) -> dict[str, Generated]:
     return {title: _joined(of_title) for title, of_title in parts.items()}
 
 
-def _real_halves(records: Records, config: Config) -> Generated:
-    """A random half of the records, in the place of generated images, and as many others; both uint8 [n, H, W, 3]."""
-    half = min(MOST, len(records) // 2)
+def _real_halves(records: Records, config: Config, most: int) -> Generated:
+    """Random records, in the place of generated images, and as many others; both uint8 [n, H, W, 3].
+
+    n is `most`, or half of the records where these are fewer than twice as many.
+    """
+    half = min(most, len(records) // 2)
     drawn = np.random.default_rng(config.run.seed).permutation(len(records))[: 2 * half]
     size = config.data.image_size
     one, other = (_shown(records.take(part), size) for part in (drawn[:half], drawn[half:]))
