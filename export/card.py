@@ -82,7 +82,8 @@ def _quantisation(servable):
         return ""
     return (
         f"\n- {servable.quantised} convolutions are quantised to int8, {servable.left_in_float} are not. The scores "
-        "below are those of the float32 model; the export measured that int8 loses at most half a point of rank-1."
+        "below are those of the float32 model; the export measured that int8 loses at most half a point of rank-1. "
+        "It needs TensorFlow or TensorFlow Serving for x86 with oneDNN (TF_ENABLE_ONEDNN_OPTS=0 turns oneDNN off)."
     )
 
 

@@ -26,7 +26,8 @@ def export_run(
         to: the folder that models are served from. The files that deploy them are written into `to`/serving.
         name: the model's; by default that of the run's folder. Where there are several encoders: NAME_ROLE.
         representation: one of metrics.json, such as "raw"; by default the method's own encoders.
-        gallery: a gallery's folder. The model gets an endpoint `search`, which compares with it.
+        gallery: a gallery's folder. The model gets an endpoint `search`, which compares with it; NAME_int8 gets none,
+            since its embeddings do not compare with the gallery's.
         top: how many matches that endpoint answers.
         images: also export NAME_images, which makes images as the method does.
         quantise: "int8" also exports NAME_int8 (or NAME_int8_ROLE), whose convolutions are int8. Both are scored on the
@@ -36,8 +37,8 @@ def export_run(
         model's name -> the folder of its new version.
 
     Raises:
-        ConfigError: the run is not finished, an option does not fit it, int8 loses more than half a point of rank-1, or
-            a model fails its proof.
+        ConfigError: the run is not finished, an option does not fit it, this TensorFlow cannot compute int8
+            convolutions, int8 loses more than half a point of rank-1, or a model fails its proof.
     """
     folder, to = Path(run), Path(to)
     name, source = (name, "--name") if name is not None else (folder.resolve().name, "the name of the run's folder")

@@ -28,6 +28,7 @@ from tf_reid.files import without_pattern, write_text
 
 OF_THE_RUN = ("config.yaml", "metrics.json", "data.json", "environment.json")
 WARM_UP_BATCHES = (1, 8)
+OF_INT8 = "_int8"  # how the names of quantised models end, before _ROLE
 
 
 class Chosen(NamedTuple):
@@ -111,7 +112,7 @@ def maker_of_images(run: Trained) -> ImageServable:
 
 def names_of(chosen: Chosen, name: str) -> dict[str, str]:
     """Role -> name of the served model: NAME, or NAME_ROLE where there are several; NAME_int8 if it is quantised."""
-    name = f"{name}_int8" if chosen.quantised else name
+    name = f"{name}{OF_INT8}" if chosen.quantised else name
     return {role: name if len(chosen.servables) == 1 else f"{name}_{role}" for role in chosen.servables}
 
 

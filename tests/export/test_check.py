@@ -34,7 +34,7 @@ def evaluated(tmp_path, monkeypatch):
         class Server:
             def __init__(self, server, model, *, label):
                 asked.append((server, model, label))
-                self.role = model.removeprefix("reid").removeprefix("_") or None
+                self.role = model.removeprefix("reid").removeprefix("_int8").removeprefix("_") or None
 
             def embed_bytes(self, images):
                 return iter(encoder.embed(images, self.role))
@@ -61,6 +61,21 @@ def test_a_server_of_another_model_is_named(evaluated, tmp_path, monkeypatch):
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
     with pytest.raises(ConfigError, match=r"here:8500 does not embed as .* does; is reid another model"):
         check.check("here:8500", "reid", tmp_path)
+
+
+def test_a_server_of_int8_may_differ_by_half_a_point_of_rank1(evaluated, tmp_path):
+    asked = evaluated("identity")
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+
+    def with_other_scores(rank1, mAP):
+        other = metrics["raw"] | {"rank1": metrics["raw"]["rank1"] + rank1, "mAP": metrics["raw"]["mAP"] + mAP}
+        (tmp_path / "metrics.json").write_text(json.dumps({"raw": other}))
+        check.check("here:8500", "reid_int8", tmp_path)
+
+    with_other_scores(rank1=0.5, mAP=3.0)
+    assert asked == [("here:8500", "reid_int8", "stable")]
+    with pytest.raises(ConfigError, match=r"here:8500 does not embed as .* does; is reid_int8 another model"):
+        with_other_scores(rank1=0.6, mAP=0.0)
 
 
 def test_a_run_that_was_not_evaluated_is_refused(evaluated, tmp_path):

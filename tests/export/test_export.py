@@ -380,6 +380,7 @@ def test_int8_lies_beside_float32_and_says_so(with_convolutions, tmp_path, capsy
     assert (about["my_run"]["quantised"], about["my_run_int8"]["quantised"]) == (None, "int8")
     assert about["my_run"]["digest"] != about["my_run_int8"]["digest"]
     card = (found["my_run_int8"] / "assets.extra" / "README.md").read_text()
+    assert "for x86 with oneDNN" in card
     assert "1 convolutions are quantised to int8, 1 are not" in card and about["my_run_int8"]["digest"] in card
     embedded = [tf_reid.load(tmp_path / "models" / name).embed(RECORDS.images.tolist()) for name in found]
     assert 0 < np.abs(embedded[0] - embedded[1]).max() < 0.1

@@ -11,7 +11,8 @@ Which numbers are equal to which, on the same machine and with as many images in
 - `embed` by a run's encoder is equal bit for bit to the features that `tf_reid.evaluate` keeps, put to unit length by
   `unit_length` where the run compares by the cosine.
 - `embed` by an exported model is equal bit for bit to what a server answers with that model. Its batch normalisation is
-  folded, so it differs from the run's by rounding (less than 1e-6 in a vector of unit length).
+  folded, so it differs from the run's by rounding (less than 1e-6 in a vector of unit length). NAME_int8 differs by
+  more, since its convolutions compute in 8 bits: never compare its embeddings with the run's.
 """
 
 import itertools
@@ -51,7 +52,7 @@ class Encoder:
         metric: "cosine" or "euclidean", the distance that the run was configured to compare by. For the cosine,
             embeddings have unit length: their inner product is the cosine.
         digest: 16 hexadecimal digits that tell its embeddings from those of other weights or settings. A run and its
-            exported models have the same.
+            exported models have the same, but for NAME_int8, which has its own.
         source: the run's folder, or that of an exported model's version.
         by_role: role -> function from pixels uint8 [B, H, W, 3] to the network's own features float32 [B, D].
     """
