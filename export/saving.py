@@ -147,8 +147,10 @@ def write_images(folder: Path, servable: ImageServable, run: Trained, run_folder
 def _write(folder, servable, about, description, run_folder):
     extra = folder / "assets.extra"
     extra.mkdir(parents=True)
+    # Gradients of a graph's own parts cannot be saved, and no server asks for them.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     with without_pattern(folder) as path:
-        tf.saved_model.save(servable, str(path), signatures=servable.signatures())
+        tf.saved_model.save(servable, str(path), signatures=servable.signatures(), options=options)
     write_warm_up(extra / "tf_serving_warmup_requests", folder.parent.name, servable)
     for file in OF_THE_RUN:
         if (run_folder / file).exists():
