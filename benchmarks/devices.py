@@ -27,9 +27,9 @@ from tf_reid.runs import run_folder
 
 CPU = "/device:CPU:0"
 # Sums in another order differ by about 1e-7 of their terms. Norms over a batch and the kinks of ReLU make more of it:
-# 4e-4 was measured. bfloat16 keeps 8 bits, 4e-3, of each factor: 0.2 was measured. A loss that is missing or has the
-# wrong sign gives about 1.
-BOUNDS = {"plain": 1.0e-2, "compiled": 1.0e-2, "bfloat16": 0.5, "both": 0.5}
+# 6e-3 was measured, of view adaptation's mappings compiled on a CPU. bfloat16 keeps 8 bits, 4e-3, of each factor: 0.2
+# was measured. A loss that is missing or has the wrong sign gives about 1.
+BOUNDS = {"plain": 5.0e-2, "compiled": 5.0e-2, "bfloat16": 0.5, "both": 0.5}
 
 
 def main() -> int:
