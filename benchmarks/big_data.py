@@ -13,7 +13,6 @@ is memory.
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from benchmarks.memory import peak_of_process
 from tf_reid.data import pipeline, records, samplers
 from tf_reid.evaluation import extraction
 from tf_reid.settings import StageSettings
@@ -91,7 +91,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--kilobytes", type=int, default=19, help="of an image, about")
     parser.add_argument("--folder", help="where the data set is built and kept; by default it is removed at the end")
     parser.add_argument("--evaluated", type=int, help="images whose features are extracted; by default, all")
-    parser.add_argument("--here", choices=PARTS, help="in this process, one part alone")
+    parser.add_argument("--here", choices=PARTS, help=argparse.SUPPRESS)  # one part alone
     return parser.parse_args(argv)
 
 
@@ -107,13 +107,13 @@ def print_size(builder, args):
 
 
 def print_memory(builder, args):
-    before = peak_memory()
+    before = peak_of_process()
     loaded, load = timed(lambda: loaded_into(args.here, builder))
     _, hashing = timed(lambda: records.content(loaded))
     batches_a_second(loaded, steps=50)
-    training = peak_memory() - before
+    training = peak_of_process() - before
     features = extracted(loaded, args.evaluated)
-    both = peak_memory() - before - features.nbytes / 2**30
+    both = peak_of_process() - before - features.nbytes / 2**30
     print(
         f"in {args.here}: loaded in {load:.0f} s, hashed in {hashing:.0f} s; peak memory {training:.2f} GiB in "
         f"training, {both:.2f} GiB with evaluation, beyond {features.nbytes / 2**30:.2f} GiB of features",
@@ -156,11 +156,6 @@ def extracted(loaded, count) -> np.ndarray:
     images = keras.Input((*SIZE, 3))
     encoder = keras.Model(images, keras.layers.Flatten()(keras.layers.AveragePooling2D(16)(images)))
     return extraction.extract(encoder, loaded.take(slice(count)), SIZE, batch_size=BATCH)
-
-
-def peak_memory() -> float:
-    """GiB of this process since its start."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def timed(action):

@@ -43,7 +43,7 @@ def main():
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["market", "msmt17"])
-    parser.add_argument("--here", action="store_true", help="in this process, one size alone")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # one size alone
     return parser.parse_args(argv)
 
 

@@ -14,11 +14,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import cv2
 import numpy as np
 
+from benchmarks.steps import noise_in_jpeg
 from tf_reid.data import pipeline, samplers
 from tf_reid.data.records import Records
 from tf_reid.settings import StageSettings
 
-SIZE = (128, 64)
+SIZE, IMAGES = (128, 64), 1024
 
 
 def main():
@@ -32,14 +33,8 @@ def main():
         )
 
 
-def jpeg_files(count=1024):
-    rng = np.random.default_rng(0)
-    images = [cv2.resize(rng.integers(256, size=(16, 8, 3), dtype=np.uint8), SIZE[::-1]) for _ in range(count)]
-    return np.array([cv2.imencode(".jpg", image)[1].tobytes() for image in images], dtype=object)
-
-
 def images_a_second(steps=150, batch=64) -> float:
-    encoded = jpeg_files()
+    encoded = noise_in_jpeg(SIZE, IMAGES)
     camera = np.arange(len(encoded)) % 2
     identity = np.arange(len(encoded)) // 4 + 1
     text = np.full(len(encoded), "")
@@ -56,7 +51,7 @@ def images_a_second(steps=150, batch=64) -> float:
 
 
 def reference_images_a_second(steps=40, batch=64) -> float:
-    encoded, rng = jpeg_files(), np.random.default_rng(0)
+    encoded, rng = noise_in_jpeg(SIZE, IMAGES), np.random.default_rng(0)
     start = time.perf_counter()
     for _ in range(steps):
         np.stack([loaded_plainly(encoded[i], rng) for i in rng.integers(len(encoded), size=batch)])

@@ -84,15 +84,12 @@ def batch_of(model: ReIDModel, config: Config, stage: str) -> dict[str, tf.Tenso
 
 def random_records(size: tuple[int, int], identities: int = 256, each: int = 4) -> Records:
     """JPEG images of noise: every identity has `each` images, in turn of two cameras and both modalities."""
-    rng = np.random.default_rng(0)
-    noise = [cv2.resize(rng.integers(256, size=(16, 8, 3), dtype=np.uint8), size[::-1]) for _ in range(64)]
-    jpeg = [cv2.imencode(".jpg", image)[1].tobytes() for image in noise]
     count = identities * each
     second = np.arange(count) % 2
     text = np.full(count, "")
     return Records(
         "benchmark",
-        images=np.array([jpeg[i % len(jpeg)] for i in range(count)], dtype=object),
+        images=np.resize(noise_in_jpeg(size, 64), count),
         identity=np.arange(count) // each + 1,
         camera=second + 1,
         modality=np.where(second, "infrared", "rgb"),
@@ -102,6 +99,13 @@ def random_records(size: tuple[int, int], identities: int = 256, each: int = 4) 
         default_protocol="",
         population="benchmark",
     )
+
+
+def noise_in_jpeg(size: tuple[int, int], count: int) -> np.ndarray:
+    """So many JPEG files with coarse noise, objects [count]."""
+    rng = np.random.default_rng(0)
+    images = [cv2.resize(rng.integers(256, size=(16, 8, 3), dtype=np.uint8), size[::-1]) for _ in range(count)]
+    return np.array([cv2.imencode(".jpg", image)[1].tobytes() for image in images], dtype=object)
 
 
 def ready_steps(
@@ -150,12 +154,16 @@ def _operations(graph: tf.Graph) -> Iterator[tf.Operation]:
 
 
 def _of_operation(op: tf.Operation) -> int:
-    """Places of the larger image times the kernel; of a product of matrices, the three sides multiplied."""
-    if op.type == "Conv2D":
+    """Places of the convolution's output times the kernel; of a product of matrices, the three sides multiplied.
+
+    The gradients of a convolution, and the transposed one, take as many as the convolution itself, whose output is the
+    smaller image where it has a stride.
+    """
+    if op.type in ("Conv2D", "DepthwiseConv2dNative"):
         places, kernel = op.outputs[0].shape, op.inputs[1].shape
-    elif op.type == "Conv2DBackpropInput":
+    elif op.type in ("Conv2DBackpropInput", "DepthwiseConv2dNativeBackpropInput"):
         places, kernel = op.inputs[2].shape, op.inputs[1].shape
-    elif op.type == "Conv2DBackpropFilter":
+    elif op.type in ("Conv2DBackpropFilter", "DepthwiseConv2dNativeBackpropFilter"):
         places, kernel = op.inputs[2].shape, op.outputs[0].shape
     elif op.type in ("MatMul", "BatchMatMulV2"):
         inner = op.inputs[0].shape[-2 if op.node_def.attr["transpose_a"].b else -1]

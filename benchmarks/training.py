@@ -5,22 +5,25 @@ python -m benchmarks.training [CONFIG ...] [--stages joint] [--variants plain co
 
 Random images, random weights, all losses and all updates, deterministic operations as in a run. The last column is the
 rate of the step's multiply-adds (counted in its graph) beside that of one large matrix product of the same precision,
-measured in the same run. On a CPU every stage has a process of its own, and its memory is that process's peak. On a GPU
-it is the peak of what TensorFlow held there.
+measured in the same run. On a CPU every stage has a process of its own, and its memory is that process's peak, which is
+known of its first kind of step alone. On a GPU it is the peak of what TensorFlow held there. If something fails, the
+others are measured all the same, and the exit status is 1.
 
 `--rival` also times plain Keras, `compile` and `fit` of a ResNet-50 classifier, at the same batch and image size.
+Its memory is not measured: the method's lies beside it.
 `--profile` also says which operations a step's time goes to.
 """
 
 import argparse
 import collections
+import itertools
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from benchmarks import steps
+from benchmarks.memory import peak_of_process
 from benchmarks.steps import VARIANTS
 
 # One full-size configuration a method. `identity` has a small one only.
@@ -45,9 +49,11 @@ CONFIGS = {
     "crossgan_market1501": [],
 }
 HEAD = "| configuration | step | batch | variant | ms | images/s | first step, s | GiB | of the product's rate |"
+FAILED = " failed | | | | |"
 
 
-def main():
+def main() -> int:
+    """Returns the exit status."""
     args = arguments()
     rows = Rows(args.to)
     gpus = tf.config.list_physical_devices("GPU")
@@ -55,13 +61,15 @@ def main():
     shown = ", ".join(f"{precision} {rate / 1e12:.3g} TFLOP/s" for precision, rate in rates.items())
     print(f"{device_name(gpus)}; TensorFlow {tf.__version__}; matrix product: {shown}\n\n{HEAD}")
     print("|---" * HEAD.count(" | ") + "|---|", flush=True)
-    for config in args.configs:
-        for variant in args.variants:
-            if gpus or args.here:
-                for row in measured(args, config, variant, rates):
-                    rows.add(row)
-            else:
-                in_processes_of_their_own(args, config, variant)
+    failed = 0
+    for config, variant in itertools.product(args.configs, args.variants):
+        if args.here:
+            rows.add_all(measured(args, config, variant, rates))
+        elif gpus:
+            failed += not tried(rows, measured(args, config, variant, rates), f"| {config} | | | {variant} |")
+        else:
+            failed += in_processes_of_their_own(args, config, variant)
+    return 1 if failed else 0
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,12 +84,24 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rival", action="store_true", help="also plain Keras")
     parser.add_argument("--profile", action="store_true", help="also where a step's time goes")
     parser.add_argument("--to", type=Path, help="also write the rows here, a line of JSON each")
-    parser.add_argument("--here", action="store_true", help="all rows in this process")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # all rows in this process
     return parser.parse_args(argv)
 
 
-def in_processes_of_their_own(args, config, variant):
-    """Measure every stage of a configuration in a process each; it prints its rows."""
+def tried(rows, measuring, start_of_row) -> bool:
+    """Add all rows; whether nothing failed."""
+    try:
+        rows.add_all(measuring)
+    except Exception:  # such as a step that is too large for the GPU
+        traceback.print_exc()
+        print(f"{start_of_row}{FAILED}", flush=True)
+        return False
+    return True
+
+
+def in_processes_of_their_own(args, config, variant) -> int:
+    """Measure every stage of a configuration in a process each, which prints its rows; how many failed."""
+    failed = 0
     of_config = steps.settings(config, overrides_of(args, config, variant))
     for stage in args.stages or [name for name, stage in of_config.stages.items() if stage.steps]:
         options = [f"--{name}={getattr(args, name)}" for name in ("batch", "steps", "to") if getattr(args, name)]
@@ -89,9 +109,11 @@ def in_processes_of_their_own(args, config, variant):
         options += [f"--{name}" for name in ("rival", "profile") if getattr(args, name)]
         line = [sys.executable, "-m", "benchmarks.training", config, "--here", "--stages", stage, *options]
         done = subprocess.run([*line, "--variants", variant], stdout=subprocess.PIPE, text=True)
-        print(
-            done.stdout.split("|---|\n", 1)[-1].rstrip() or f"| {config} | {stage} | | {variant} | failed |", flush=True
-        )
+        print(done.stdout.partition("|---|\n")[2], end="", flush=True)
+        if done.returncode:
+            print(f"| {config} | {stage} | | {variant} |{FAILED}", flush=True)
+            failed += 1
+    return failed
 
 
 def overrides_of(args, config, variant) -> list[str]:
@@ -107,17 +129,19 @@ def measured(args, config, variant, rates) -> Iterator[dict[str, Any]]:
     model = steps.built(of_config)
     for stage in args.stages or [name for name, stage in of_config.stages.items() if stage.steps]:
         batch = steps.batch_of(model, of_config, stage)
-        for kind in steps.kinds_of_steps(model, stage):
+        for number, kind in enumerate(steps.kinds_of_steps(model, stage)):
             operations = 2.0 * steps.multiply_adds(model, stage, batch, kind.at) if kind.period == 1 else None
             carry_out = steps.ready_steps(model, stage, batch, kind.at)
             forget_peak()
             first, seconds = timed(carry_out, max(args.steps, kind.period))
             images = sum(int(np.prod(value.shape[:-3])) for name, value in batch.items() if "identity" not in name)
             row = {"configuration": config, "step": kind.name, "batch": images, "variant": variant}
-            row |= {"ms": 1000 * seconds, "images/s": images / seconds, "first step": first, "GiB": peak_memory()}
+            row |= {"ms": 1000 * seconds, "images/s": images / seconds, "first step": first}
+            if number == 0 or tf.config.list_logical_devices("GPU"):
+                row["GiB"] = peak_memory()
             if operations:
                 rate = rates["bfloat16" if of_config.run.precision == "bfloat16" else "float32"]
-                row["share of rate"] = operations / seconds / rate
+                row["fraction of rate"] = operations / seconds / rate
             yield row
             if args.profile:
                 print_profile(carry_out)
@@ -152,14 +176,13 @@ def rival(config, stage, images, variant, count) -> dict[str, Any]:
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=compiled)
     batch = (np.random.default_rng(0).uniform(-1, 1, (images, *size)).astype(np.float32), np.arange(images))
     batches = tf.data.Dataset.from_tensors(batch).repeat()
-    forget_peak()
     start = time.perf_counter()
     model.fit(batches, steps_per_epoch=1, verbose=0)
     first, start = time.perf_counter() - start, time.perf_counter()
     model.fit(batches, steps_per_epoch=count, verbose=0)
     seconds = (time.perf_counter() - start) / count
     row = {"configuration": "plain Keras", "step": f"ResNet-50, as {stage}", "batch": images, "variant": variant}
-    return row | {"ms": 1000 * seconds, "images/s": images / seconds, "first step": first, "GiB": peak_memory()}
+    return row | {"ms": 1000 * seconds, "images/s": images / seconds, "first step": first}
 
 
 class Rows:
@@ -168,11 +191,16 @@ class Rows:
     def __init__(self, file: Path | None):
         self.file = file
 
+    def add_all(self, measured: Iterator[dict[str, Any]]):
+        for row in measured:
+            self.add(row)
+
     def add(self, row: dict[str, Any]):
-        share = f"{row['share of rate']:.0%}" if "share of rate" in row else ""
+        memory = f"{row['GiB']:.1f}" if "GiB" in row else ""
+        fraction = f"{row['fraction of rate']:.0%}" if "fraction of rate" in row else ""
         print(
             f"| {row['configuration']} | {row['step']} | {row['batch']} | {row['variant']} | {row['ms']:.4g} | "
-            f"{row['images/s']:.3g} | {row['first step']:.1f} | {row['GiB']:.1f} | {share} |",
+            f"{row['images/s']:.3g} | {row['first step']:.1f} | {memory} | {fraction} |",
             flush=True,
         )
         if self.file:
@@ -207,11 +235,11 @@ def peak_memory() -> float:
     """GiB: of the first GPU since `forget_peak`, or of this process since its start."""
     if gpus := tf.config.list_logical_devices("GPU"):
         return tf.config.experimental.get_memory_info(gpus[0].name.removeprefix("/device:"))["peak"] / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_of_process()
 
 
 def print_profile(carry_out, kinds=8):
-    """Shares of the operations' time in one step, by kind; operations that run at once are each counted whole."""
+    """Fractions of the operations' time in one step, by kind; operations that run at once are each counted whole."""
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             carry_out(1)
@@ -230,4 +258,4 @@ def print_profile(carry_out, kinds=8):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -37,7 +37,7 @@ def training_batches(
         sampler: see above; its epochs follow one another, each shuffled anew.
         seed, stage: the run's seed and the stage's number; with a step's number they determine its batch.
         flip, pad, grey: the augmentation: mirrored or not; padded by `pad` pixels that repeat the border and cropped
-            back; without colour in this share of the images.
+            back; without colour in this fraction of the images.
 
     Returns:
         tf.data.Dataset of {"source": float32 [P, 2, H, W, 3] in [-1, 1], "source_identity": int64 [P, 2], "target": …}.
@@ -87,13 +87,13 @@ def image_batches(records: Records, image_size, batch_size) -> tf.data.Dataset:
     return dataset.map(as_seen).prefetch(tf.data.AUTOTUNE)
 
 
-def erased(images, draws, share, fill):
-    """Random erasing: a rectangle of 2 to 40 % of the area, 0.3 to 3.3 times as high as wide, in a share of the images.
+def erased(images, draws, fraction, fill):
+    """Random erasing: a rectangle of 2 to 40 % of the area, 0.3 to 3.3 times as high as wide, in some of the images.
 
     (Zhong et al., 2017, https://arxiv.org/abs/1708.04896. What would not fit is cut to the image, not drawn anew.)
 
     Args:
-        images: float32 [B, H, W, 3]. draws: float32 [B, 5] in [0, 1). share: of images with a rectangle.
+        images: float32 [B, H, W, 3]. draws: float32 [B, 5] in [0, 1). fraction: of images with a rectangle.
         fill: float32 [3], the rectangle's colour.
     """
     height, width = images.shape[1:3]
@@ -105,7 +105,7 @@ def erased(images, draws, share, fill):
         first = tf.floor(draw * (length - side + 1.0))[:, None]
         place = tf.range(length, dtype=tf.float32)
         inside.append((place >= first) & (place < first + side[:, None]))
-    mask = inside[0][:, :, None] & inside[1][:, None, :] & (draws[:, 0] < share)[:, None, None]
+    mask = inside[0][:, :, None] & inside[1][:, None, :] & (draws[:, 0] < fraction)[:, None, None]
     return tf.where(mask[..., None], fill, images)
 
 
