@@ -219,9 +219,16 @@ def test_what_a_user_can_mend_is_told_in_a_sentence(module, arguments, sentence,
         run_command(lambda: main(arguments))
 
 
-def test_a_setting_that_the_method_refuses_leaves_no_run_behind(tmp_path, data_dir):
-    wrong = command("simpgan", tmp_path / "run", data_dir, "data.image_size=[34, 16]")
-    with pytest.raises(SystemExit, match="use multiples of 4"):
+@pytest.mark.parametrize(
+    ("config", "setting", "sentence"),
+    [
+        ("simpgan", "data.image_size=[34, 16]", "use multiples of 4"),
+        ("dgnet", "method.feed=offline", r"method\.feed=offline needs .*method\.swaps_from=RUN"),  # though not to score
+    ],
+)
+def test_a_setting_that_the_method_refuses_leaves_no_run_behind(config, setting, sentence, tmp_path, data_dir):
+    wrong = command(config, tmp_path / "run", data_dir, setting)
+    with pytest.raises(SystemExit, match=sentence):
         run_command(lambda: tf_reid.train.main(wrong))
     assert not (tmp_path / "run").exists()
 

@@ -104,6 +104,11 @@ class StageSettings(Section):
             )
         return self
 
+    @property
+    def can_stop_early(self) -> bool:
+        """Whether it has steps, and may end before the last of them."""
+        return bool(self.steps) and self.early_stop is not None
+
 
 class Run(Section):
     """How a run is carried out and what it shows on the way."""

@@ -72,14 +72,13 @@ def train(
 
 def _train_and_evaluate(settings, devices, folder, own):
     from tf_reid.evaluation import comparison, during_training, report, scoring
-    from tf_reid.runs import reproducibility, run_folder, splits, training
+    from tf_reid.runs import reproducibility, run_folder, splits, training, validation
 
     splits.build_data(settings)
     reproducibility.make_deterministic(settings)
     domains = splits.load_data(settings)
     seen = splits.training_records(settings, domains)
-    stops_early = any(stage.early_stop for stage in settings.stages.values())
-    held_out = splits.validation_records(settings, domains) if stops_early else None
+    held_out = validation.records(settings, domains)
 
     # What could not be scored is refused now rather than after the training.
     scored = domains[splits.scored_domain(settings)]
@@ -89,6 +88,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     run_folder.check_classifier(settings, seen["source"])
     with devices.scope():
         model = run_folder.build_model(settings, seen["source"].identities)
+    model.check_training()
     scoring.representations(model, settings, scored)
     if own == folder:  # of several workers, the first
         run_folder.open_run(folder, settings, seen)  # no earlier: settings that the method refuses leave no run behind

@@ -5,6 +5,7 @@ import pytest
 from conftest import build, rows_of_four
 
 from tf_reid.config import ConfigError
+from tf_reid.methods.dgnet_offline import check_pretraining
 from tf_reid.methods.dgnet_swaps import SwapBatch
 
 
@@ -52,6 +53,15 @@ def test_offline_the_swaps_are_those_of_the_finished_run_as_files_keep_them(fini
     assert model.phase_of(0) == {"fed": True}
     model.stage = "joint"
     assert model.phase_of(10) == {"fed": False}
+    with pytest.raises(ConfigError, match=r"feeds no swap in stage joint .* set stages\.joint\.steps=0"):
+        model.check_training()
+
+    model.identity_weight = 0.0  # Eq. 8 and 9 remain
+    check_pretraining(model)
+    assert set(one_step(model, 5)) == fed
+    model.warm_up = 3
+    with pytest.raises(ConfigError, match=r"the first 3 steps of stage pretrain .* set method\.warm_up=0"):
+        check_pretraining(model)
 
 
 def test_offline_begins_after_the_warm_up_and_both_heads_are_scored(finished):
@@ -62,7 +72,12 @@ def test_offline_begins_after_the_warm_up_and_both_heads_are_scored(finished):
     opened = build("dgnet", feed="offline", warm_up=3, skipped=("joint",))  # as evaluation opens it, without the run
     assert opened.encoders()["image"] is opened.features["both"]
     with pytest.raises(ConfigError, match=r"method\.feed=offline needs .*method\.swaps_from=RUN"):
-        one_step(opened, 0)
+        opened.check_training()
+
+    model.check_training()
+    model.warm_up = model.steps_of_stage["pretrain"]
+    with pytest.raises(ConfigError, match=r"feeds no swap: stage pretrain ends after 10 steps, before .*warm_up=10"):
+        model.check_training()
 
 
 def test_a_run_without_fitting_networks_is_refused(finished, tmp_path):

@@ -108,3 +108,6 @@ def test_runs_without_a_fitting_teacher_are_refused(tmp_path, trained):
     older = save(SiameseClassifier(SIZE, IDENTITIES, "small"), tmp_path / "older", "teacher")
     with pytest.raises(ConfigError, match="does not hold the weights of this teacher"):
         build_teacher(older, *SETTINGS)
+    untrained = save(Teacher(*SETTINGS), tmp_path / "untrained", "teacher")
+    with pytest.raises(ConfigError, match=r"teacher that was never trained: its run had stages\.teacher\.steps=0"):
+        build_teacher(untrained, *SETTINGS)

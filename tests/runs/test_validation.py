@@ -20,6 +20,7 @@ from tf_reid.settings import Config, Data, EarlyStop, Run
 IDENTITY, CAMERA = np.repeat(np.arange(1, 10), 4), np.tile([1, 1, 2, 2], 9)
 RECORDS = make_records(IDENTITY, CAMERA)
 LOSSES = {2: 5.0, 4: 4.0, 6: 4.5, 8: 3.0, 10: 3.0, 12: 3.5}  # by step: no lower one at 10 and 12
+ENDING = "Stage first ends early, at step 12: in 2 checks its validation loss fell no lower than 3."
 
 
 class Plain(ReIDModel):
@@ -101,14 +102,13 @@ def curve(folder, tag):
 def test_a_stage_ends_after_so_many_checks_without_a_lower_loss(tmp_path, config, losses, capsys):
     train(tmp_path / "run", config)
     assert len(losses) == 6
-    ending = "Stage first ends early, at step 12: in 2 checks its validation loss fell no lower than 3."
-    assert ending in capsys.readouterr().out
+    assert ENDING in capsys.readouterr().out
     assert max(curve(tmp_path / "run", "first/encoder/square")) == 12
     assert list(curve(tmp_path / "run", "first/validation/loss")) == [2, 4, 6, 8, 10, 12]
     assert max(curve(tmp_path / "run", "second/encoder/square")) == 2
 
 
-def test_a_resumed_run_counts_on_and_is_bit_identical(tmp_path, config, losses, monkeypatch):
+def test_a_resumed_run_counts_on_and_is_bit_identical(tmp_path, config, losses, monkeypatch, capsys):
     """Killed between two checks, then after the last check."""
     whole = train(tmp_path / "whole", config)
     save = training.Progress.save
@@ -126,11 +126,36 @@ def test_a_resumed_run_counts_on_and_is_bit_identical(tmp_path, config, losses, 
             patch.setattr(training.Progress, "save", killed_after(place))
             with pytest.raises(RuntimeError, match="killed"):
                 train(tmp_path / "killed", config)
+    capsys.readouterr()
     resumed = train(tmp_path / "killed", config)
+    assert ENDING in capsys.readouterr().out
     assert len(losses) == 12  # none is computed twice
     assert max(curve(tmp_path / "killed", "first/encoder/square")) == 12
     for a, b in zip(whole.variables, resumed.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_a_plateau_at_the_last_step_is_no_early_end(tmp_path, config, losses, capsys):
+    config.stages["first"].steps, config.stages["second"].steps = 12, 0
+    train(tmp_path / "run", config)
+    assert len(losses) == 6 and "ends early" not in capsys.readouterr().out
+
+
+def test_a_stage_of_no_steps_saves_no_networks_and_has_no_early_end(tmp_path, config):
+    for stage in config.stages.values():
+        stage.steps, stage.early_stop = 0, config.stages["first"].early_stop
+    assert validation.records(config, {"source": RECORDS}) is None
+    train(tmp_path / "run", config)
+    assert not (tmp_path / "run" / "networks").exists()
+
+
+def test_a_loss_that_stays_is_never_lower(monkeypatch):
+    """A mean of decimals lies below its own float32."""
+    monkeypatch.undo()
+    plateau, loss = Plateau(), float(np.mean([0.1, 0.23, 0.5]))
+    for _ in range(6):
+        plateau.add(loss)
+    assert loss < float(np.float32(loss)) and int(plateau.waited) == 5
 
 
 def test_a_plateau_counts_from_the_lowest_loss(monkeypatch):
@@ -167,6 +192,24 @@ def test_view_adaptation_is_checked_on_held_out_identities_without_an_update(con
         np.testing.assert_allclose(model.validation_loss(batch), expected, rtol=1e-5)
     for a, b in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
+
+
+def test_a_validation_batch_has_two_identities_at_least(config):
+    """Three identities do not fill two batches: one is left out."""
+    config.data.validation_identities = 3
+    config.stages["first"].batch_size = 4
+    held_out = validation.records(config, {"source": RECORDS})
+    model = run_folder.build_model(config, 5)
+    (batch,) = validation.batches_of_stages(model, config, held_out)["first"]
+    assert len(set(batch["source_identity"].numpy().ravel())) == 2
+    with pytest.raises(ValueError, match="needs `held_out`"):
+        validation.batches_of_stages(model, config, None)
+
+
+def test_too_few_validation_identities_of_two_cameras_are_refused_before_the_run_begins(config):
+    one_camera = RECORDS.take(np.isin(IDENTITY, range(1, 7)) | (CAMERA == 1))
+    with pytest.raises(ConfigError, match=r"data\.validation_identities: 1 of the 4 validation identities of test are"):
+        validation.records(config, {"source": one_camera})
 
 
 def test_a_stage_whose_loss_needs_its_classes_cannot_stop_early(config):

@@ -44,9 +44,8 @@ class ReIDModel(StagedModel):
     """
 
     STAGES: ClassVar[dict[str, Stage]] = {}
-    RESCORED: ClassVar[
-        tuple[str, ...]
-    ] = ()  # settings that change scores of a trained run, and nothing that is trained
+    # Settings that change the scores of a trained run, and nothing that is trained.
+    RESCORED: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, image_size, identities: int, seed: int):
         super().__init__(next(iter(self.STAGES)))
@@ -60,7 +59,7 @@ class ReIDModel(StagedModel):
         raise NotImplementedError
 
     def networks(self) -> dict[str, keras.Model]:
-        """Name -> network; a finished stage saves those that it trained as `networks/NAME.weights.h5`."""
+        """Name -> network; a finished stage with steps saves those that it trained as `networks/NAME.weights.h5`."""
         raise NotImplementedError
 
     def encoders(self) -> dict[str, keras.Model]:
@@ -80,6 +79,13 @@ class ReIDModel(StagedModel):
     def representations(self) -> dict[str, Representation]:
         """Name in metrics.json -> a representation to evaluate; `raw` is always there."""
         return {"raw": Representation(self.encoders())}
+
+    def check_training(self) -> None:
+        """Refuse settings that do not allow a training, though a run that has them can be evaluated; by default none.
+
+        Raises:
+            ConfigError: a setting must change; the message names it.
+        """
 
     def presentation(self) -> Presentation:
         """What people can look at of this model; by default nothing."""

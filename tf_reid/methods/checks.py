@@ -63,10 +63,10 @@ def check_settings(method, settings: dict[str, StageSettings]):
                     f"stages.{stage}.optimizers.{player}.ema_momentum: the batch normalisation of {player} keeps "
                     "statistics that do not fit averaged weights; set it to 0."
                 )
-        if settings[stage].early_stop and not about.validated:
+        if settings[stage].can_stop_early and not about.validated:
             raise ConfigError(
                 f"stages.{stage}.early_stop: the loss of stage {stage} needs identities that it is trained on, so it "
-                "says nothing of validation identities; set it to null."
+                "cannot be computed for validation identities; set it to null."
             )
         if settings[stage].steps and about.weight and not getattr(method, about.weight):
             raise ConfigError(

@@ -11,16 +11,9 @@ import tensorflow as tf
 
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.dgnet_features import FED_IN, feature_models, representations_of, scored_by
-from tf_reid.methods.dgnet_offline import FinishedGenerator, check_feed
+from tf_reid.methods.dgnet_offline import FinishedGenerator, check_feed, check_pretraining
 from tf_reid.methods.dgnet_pictures import DGNetPictures
-from tf_reid.methods.dgnet_swaps import (
-    Codes,
-    SwapBatch,
-    exchanged,
-    generated_images,
-    losses_of_images,
-    partly_erased,
-)
+from tf_reid.methods.dgnet_swaps import Codes, SwapBatch, exchanged, generated_images, losses_of_images, partly_erased
 from tf_reid.methods.dgnet_teacher import build_teacher, teacher_labels
 from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
@@ -68,7 +61,7 @@ class DGNet(ReIDModel):
             identities alike; "both": the soft labels, restricted to the identities of appearance and structure.
         teacher_batch_statistics: the teacher's batch norm uses the statistics of the generated batch.
         feed: "online": the heads learn from the swaps of stage `joint`; "offline": in stage `pretrain`, from those that
-            a finished run of `dgnet` makes, `swaps_from`; then `joint` needs no steps.
+            a finished run of `dgnet` makes, `swaps_from`; then `joint` has 0 steps.
         width: channels of the discriminator's first layers; E_s and G scale with it.
         scales: sizes at which the discriminator judges, each half of the one before.
         stripes: each of G's four blocks receives a stripe of the body; in the authors' code each receives a quarter of
@@ -88,7 +81,7 @@ class DGNet(ReIDModel):
 
     STAGES: ClassVar = {
         "teacher": Stage(players=("teacher", "teacher_head"), sampler="single_images"),
-        "pretrain": Stage(players=("appearance", "heads"), sampler="swaps", weight="identity_weight"),
+        "pretrain": Stage(players=("appearance", "heads"), sampler="swaps"),
         "joint": Stage(players=("appearance", "heads", "generator", "discriminator"), sampler="swaps"),
     }
     RESCORED: ClassVar = ("fine_at_test",)
@@ -133,8 +126,9 @@ class DGNet(ReIDModel):
         fine_at_test: NonNegativeFloat = 0.5,
     ):
         super().__init__(image_size, identities, seed)
-        of_teacher = teacher_backbone, teacher_weights, teacher_dropout
-        self.teacher = build_teacher(teacher, image_size, identities, *of_teacher)
+        self.teacher = build_teacher(
+            teacher, image_size, identities, teacher_backbone, teacher_weights, teacher_dropout
+        )
         self.last_maps = maps_of(BACKBONES[backbone](image_size, weights, last_stride=last_stride))
         self.E_a = nets.appearance_encoder(self.last_maps, stripes)
         code_width, pooled_width = (shape[-1] for shape in self.E_a.output_shape)
@@ -170,6 +164,13 @@ class DGNet(ReIDModel):
         heads = {network.name: network for network in self.players()["heads"]}
         return {"teacher": self.teacher, "E_a": self.E_a, "E_s": self.E_s, "G": self.G, "D": self.D} | heads
 
+    def compile(self, stages, *args, **kwargs):
+        super().compile(stages, *args, **kwargs)
+        check_pretraining(self)
+
+    def check_training(self):
+        check_feed(self)
+
     def phase_of(self, step):
         return {"fed": self.stage == FED_IN[self.feed] and step >= self.warm_up}
 
@@ -180,7 +181,6 @@ class DGNet(ReIDModel):
         return self.report(teacher=identity, teacher_head=identity)
 
     def pretrain_step(self, batch):
-        check_feed(self.feed, self.finished)
         batch = SwapBatch.of(batch)
         with tf.GradientTape() as tape:
             terms, pooled = self.identity_losses(batch)
@@ -331,8 +331,8 @@ class DGNet(ReIDModel):
 
     def teacher_labels(self, batch: SwapBatch, swaps):
         """q of Eq. 8, float32 [2P, K]; see `dgnet_teacher.teacher_labels`."""
-        style = self.teacher_style, self.teacher_batch_statistics
-        return teacher_labels(self.teacher, *style, batch, swaps, self.identities)
+        style, batch_statistics = self.teacher_style, self.teacher_batch_statistics
+        return teacher_labels(self.teacher, style, batch_statistics, batch, swaps, self.identities)
 
     def _ramped(self, weight):
         """From 0 at the end of the warm-up to `weight`."""

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_reid.config import ConfigError
+from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.dgnet_swaps import exchanged
 from tf_reid.networks.dgnet import from_imagenet, to_imagenet
 from tf_reid.networks.layers import copied
@@ -41,11 +42,45 @@ class FinishedGenerator:
         return tf.stop_gradient(tf.round((tf.clip_by_value(images, -1.0, 1.0) + 1.0) * 127.5) / 127.5 - 1.0)
 
 
-def check_feed(feed: str, finished: FinishedGenerator | None):
-    """Make sure that a stage `pretrain` with feed="offline" has swaps to learn from.
+def check_pretraining(model: ReIDModel) -> None:
+    """Make sure that every step of stage `pretrain` of a `DGNet` has a loss to minimise: of Eq. 3, or of Eq. 8 and 9.
 
     Raises:
-        ConfigError: no run is named.
+        ConfigError: Eq. 3 is left out, and the stage has steps in which nothing is fed.
     """
-    if feed == "offline" and finished is None:
+    if model.identity_weight or not model.steps_of_stage["pretrain"]:
+        return
+    if model.feed == "online" or not model.primary_weight:
+        raise ConfigError(
+            "method.identity_weight is 0, which leaves stage pretrain nothing to learn; set stages.pretrain.steps=0."
+        )
+    if model.warm_up:
+        raise ConfigError(
+            f"method.identity_weight is 0, which leaves the first {model.warm_up} steps of stage pretrain nothing to "
+            "learn; set method.warm_up=0."
+        )
+
+
+def check_feed(model: ReIDModel) -> None:
+    """Make sure that a training with feed="offline" feeds swaps, and only them.
+
+    A finished run is evaluated without the run of its swaps, so this is checked before a training alone.
+
+    Raises:
+        ConfigError: it does not; the message names the setting.
+    """
+    if model.feed == "online":
+        return
+    if model.finished is None:
         raise ConfigError("method.feed=offline needs the folder of a finished run of dgnet: method.swaps_from=RUN.")
+    steps = model.steps_of_stage
+    if steps["joint"]:
+        raise ConfigError(
+            "method.feed=offline feeds no swap in stage joint and leaves out Eq. 4 and 5 there; set "
+            "stages.joint.steps=0."
+        )
+    if steps["pretrain"] <= model.warm_up:
+        raise ConfigError(
+            f"method.feed=offline feeds no swap: stage pretrain ends after {steps['pretrain']} steps, before "
+            f"method.warm_up={model.warm_up}; set stages.pretrain.steps higher, or method.warm_up lower."
+        )

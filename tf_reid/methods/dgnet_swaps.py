@@ -97,11 +97,11 @@ def losses_of_images(
     return terms
 
 
-def partly_erased(images: tf.Tensor, draws: tf.Tensor, share: float) -> tf.Tensor:
-    """Images with a rectangle of ImageNet's mean in a share of them; see `erased`.
+def partly_erased(images: tf.Tensor, draws: tf.Tensor, fraction: float) -> tf.Tensor:
+    """Images with a rectangle of ImageNet's mean in this fraction of them; see `erased`.
 
     Args:
         images: as `SwapBatch.images`. draws: float32 [P, 4, 5] in [0, 1), by the batch's rows.
     """
     draws = tf.reshape(tf.transpose(draws, (1, 0, 2)), (-1, 5))
-    return erased(images, draws, share, from_imagenet(tf.zeros(3)))
+    return erased(images, draws, fraction, from_imagenet(tf.zeros(3)))

@@ -90,7 +90,7 @@ def build_teacher(
         identities: K. backbone, weights, dropout: of the teacher; a run's weights replace `weights`.
 
     Raises:
-        ConfigError: the run has no such network, or one of another form.
+        ConfigError: the run has no such network, one of another form, or one that was never trained.
     """
     if not run:
         return Teacher(image_size, identities, backbone, weights, dropout)
@@ -108,6 +108,11 @@ def build_teacher(
             "data set, trained by this version); name another finished run, or null to train a teacher "
             f"({error})."
         ) from error
+    if not teacher.trained:
+        raise ConfigError(
+            f"method.teacher: {path} holds a teacher that was never trained: its run had stages.teacher.steps=0; name "
+            "another finished run, or null to train a teacher."
+        )
     return teacher
 
 
@@ -119,7 +124,7 @@ def _weights_file(run: Path) -> Path:
         if path.exists():
             return path
     raise ConfigError(
-        f"method.teacher: {run} holds neither networks/{names[0]} (of a run of dgnet whose stage teacher is finished) "
+        f"method.teacher: {run} holds neither networks/{names[0]} (of a run of dgnet that trained its own teacher) "
         f"nor networks/{names[1]} (of a finished run of identity); name another run, or null to train a teacher."
     )
 

@@ -84,28 +84,19 @@ class Losses(EverySteps):
     def __init__(self, model: ReIDModel, steps: int, start: int, every: int, writer: Any, folder: Path) -> None:
         super().__init__(model, every)
         self.writer, self.folder = writer, folder
-        self.waiting: list[Mapping[str, tf.Tensor]] = []  # losses of the steps that are not shown yet, on the device
+        # The last step of each call that is not shown yet, and the losses of its steps, on the device.
+        self.waiting: list[tuple[int, Mapping[str, tf.Tensor]]] = []
         self.bar = tqdm(total=steps, initial=start, desc=model.stage, unit="step", dynamic_ncols=True, mininterval=0.5)
 
-    def add(self, losses: Mapping[str, tf.Tensor]) -> None:
-        """Losses of one step or of several, as `StagedModel.advance` returns them; they are read in `act`."""
-        self.waiting.append(losses)
+    def add(self, step: int, losses: Mapping[str, tf.Tensor]) -> None:
+        """Losses of this step or of several up to it, as `StagedModel.advance` returns them; they are read in `act`."""
+        self.waiting.append((step, losses))
 
     def act(self, step: int) -> None:
         if not self.waiting:
             return
-        names = sorted(self.waiting[0])
-        values = {name: np.hstack([losses[name] for losses in self.waiting]).astype(np.float64) for name in names}
+        values = {name: self._series(name) for name in sorted({name for _, losses in self.waiting for name in losses})}
         self.waiting = []
-        for name, series in values.items():
-            if not np.isfinite(series).all():
-                self.bar.close()
-                place = int(np.flatnonzero(~np.isfinite(series))[0])
-                at = step - len(series) + 1 + place
-                raise NotFinite(
-                    f"The loss {name} of stage {self.method.stage} is {series[place]} at step {at}; the "
-                    "checkpoint before it is kept. A lower learning rate of its player is the usual remedy."
-                )
         self.bar.update(step - self.bar.n)
         self.bar.set_postfix({name.split("/")[-1]: f"{series.mean():.3g}" for name, series in values.items()})
         with curves(self.writer, self.folder, step):
@@ -113,6 +104,24 @@ class Losses(EverySteps):
                 tf.summary.scalar(f"{self.method.stage}/{name}", series.mean())
             for player, rate in self.method.learning_rates().items():
                 tf.summary.scalar(f"{self.method.stage}/{player}/learning_rate", rate)
+
+    def _series(self, name: str) -> np.ndarray:
+        """The values of a loss at those waiting steps that have it, float64; a phase of a stage may lack it."""
+        parts = []
+        for last, losses in self.waiting:
+            if name not in losses:
+                continue
+            part = np.atleast_1d(losses[name])
+            if not np.isfinite(part).all():
+                self.bar.close()
+                place = int(np.flatnonzero(~np.isfinite(part))[0])
+                raise NotFinite(
+                    f"The loss {name} of stage {self.method.stage} is {part[place]} at step "
+                    f"{last - len(part) + 1 + place}; the checkpoint before it is kept. A lower learning rate of its "
+                    "player is the usual remedy."
+                )
+            parts.append(part)
+        return np.hstack(parts).astype(np.float64)
 
 
 class Checkpoints(EverySteps):

@@ -1,7 +1,7 @@
 """A run's folder: its settings, its images, its results; and how a run's model is built again from it.
 
 ```
-RUN/config.yaml         every setting                  RUN/networks/     weights of the networks of finished stages
+RUN/config.yaml         every setting                  RUN/networks/     weights that finished stages trained
 RUN/environment.json    code revision, versions        RUN/pictures/     PNG grids by stage and step
 RUN/data.json           the training images            RUN/evaluation/   rank lists, features, ROC curves
 RUN/checkpoints/        the last two                   RUN/metrics.json  metrics by representation

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_reid.command_line import SIGNALS, Terminated
+from tf_reid.runs.strategy import sum_over_replicas
 
 STDERR = 2  # the number of its file
 
@@ -35,12 +36,7 @@ class StopRequests:
         self.received: int | None = None
         self._raises = False
         self._before: dict[int, Any] = {}
-
-        @tf.function
-        def number_of_workers(own: tf.Tensor) -> tf.Tensor:
-            return strategy.reduce("SUM", strategy.run(lambda: own), axis=None)
-
-        self._number_of_workers = number_of_workers
+        self._number_of_workers = sum_over_replicas(strategy)
 
     def __enter__(self) -> "StopRequests":
         if threading.current_thread() is threading.main_thread():  # no other may change what signals do

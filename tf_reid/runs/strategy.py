@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +73,19 @@ def _devices(config: Config) -> Chosen:
         return Chosen(tf.distribute.get_strategy(), sentence)
     devices = tf.config.list_logical_devices("GPU")[:count]
     return Chosen(tf.distribute.MirroredStrategy([device.name for device in devices]), sentence)
+
+
+def sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    """-> a function that adds up what the replicas of all workers hold: those of a worker hold the same.
+
+    All workers call it at the same place of their training. It is traced once for each form of a tensor.
+    """
+
+    @tf.function
+    def summed(of_worker: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce("SUM", strategy.run(lambda: of_worker), axis=None)
+
+    return summed
 
 
 def compiles(config: Config) -> bool:

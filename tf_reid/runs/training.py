@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_reid import config as configuration
 from tf_reid import files
-from tf_reid.data import pipeline, samplers
+from tf_reid.data import samplers
 from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import validation
@@ -27,8 +27,9 @@ from tf_reid.runs.callbacks import (
 from tf_reid.runs.checkpoints import NotSaved, reason
 from tf_reid.runs.plateau import Plateau
 from tf_reid.runs.progress import Progress
+from tf_reid.runs.stage_batches import augmented_batches, unaugmented_batches
 from tf_reid.runs.stopping import Requested, StopRequests
-from tf_reid.runs.strategy import on_devices
+from tf_reid.runs.strategy import on_devices, sum_over_replicas
 from tf_reid.settings import Config
 
 __all__ = ["NotFinite", "NotSaved", "Unfinished", "train"]
@@ -37,7 +38,7 @@ PICTURED = 3  # rows of a batch in a grid
 
 
 class Unfinished(RuntimeError):
-    """A stage ended before its last step, where TensorFlow took something for the end of the data."""
+    """TensorFlow reported the end of the data before a stage's last step."""
 
 
 def train(
@@ -57,18 +58,17 @@ def train(
         folder: the run's folder, from whose last checkpoint training is resumed.
         evaluate: () -> representation -> metrics; logged as curves every `run.evaluate_every` steps.
         write_to: where this process writes, if not into the run's folder; see `strategy.own_folder`.
-        held_out: the images of the validation identities, which stages with `early_stop` need.
+        held_out: the images of the validation identities, which stages with steps and `early_stop` need.
 
     Raises:
         NotFinite: a loss or a weight is NaN or infinite. The last checkpoint was saved before that.
-        ConfigError: no checkpoint can be read.
+        ConfigError: no checkpoint can be read, or there are too few validation identities.
         NotSaved: a file cannot be written. The last checkpoint stands.
-        ValueError: several workers do not share the run's folder, or a stage with `early_stop` lacks `held_out`.
+        ValueError: several workers do not share the run's folder, or such a stage lacks `held_out`.
         KeyboardInterrupt, SystemExit: the training was stopped by a signal, and has saved a checkpoint.
     """
-    if held_out is None and any(stage.early_stop for stage in config.stages.values()):
-        raise ValueError("A stage with early_stop needs `held_out`, the images of the validation identities.")
-    plateau = Plateau() if held_out is not None else None
+    checked = validation.batches_of_stages(model, config, held_out)
+    plateau = Plateau() if checked else None
     progress = Progress(folder, model, write_to, plateau)
     resumed = progress.restore()
     _check_that_workers_agree(model.distribute_strategy, int(progress.stage), int(model.step.numpy()))
@@ -87,23 +87,19 @@ def train(
             try:
                 if start < stage.steps and not (plateau and plateau.ends(stage.early_stop)):
                     sampler = samplers.of_stage(model.STAGES[name], stage, records)
-                    batches = pipeline.training_batches(
-                        records,
-                        sampler,
-                        start=start,
-                        steps=stage.steps,
-                        **config.data.augment.model_dump(),
-                        **_seeds_and_size(config, number),
-                    )
+                    batches = augmented_batches(config, number, records, sampler, start, stage.steps)
                     callbacks = _callbacks(model, config, records, number, folder, evaluate, progress, writer, stop)
-                    if stage.early_stop and plateau and held_out is not None:
-                        checked = validation.batches(model, config, number, held_out)
-                        loss = validation.ValidationLoss(model, stage.early_stop, checked, plateau, writer, folder)
+                    if plateau and name in checked:
+                        loss = validation.ValidationLoss(model, stage, checked[name], plateau, writer, folder)
                         callbacks.insert(_before_checkpoints(callbacks), loss)
                     _train_stage(model, batches, stage.steps, callbacks)
-                check_weights(model, int(model.step.numpy()))
+                last = int(model.step.numpy())
+                if plateau and last < stage.steps:
+                    print(plateau.why_it_ends(name, last))
+                check_weights(model, last)
                 model.finish()
-                _save_networks(model, folder / "networks")
+                if stage.steps:
+                    _save_networks(model, folder / "networks")
                 progress.stage.assign(number + 1)
                 model.step.assign(0)
                 if plateau:
@@ -138,7 +134,7 @@ def _train_stage(model: ReIDModel, batches: tf.data.Dataset, last: int, callback
             until_one_acts = min(each.every - step % each.every for each in callbacks)
             done, of_steps = model.advance(batch_by_batch, min(last - step, until_one_acts))
             step += done
-            losses.add(of_steps)
+            losses.add(step, of_steps)
             for each in callbacks:
                 each.after(step)
         for each in callbacks:
@@ -169,20 +165,13 @@ def _callbacks(model, config, records, number, folder, evaluate, progress, write
         kind = model.STAGES[name]
         few = stage.model_copy(update={"batch_size": PICTURED * samplers.ROW[kind.sampler]})
         sampler = samplers.of_stage(kind, few, records)
-        plain = {"flip": False, "pad": 0, "grey": 0.0}
-        batches = pipeline.training_batches(
-            records, sampler, start=0, steps=1, **plain, **_seeds_and_size(config, number)
-        )
+        batches = unaugmented_batches(config, number, records, sampler, steps=1)
         callbacks.append(Pictures(model, next(iter(batches)), run.pictures_every, folder, writer))
     # After the pictures: a run that is killed between the two resumes before them, and draws them.
     callbacks.append(Checkpoints(progress, losses, run.checkpoint_every))
     if run.evaluate_every:
         callbacks.append(Evaluations(model, evaluate, run.evaluate_every, writer, folder, stop))
     return [*callbacks, Stop(model, stop, run.log_every)]
-
-
-def _seeds_and_size(config, number):
-    return {"seed": config.run.seed, "stage": number, "image_size": config.data.image_size}
 
 
 def _save_networks(model, folder):
@@ -217,13 +206,7 @@ def _check_that_workers_agree(strategy, stage, step):
     """Make sure that all workers resume from the same step; otherwise they would wait for each other for ever."""
     if strategy.cluster_resolver is None:
         return
-
-    @tf.function
-    def sums():
-        place = tf.constant([stage, step, stage**2, step**2], tf.int64)
-        return strategy.reduce("SUM", strategy.run(lambda: place), axis=None)
-
-    total = sums().numpy()
+    total = sum_over_replicas(strategy)(tf.constant([stage, step, stage**2, step**2], tf.int64)).numpy()
     if (strategy.num_replicas_in_sync * total[2:] != total[:2] ** 2).any():
         raise ValueError(
             f"The last checkpoint that this worker sees is of stage {stage}, step {step}, and another worker sees "
