@@ -27,7 +27,7 @@ def changed(model, stage, **calls):
     networks = model.networks() | {"heads": model.heads[0], "other head": model.heads[1]}
     before = {name: [v.numpy() for v in network.trainable_variables] for name, network in networks.items()}
     model.begin(stage)
-    losses_found = model.train_function(iter(tf.data.Dataset.from_tensors(batch())))
+    losses_found = model.advance(iter(tf.data.Dataset.from_tensors(batch())))[1]
     moved = {
         name
         for name, old in before.items()
@@ -73,7 +73,7 @@ def test_the_three_updates_come_in_their_order():
     """D_d first, confusion against D_d as it then stands, matching with the mappings as they then stand."""
     model, by_hand = build("view_adaptation"), build("view_adaptation")
     model.begin("adversarial")
-    model.train_function(iter(tf.data.Dataset.from_tensors(batch())))
+    model.advance(iter(tf.data.Dataset.from_tensors(batch())))[1]
 
     def descend(loss_of, *networks):
         variables = [v for network in networks for v in network.trainable_variables]
@@ -267,7 +267,7 @@ def test_dan_makes_two_layers_of_both_views_alike_and_reads_the_probes_labels():
         loss = losses.identification(scores[0], identities) + 3.0 * losses.maximum_mean_discrepancy(*scores)
     gradient = tape.gradient(loss, head).numpy()
     model.begin("finetune")
-    reported = model.train_function(iter(tf.data.Dataset.from_tensors(batch())))
+    reported = model.advance(iter(tf.data.Dataset.from_tensors(batch())))[1]
     np.testing.assert_allclose(reported["mappings/dan"], 3.0 * discrepancy, rtol=1e-3)
     np.testing.assert_allclose(reported["mappings/identity_probe"], identity, rtol=1e-3)
     np.testing.assert_allclose(head.numpy(), before - 0.01 * gradient, atol=1e-5)
