@@ -22,12 +22,8 @@ COGAN_FULL_SIZE = (
     *("method.width=512", "stages.joint.steps=30000", "stages.joint.batch_size=128"),
     *("evaluate.protocol=view_adaptation", "evaluate.flip=false"),
 )
-COGAN_VIPER = Data(
-    "cogan_viper", "cogan", ("data.source=viper", *COGAN_FULL_SIZE, "stages.joint.images_per_view=1"), trials=10
-)
-COGAN_MARKET = Data(
-    "cogan_market1501", "cogan", ("data.source=market1501", *COGAN_FULL_SIZE, "stages.joint.images_per_view=2")
-)
+COGAN_VIPER = Data("cogan_viper", "cogan", ("data.source=viper", *COGAN_FULL_SIZE), trials=10)
+COGAN_MARKET = Data("cogan_market1501", "cogan", ("data.source=market1501", *COGAN_FULL_SIZE))
 COGAN_STREET = Data("cogan_street", "cogan")
 
 ADAPTIVE = Variant("adaptive")

@@ -107,6 +107,18 @@ def test_two_views_of_an_identity_whom_many_cameras_see_stay_the_same_two():
     assert 3 not in records.identity[drawn]
 
 
+def test_unmatched_views_are_drawn_without_regard_to_identity():
+    records = make_records([1, 1, 2, 2, 3, 3, 4, 4, 4], [7, 4] * 4 + [4])
+    sampler, rng = samplers.unmatched_views(records, stage_of(4)), np.random.default_rng(0)
+    drawn = np.concatenate([sampler(rng)["source"] for _ in range(10)])
+    assert drawn.shape == (20, 2, 2)  # five gallery images, two in a step
+    assert set(drawn[..., 0].ravel()) == {1, 3, 5, 7, 8} and set(drawn[..., 1].ravel()) == {0, 2, 4, 6}
+    probes, gallery = (records.identity[drawn[..., view]] for view in (0, 1))
+    assert any(set(a) != set(b) for a, b in zip(probes, gallery, strict=True))
+    with pytest.raises(ValueError, match="no training identity is seen in two views"):
+        samplers.unmatched_views(make_records([1, 2], [1, 2]), stage_of(4))
+
+
 @pytest.mark.parametrize("sampler", ["modalities", "views"])
 def test_too_few_identities_on_both_sides_is_said_clearly(sampler):
     with pytest.raises(ValueError, match=r"needs 4 identities seen in .* but there are 0; choose"):

@@ -49,13 +49,13 @@ def compare_one_replica_with_two(name, stage, batch, two_replicas):
     for step in one_step_of_each_phase(name, stage):
         alone = build(name)
         begin_at(alone, stage, step)
-        expected = alone.train_function(iter(tf.data.Dataset.from_tensors(batch)))
+        expected = alone.advance(iter(tf.data.Dataset.from_tensors(batch)))[1]
 
         with two_replicas.scope():
             shared = build(name)
         begin_at(shared, stage, step)
         halves = tf.data.Dataset.from_tensors(batch)
-        losses = shared.train_function(iter(two_replicas.experimental_distribute_dataset(halves)))
+        losses = shared.advance(iter(two_replicas.experimental_distribute_dataset(halves)))[1]
 
         for player in alone.STAGES[stage].players:
             variables = [m.variables_of(player) for m in (alone, shared, start)]
@@ -127,7 +127,7 @@ def test_training_overfits_one_batch():
     model = build("identity", optimizer="adam")
     model.begin("classifier")
     batches = iter(tf.data.Dataset.from_tensors(random_batch()).repeat())
-    sums = [sum(float(v) for v in model.train_function(batches).values()) for _ in range(40)]
+    sums = [sum(float(v) for v in model.advance(batches)[1].values()) for _ in range(40)]
     assert sums[-1] < 0.2 * sums[0]
 
 
@@ -147,7 +147,7 @@ def test_a_running_mean_of_the_weights_is_seen_inside_averaged_and_kept_at_the_e
     batches = iter(strategy.experimental_distribute_dataset(batches))
     mean = None
     for _ in range(3):
-        model.train_function(batches)
+        model.advance(batches)[1]
         mean = values() if mean is None else [0.9 * m + 0.1 * v for m, v in zip(mean, values(), strict=True)]
     own = values()
     with model.averaged():

@@ -74,5 +74,5 @@ def test_it_learns_one_batch():
     model.compile(config.stages)
     model.begin("identification")
     batches = iter(tf.data.Dataset.from_tensors(random_batch()).repeat())
-    values = [float(model.train_function(batches)["encoder/identification"]) for _ in range(30)]
+    values = [float(model.advance(batches)[1]["encoder/identification"]) for _ in range(30)]
     assert np.isfinite(values).all() and values[-1] < 0.3 * values[0]

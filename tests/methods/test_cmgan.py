@@ -28,7 +28,7 @@ def moves(model, step, stage="adversarial"):
     model.step.assign(step)
     model.begin(stage)
     before = {player: values(model, player) for player in model.players()}
-    model.train_function(iter(tf.data.Dataset.from_tensors(batch())))
+    model.advance(iter(tf.data.Dataset.from_tensors(batch())))[1]
     return {
         player
         for player, old in before.items()

@@ -23,7 +23,7 @@ def moved(model, stage, steps=1):
     model.begin(stage)
     batches = iter(tf.data.Dataset.from_tensors(batch_for("crossgan", stage)).repeat())
     for _ in range(steps):
-        found = model.train_function(batches)
+        found = model.advance(batches)[1]
     return {
         player
         for player, old in before.items()
@@ -179,7 +179,7 @@ def test_no_identity_is_read(tmp_path):
             model.step.assign(0)
             model.begin(stage)
             batches = iter(pipeline.training_batches({"source": records}, sampler, **place))
-            model.train_function(batches), model.train_function(batches)
+            model.advance(batches)[1], model.advance(batches)[1]
         return [v.numpy() for network in model.networks().values() for v in network.weights]
 
     shuffled = np.random.default_rng(1).permutation(identity)

@@ -107,7 +107,7 @@ def test_the_discriminators_rest_between_every_nth_step():
     moves = []
     for _ in range(6):
         before = weights(model)
-        model.train_function(batches)
+        model.advance(batches)[1]
         moves.append("D_S" in moved(before, weights(model)))
     assert moves == [True, False, False, True, False, False]
 

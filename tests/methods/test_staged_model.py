@@ -52,3 +52,54 @@ def test_a_call_ends_where_the_phase_changes_and_the_losses_are_those_of_single_
     np.testing.assert_array_equal(together["sums/added"], [1, 2, 3, 8, 10, 12, 7, 8, 9, 20, 22])
     for name, values in alone.items():
         np.testing.assert_array_equal(together[name], values)
+
+
+class Shared(StagedModel):
+    """Adds up the losses of all replicas; two steps count once, the next two twice."""
+
+    def __init__(self):
+        super().__init__("sums")
+        kinds = {"synchronization": tf.VariableSynchronization.ON_READ, "aggregation": tf.VariableAggregation.SUM}
+        self.own = tf.Variable(0.0, trainable=False, **kinds)  # each replica's, as a pool of images is
+
+    def phase_of(self, step):
+        return {"doubled": step % 4 > 1}
+
+    def sums_step(self, batch):
+        context = tf.distribute.get_replica_context()
+        everything = context.all_reduce("sum", tf.reduce_sum(batch) * (2.0 if self.phase["doubled"] else 1.0))
+        self.own.assign_add(everything * tf.cast(context.replica_id_in_sync_group + 1, tf.float32))
+        return {"sums/own": self.own.read_value()}
+
+
+@pytest.mark.parametrize("xla", [False, True])
+def test_two_replicas_take_several_steps_a_call(xla, two_replicas):
+    losses = []
+    for steps_per_call in (1, 4):
+        with two_replicas.scope():
+            model = Shared()
+        model.xla, model.steps_per_call = xla, steps_per_call
+        model.begin("sums")
+        batches = tf.data.Dataset.range(12, output_type=tf.float32).batch(2)
+        batches, done, of_model = iter(two_replicas.experimental_distribute_dataset(batches)), 0, []
+        while done < 6:
+            steps, values = model.advance(batches, 6 - done)
+            of_model.append(np.atleast_1d(values["sums/own"]))
+            done += steps
+        losses.append(np.concatenate(of_model))
+    sums = np.array([1, 5, 2 * 9, 2 * 13, 17, 21])  # of the batches, as phases count them
+    for found in losses:
+        np.testing.assert_array_equal(found, np.cumsum(sums) * 1.5)  # a mean of one time and two times
+
+
+def test_what_follows_a_compiled_step_of_several_replicas_is_not_compiled(two_replicas):
+    with two_replicas.scope():
+        model = Shared()
+    model.xla = True
+    model.begin("sums")
+    batch = tf.data.Dataset.from_tensors([1.0, 2.0])
+    traced = model._one_step.get_concrete_function(
+        iter(two_replicas.experimental_distribute_dataset(batch)), (("doubled", False),)
+    )
+    marked = ["_XlaCompile" in operation.node_def.attr for operation in traced.graph.get_operations()]
+    assert any(marked) and not marked[-1]

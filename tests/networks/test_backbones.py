@@ -61,7 +61,7 @@ def test_our_epsilon_changes_no_feature_of_trained_weights():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_variance.assign(0.001 * layer.moving_variance)  # as small as Keras's epsilon
     images = tf.random.stateless_uniform((2, 32, 32, 3), [0, 1], -1, 1)
-    ours = backbones._with_our_norms(theirs, 2)
+    ours = backbones._with_our_layers(theirs, 2)
     np.testing.assert_allclose(ours(images), theirs(images), rtol=1e-3, atol=1e-4)
     assert np.abs(theirs(images)).max() > 0.01
 

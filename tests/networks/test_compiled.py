@@ -42,6 +42,20 @@ def test_dropout_is_keras_dropout():
         np.testing.assert_array_equal(layer(x, training=False), x)
 
 
+def test_contexts_may_be_nested():
+    with compiled.compiling():
+        with compiled.compiling():
+            pass
+        assert compiled.is_compiled()
+    assert not compiled.is_compiled()
+
+
+@pytest.mark.parametrize("settings", [{"padding": "same"}, {"data_format": "channels_first"}])
+def test_max_pooling_refuses_what_it_does_not_compile(settings):
+    with pytest.raises(ValueError, match=r"needs padding='valid' and data_format='channels_last'"):
+        compiled.MaxPooling2D(2, **settings)
+
+
 @pytest.mark.parametrize(("pool", "stride"), [(2, None), (3, 2)])
 def test_max_pooling_and_its_gradient_are_keras(pool, stride):
     """With zeros that are equal in a window, as after ReLU; the gradient goes to the first."""

@@ -14,6 +14,7 @@ from tf_reid.networks.precision import products_in
 LAYERS = {
     "Conv2D": ({"filters": 6, "kernel_size": 3, "strides": 2, "padding": "same"}, (2, 8, 6, 5)),
     "Conv2DTranspose": ({"filters": 6, "kernel_size": 4, "strides": 2, "padding": "same"}, (2, 8, 6, 5)),
+    "DepthwiseConv2D": ({"kernel_size": 3, "strides": 2, "padding": "same"}, (2, 8, 6, 5)),
     "Dense": ({"units": 6}, (4, 5)),
 }
 
@@ -99,7 +100,7 @@ def test_weights_of_networks_of_keras_are_read(tmp_path):
 
     def network(layers):
         images = keras.Input((8, 8, 3))
-        x = layers.Conv2DTranspose(2, 2)(layers.Conv2D(4, 3)(layers.Conv2D(4, 3)(images)))
+        x = layers.Conv2DTranspose(2, 2)(layers.Conv2D(4, 3)(layers.DepthwiseConv2D(3)(layers.Conv2D(4, 3)(images))))
         return keras.Model(images, layers.Dense(2)(x))
 
     theirs, ours = network(keras.layers), network(precision)

@@ -81,6 +81,21 @@ def views(source: Records, stage: BatchSettings) -> Sampler:
     return _two_sides(source, probe, gallery, stage, stage.images_per_view, "two views")
 
 
+def unmatched_views(source: Records, stage: BatchSettings) -> Sampler:
+    """`batch_size // 2` probe images beside as many gallery images, drawn independently of their identities.
+
+    For methods that learn the identities of the probe view alone: a batch does not show the same ones in both views.
+    The two views are those of `views`. An epoch is one pass over the larger view.
+
+    Raises:
+        ValueError: no identity is seen in two views.
+    """
+    sides = _two_views(source)
+    if not len(sides[0]):
+        raise ValueError(f"{source.name}: no training identity is seen in two views; choose another data set.")
+    return _independent(sides, stage)
+
+
 def swaps(source: Records, stage: BatchSettings) -> Sampler:
     """Rows of four images: one of two identities each, and another image of either (DG-Net's batches and positives).
 
@@ -137,14 +152,7 @@ def unpaired_views(source: Records, stage: BatchSettings) -> Sampler:
     first = source.camera == cameras[0]
     if len(cameras) > 2:
         first = np.random.default_rng(0).permutation(len(source)) < len(source) // 2
-    sides, count = [np.flatnonzero(first), np.flatnonzero(~first)], stage.batch_size // 2
-
-    def epoch(rng):
-        steps = _steps(max(map(len, sides)), count)
-        drawn = [_cycled(rng, side, steps * count) for side in sides]
-        return {"source": np.stack(drawn, axis=1).reshape(steps, count, 2)}
-
-    return epoch
+    return _independent([np.flatnonzero(first), np.flatnonzero(~first)], stage)
 
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
@@ -152,6 +160,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "pairs_of_two_domains": pairs_of_two_domains,
     "modalities": modalities,
     "views": views,
+    "unmatched_views": unmatched_views,
     "swaps": swaps,
     "single_images": single_images,
     "unpaired_views": unpaired_views,
@@ -190,6 +199,18 @@ def _two_sides(records, first, second, stage, each, what) -> Sampler:
         order = np.repeat(rng.permutation(identities)[: steps * count], each)
         drawn = [np.concatenate([_cycled(rng, side[p], each) for p in order[::each]]) for side in sides]
         return {"source": np.stack(drawn, axis=1).reshape(steps, count * each, 2)}
+
+    return epoch
+
+
+def _independent(sides, stage) -> Sampler:
+    """Rows of an image of either side (indices), drawn independently; an epoch is one pass over the larger side."""
+    count = stage.batch_size // 2
+
+    def epoch(rng):
+        steps = _steps(max(map(len, sides)), count)
+        drawn = [_cycled(rng, side, steps * count) for side in sides]
+        return {"source": np.stack(drawn, axis=1).reshape(steps, count, 2)}
 
     return epoch
 

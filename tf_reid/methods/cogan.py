@@ -15,11 +15,10 @@ from tf_reid.networks.compiled import uniform
 from tf_reid.networks.crossgan import (
     DISCRIMINATOR_UNITS,
     GENERATOR_UNITS,
-    chained,
-    coupled,
-    discriminator_units,
-    distinct,
-    generator_units,
+    coupled_discriminators,
+    coupled_generators,
+    discriminators_loss,
+    generators_loss,
 )
 from tf_reid.networks.layers import feed_forward
 from tf_reid.settings import NonNegativeFloat, PositiveInt
@@ -33,8 +32,8 @@ class CoGAN(ReIDModel):
     z ──┤ (first units shared)    ├── f1, f2 (last units shared) ──┤
         └── g2 ── fake gallery ───┘                                └── classifier ── K-way softmax, of probe images
     ```
-    One z makes an image of either view. What finds an identity in gallery images, whose labels are not read, is that f1
-    and f2 share their last hidden layer, which is the feature.
+    One z makes an image of either view. The labels of gallery images are not read. f1 and f2 share their last hidden
+    layer, so what it learns of the identities of probe images holds for gallery images too. It is the feature.
 
     Args:
         latent_width: of z, which is uniform in [-1, 1].
@@ -43,7 +42,7 @@ class CoGAN(ReIDModel):
         identity_weight: of the classifier's loss, beside the discriminators'.
     """
 
-    STAGES: ClassVar = {"joint": Stage(players=("discriminators", "generators"), sampler="views")}
+    STAGES: ClassVar = {"joint": Stage(players=("discriminators", "generators"), sampler="unmatched_views")}
 
     def __init__(
         self,
@@ -58,19 +57,12 @@ class CoGAN(ReIDModel):
         identity_weight: NonNegativeFloat = 1.0,
     ):
         super().__init__(image_size, identities, seed)
-        if image_size[0] % 16 or image_size[1] % 16:
-            raise ValueError(
-                f"data.image_size is {list(image_size)}, but a generator doubles four times: use multiples of 16."
-            )
-        g_units = coupled(generator_units(image_size, width, latent_width), range(generator_shared))
-        last = range(DISCRIMINATOR_UNITS - discriminator_shared, DISCRIMINATOR_UNITS)
-        f_units = coupled(discriminator_units(image_size), last)
-        self.g1, self.g2 = (chained(units, name) for units, name in zip(g_units, ("g1", "g2"), strict=True))
-        self.f1, self.f2 = (chained(units, name) for units, name in zip(f_units, ("f1", "f2"), strict=True))
+        self.g1, self.g2, g_units = coupled_generators(image_size, width, latent_width, generator_shared)
+        self.f1, self.f2, f_units = coupled_discriminators(image_size, discriminator_shared)
         self.classifier = feed_forward(self.f1.output_shape[0][-1], [], identities, "classifier")
         self.networks_of_players = {
-            "discriminators": [*distinct(f_units), self.classifier],
-            "generators": distinct(g_units),
+            "discriminators": [*f_units, self.classifier],
+            "generators": g_units,
         }
         self.latent_width, self.identity_weight = latent_width, identity_weight
 
@@ -89,28 +81,20 @@ class CoGAN(ReIDModel):
             with tape.stop_recording():
                 judging = self._update_discriminators(views, fakes, batch["source_identity"][:, 0])
             # 2. The generators make images that the updated discriminators take for real ones.
-            generator_losses = {"adversarial": self.adversarial_loss(fakes, 1.0)}
+            judged = [f(images)[1] for f, images in zip((self.f1, self.f2), fakes, strict=True)]
+            generator_losses = {"adversarial": generators_loss(judged)}
         self.minimize(tape, generator_losses, "generators")
         return self.report(discriminators=judging, generators=generator_losses)
 
     def _update_discriminators(self, views, fakes, identities):
         fakes = [tf.stop_gradient(images) for images in fakes]
         with tf.GradientTape() as tape:
-            terms = {"adversarial": self.adversarial_loss(views, 1.0) + self.adversarial_loss(fakes, 0.0)}
+            terms = {"adversarial": discriminators_loss((self.f1, self.f2), views, fakes)}
             if self.identity_weight:
                 logits = self.classifier(self.f1(views[0])[0])
                 terms["identity"] = self.identity_weight * losses.identification(logits, identities)
         self.minimize(tape, terms, "discriminators")
         return terms
-
-    def adversarial_loss(self, views, target: float) -> tf.Tensor:
-        """Cross-entropy of f1 on images of the first view and of f2 on those of the second: a sum over the views.
-
-        Args:
-            views: two tensors float32 [P, H, W, 3]. target: 1.0 for "real", 0.0 for "fake".
-        """
-        logits = [f(images)[1][:, 0] for f, images in zip((self.f1, self.f2), views, strict=True)]
-        return tf.add_n([losses.verification(each, tf.fill(tf.shape(each), target)) for each in logits])
 
     def encoders(self):
         """The last hidden layer of the discriminators, which both share."""

@@ -22,12 +22,11 @@ from tf_reid.networks.crossgan import (
     GENERATOR_UNITS,
     ViewTransform,
     build_encoder,
-    chained,
-    coupled,
-    discriminator_units,
-    distinct,
+    coupled_discriminators,
+    coupled_generators,
+    discriminators_loss,
     encoder_input,
-    generator_units,
+    generators_loss,
 )
 from tf_reid.networks.precision import Dense
 from tf_reid.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
@@ -105,10 +104,6 @@ class CrossGAN(ReIDModel):
         search_rate: PositiveFloat = 0.1,
     ):
         super().__init__(image_size, identities, seed)
-        if image_size[0] % 16 or image_size[1] % 16:
-            raise ValueError(
-                f"data.image_size is {list(image_size)}, but a generator doubles four times: use multiples of 16."
-            )
         if encoder != "pixels" and encoder_weights not in (None, "imagenet"):
             warnings.warn(
                 f"method.encoder_weights={encoder_weights}: if these weights were learned from identities, this run is "
@@ -117,19 +112,16 @@ class CrossGAN(ReIDModel):
             )
         features = encoder_input(image_size, encoder, encoder_weights)
         self.E1, self.E2 = (build_encoder(features, encoder_width, latent_width, name) for name in ("E1", "E2"))
-        g_units = coupled(generator_units(image_size, width, latent_width), range(generator_shared))
-        last = range(DISCRIMINATOR_UNITS - discriminator_shared, DISCRIMINATOR_UNITS)
-        f_units = coupled(discriminator_units(image_size), last)
-        self.g1, self.g2 = (chained(units, name) for units, name in zip(g_units, ("g1", "g2"), strict=True))
-        self.f1, self.f2 = (chained(units, name) for units, name in zip(f_units, ("f1", "f2"), strict=True))
+        self.g1, self.g2, g_units = coupled_generators(image_size, width, latent_width, generator_shared)
+        self.f1, self.f2, f_units = coupled_discriminators(image_size, discriminator_shared)
         self.align = keras.Sequential(
             [keras.Input((latent_width,)), Dense(latent_width, activation="tanh")], name="align"
         )
         self.networks_of_players = {
             "encoders": [self.E1, self.E2],
-            "generators": distinct(g_units),
+            "generators": g_units,
             "alignment": [self.align],
-            "discriminators": distinct(f_units),
+            "discriminators": f_units,
         }
         self.latent_width = latent_width
         self.reconstruction_weight, self.alignment_weight = reconstruction_weight, alignment_weight
@@ -226,8 +218,7 @@ class CrossGAN(ReIDModel):
         judged = [(f(real), f(fake)) for f, real, fake in zip((self.f1, self.f2), views, fakes, strict=True)]
         terms = {}
         if self.adversarial_weight:
-            each = [losses.verification(logits[:, 0], tf.ones_like(logits[:, 0])) for _, (_, logits) in judged]
-            terms["adversarial"] = self.adversarial_weight * tf.add_n(each)
+            terms["adversarial"] = self.adversarial_weight * generators_loss([logits for _, (_, logits) in judged])
         if self.matching_weight:
             means = [(self._mean(real), self._mean(fake)) for (real, _), (fake, _) in judged]
             each = [tf.reduce_sum(tf.square(tf.stop_gradient(real) - fake)) for real, fake in means]
@@ -243,12 +234,7 @@ class CrossGAN(ReIDModel):
         if not self.adversarial_weight and not self.matching_weight:
             return {}
         with tf.GradientTape() as tape:
-            terms = []
-            for f, real, fake in zip((self.f1, self.f2), views, fakes, strict=True):
-                real_logits, fake_logits = f(real)[1][:, 0], f(fake)[1][:, 0]
-                terms += [losses.verification(real_logits, tf.ones_like(real_logits))]
-                terms += [losses.verification(fake_logits, tf.zeros_like(fake_logits))]
-            loss = {"adversarial": tf.add_n(terms)}
+            loss = {"adversarial": discriminators_loss((self.f1, self.f2), views, fakes)}
         self.minimize(tape, loss, "discriminators")
         return loss
 

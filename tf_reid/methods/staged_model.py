@@ -1,6 +1,7 @@
 """How training steps are carried out: by stage and phase, on one device or on every replica, several a call."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import keras
 import tensorflow as tf
@@ -49,7 +50,8 @@ class StagedModel(keras.Model):
         strategy = self.distribute_strategy
 
         def on_replicas(batch):
-            losses = strategy.run(self._step_of_replica(), args=(batch,))
+            with self._clustering():
+                losses = strategy.run(self._step_of_replica(), args=(batch,))
             return {name: strategy.reduce("MEAN", loss, axis=None) for name, loss in losses.items()}
 
         @tf.function
@@ -66,7 +68,6 @@ class StagedModel(keras.Model):
             return self._by_name(rows.stack())
 
         self._one_step, self._several_steps = one_step, several_steps
-        self.train_function = lambda batches: self.advance(batches)[1]
 
     def advance(self, batches: Iterator, most: int = 1) -> tuple[int, dict[str, tf.Tensor]]:
         """Carry out the stage's next steps in one call: at most so many, and all of one phase.
@@ -101,21 +102,23 @@ class StagedModel(keras.Model):
             return self.train_step(batch)
 
     def _step_of_replica(self):
-        """What each replica carries out.
-
-        XLA compiles the whole step of a replica that is alone. Of several, it compiles what lies between two exchanges.
-        """
-        strategy = self.distribute_strategy
+        """What each replica carries out; XLA compiles the whole step of a replica that is alone."""
         if not self.xla:
             return self.train_step
-        if strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None:
-            return tf.function(self.compiled_step, jit_compile=True)
-        return self.clustered_step
+        return tf.function(self.compiled_step, jit_compile=True) if self._alone() else self.compiled_step
 
-    def clustered_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """`compiled_step` of one of several replicas, whose operations XLA gathers into clusters and compiles."""
-        with tf.xla.experimental.jit_scope(separate_compiled_gradients=True):
-            return self.compiled_step(batch)
+    def _clustering(self):
+        """Where replicas exchange values, XLA gathers the operations in this context into clusters and compiles them.
+
+        The context marks the graph, whichever thread adds to it. So it surrounds the threads of all replicas.
+        """
+        if not self.xla or self._alone():
+            return nullcontext()
+        return tf.xla.experimental.jit_scope(separate_compiled_gradients=True)
+
+    def _alone(self) -> bool:
+        strategy = self.distribute_strategy
+        return strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None
 
     def _as_row(self, losses):
         self._reported = tuple(losses)

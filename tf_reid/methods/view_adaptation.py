@@ -3,6 +3,7 @@
 "Cross-Entropy Adversarial View Adaptation for Person Re-identification", Wu, Hong, Wang and Wang, 2019.
 """
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import tensorflow as tf
@@ -13,7 +14,7 @@ from tf_reid.methods.presentation import Presentation
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
-from tf_reid.networks.layers import feed_forward
+from tf_reid.networks.layers import feed_forward, frozen
 from tf_reid.settings import ExistingPath, NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 
 UNUSED_BY_BASELINE = {"dan": ("similarity", "adversarial"), "adda": ("similarity",)}  # stages, by `baseline`
@@ -50,7 +51,8 @@ class ViewAdaptation(ReIDModel):
             views. "dan" (Long et al., 2015, https://arxiv.org/abs/1502.02791): one network learns identities and makes
             the features and the class scores of both views alike, in stage `finetune`, the only one. "adda" (Tzeng et
             al., 2017, https://arxiv.org/abs/1702.05464): M_s learns identities in `finetune`; M_t starts as M_s and is
-            adapted to it in `adversarial`, by inverted labels of D_d.
+            adapted to it in `adversarial`, by inverted labels of D_d. A batch's probe and gallery images are then drawn
+            independently. `shared`, `adaptation`, `gallery_backbone` and `gallery_weights` are then not read.
     """
 
     STAGES: ClassVar = {
@@ -88,13 +90,15 @@ class ViewAdaptation(ReIDModel):
             raise ValueError(
                 "method.literal_alg1 with method.adaptation=none moves no mapping: change one of the two settings."
             )
-        if baseline:  # both views have the probe's backbone; ADDA's second one gets its weights in `begin`
+        if baseline:  # both views have the probe's backbone; ADDA's second one gets its weights in `finish`
             shared, adaptation = baseline == "dan", baseline
             gallery_backbone, gallery_weights = probe_backbone, None
+            self.STAGES = {name: replace(stage, sampler="unmatched_views") for name, stage in self.STAGES.items()}
 
         def mapping(backbone, weights):
-            from_file = backbone == "vgg_m" and weights == "imagenet" and vgg_m_weights
-            return BACKBONES[backbone](image_size, from_file or weights)
+            if backbone == "vgg_m" and weights == "imagenet" and vgg_m_weights:
+                weights = vgg_m_weights
+            return BACKBONES[backbone](image_size, weights)
 
         self.M_s = mapping(probe_backbone, probe_weights)
         self.M_t = self.M_s if shared else mapping(gallery_backbone, gallery_weights)
@@ -120,26 +124,31 @@ class ViewAdaptation(ReIDModel):
         return {"M_s": self.M_s, "M_t": self.M_t, "D_s": self.D_s, "D_d": self.D_d}
 
     def compile(self, stages, *args, **kwargs):
-        for name, stage in stages.items() if self.baseline else ():
-            if stage.steps and name in UNUSED_BY_BASELINE[self.baseline]:
+        if self.baseline:
+            self._check_stages_of_baseline({name: stage for name, stage in stages.items() if stage.steps})
+        super().compile(stages, *args, **kwargs)
+
+    def _check_stages_of_baseline(self, stages):
+        for name, stage in stages.items():
+            if name in UNUSED_BY_BASELINE[self.baseline]:
                 raise ConfigError(f"method.baseline={self.baseline} has no stage {name}; set stages.{name}.steps=0.")
             if stage.early_stop:
                 raise ConfigError(
                     f"method.baseline={self.baseline} minimises no loss that validation identities have; set "
                     f"stages.{name}.early_stop=null."
                 )
-        super().compile(stages, *args, **kwargs)
 
-    def begin(self, stage):
-        super().begin(stage)
-        if self.baseline == "adda" and stage == "adversarial" and int(self.step.numpy()) == 0:
+    def finish(self):
+        """ADDA's M_t, which `finetune` does not train, is M_s until `adversarial`; also in evaluations before that."""
+        super().finish()
+        if self.baseline == "adda" and self.stage == "finetune":
             self.M_t.set_weights(self.M_s.get_weights())
 
     def finetune_step(self, batch):
         if self.baseline:
             return self._baseline_finetune_step(batch)
         identities = batch["source_identity"][:, 0]
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape() as tape:
             logits = [head(features) for head, features in zip(self.heads, self.mapped(batch), strict=True)]
             identity = {
                 "identity_probe": losses.identification(logits[0], identities),
@@ -155,7 +164,7 @@ class ViewAdaptation(ReIDModel):
 
     def _baseline_finetune_step(self, batch):
         """Identities of the probe view; for DAN, also what makes the views alike in the last two layers."""
-        with tf.GradientTape(persistent=True) as tape:
+        with tf.GradientTape() as tape:
             probe = self.M_s(batch["source"][:, 0], training=True)
             logits = self.heads[0](probe)
             terms = {"identity_probe": losses.identification(logits, batch["source_identity"][:, 0])}
@@ -168,8 +177,11 @@ class ViewAdaptation(ReIDModel):
         return self.report(mappings=terms, heads=terms)
 
     def _adda_step(self, batch):
-        """D_d tells the views apart; M_t alone learns to be taken for M_s, which is fixed."""
-        probe = self.M_s(batch["source"][:, 0], training=False)
+        """D_d tells the views apart; M_t alone learns to be taken for M_s, which is fixed.
+
+        Both have the batch's statistics in their batch norm: by another kind of statistics D_d could tell them apart.
+        """
+        probe = frozen(self.M_s, batch["source"][:, 0], training=True)
         with tf.GradientTape() as tape:
             gallery = self.M_t(batch["source"][:, 1], training=True)
             with tape.stop_recording():
@@ -201,7 +213,7 @@ class ViewAdaptation(ReIDModel):
         return self.report(view=view, mappings=adapting | moved["mappings"], similarity=moved["similarity"])
 
     def validation_loss(self, batch):
-        """Eq. 2 or 5, what both of its stages come down to."""
+        """Eq. 2 or 5, which `similarity` and `adversarial` both descend."""
         matching = self.matching_losses(*self.mapped(batch, training=False), batch["source_identity"][:, 0])
         return tf.add_n(list(matching.values()))
 
@@ -282,9 +294,12 @@ class ViewAdaptation(ReIDModel):
         return Presentation(self, maps={role: maps_of(encoder) for role, encoder in self.encoders().items()})
 
     def representations(self):
-        """Features compared by their distance, and by D_s."""
+        """Features compared by their distance, and by D_s, which no baseline trains."""
         encoders = self.encoders()
-        return {"raw": Representation(encoders), "learned": Representation(encoders, self.similarity, [self.D_s])}
+        by_distance = {"raw": Representation(encoders)}
+        if self.baseline:
+            return by_distance
+        return by_distance | {"learned": Representation(encoders, self.similarity, [self.D_s])}
 
     def similarity(self, probe: tf.Tensor, gallery: tf.Tensor) -> tf.Tensor:
         """D_s's logit for each probe feature [B, D] and each gallery feature [G, D]: float32 [B, G]."""

@@ -14,10 +14,11 @@ from scipy.io.matlab import MatReadError
 
 from tf_reid.networks.compiled import MaxPooling2D
 from tf_reid.networks.layers import BatchNormalization
-from tf_reid.networks.precision import Conv2D
+from tf_reid.networks.precision import Conv2D, DepthwiseConv2D
 
 OURS = {  # what stands in for Keras's
     layers.Conv2D: Conv2D,
+    layers.DepthwiseConv2D: DepthwiseConv2D,
     layers.BatchNormalization: BatchNormalization,
     layers.MaxPooling2D: MaxPooling2D,
 }

@@ -6,29 +6,30 @@ operations are to be deterministic. With the functions and layers of this module
 
 import functools
 import math
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import keras
 import tensorflow as tf
 
-_traced = threading.local()  # a strategy traces each replica's step in a thread of its own
+# Each thread has its own: a strategy traces each replica's step in a thread of its own.
+_compiled: ContextVar[bool] = ContextVar("compiled", default=False)
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
     """In this context a step is traced that XLA is to compile."""
-    _traced.compiled = True
+    before = _compiled.set(True)
     try:
         yield
     finally:
-        _traced.compiled = False
+        _compiled.reset(before)
 
 
 def is_compiled() -> bool:
     """Whether the step that is traced now is to be compiled by XLA."""
-    return getattr(_traced, "compiled", False)
+    return _compiled.get()
 
 
 def uniform(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
@@ -76,7 +77,18 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
     """Keras's max pooling without padding; its gradient is deterministic where XLA compiles it.
 
     Of equal values in a window, the first one gets the gradient.
+
+    Raises:
+        ValueError: it has padding, or channels come first.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if (self.padding, self.data_format) != ("valid", "channels_last"):
+            raise ValueError(
+                f"{self.name}: this max pooling needs padding='valid' and data_format='channels_last'; for "
+                f"padding={self.padding!r} and data_format={self.data_format!r} use Keras's."
+            )
 
     def call(self, x):
         if not is_compiled():

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 from keras import layers
 
+from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES
 from tf_reid.networks.compiled import MaxPooling2D
 from tf_reid.networks.layers import BatchNormalization, gan_init
@@ -71,25 +73,70 @@ def discriminator_units(image_size: tuple[int, int]) -> list[Callable[[], keras.
     return [*(partial(convolution, level) for level in range(3)), dense, last]
 
 
-def coupled(builders: list[Callable[[], keras.Model]], shared: range) -> tuple[list[keras.Model], list[keras.Model]]:
-    """The units of two networks; those whose number is in `shared` are the same unit in both."""
+class Coupled(NamedTuple):
+    """Two networks of five units, some of which are the same in both, and the units of both, each shared one once."""
+
+    first: keras.Model
+    second: keras.Model
+    units: list[keras.Model]
+
+
+def coupled_generators(image_size: tuple[int, int], width: int, latent_width: int, shared: int) -> Coupled:
+    """g1 and g2, from z to an image in [-1, 1], whose first `shared` units are the same (Eq. 8).
+
+    Raises:
+        ValueError: the image's sides are no multiples of 16.
+    """
+    if image_size[0] % 16 or image_size[1] % 16:
+        raise ValueError(
+            f"data.image_size is {list(image_size)}, but a generator doubles four times: use multiples of 16."
+        )
+    return _coupled(generator_units(image_size, width, latent_width), range(shared), "g")
+
+
+def coupled_discriminators(image_size: tuple[int, int], shared: int) -> Coupled:
+    """f1 and f2, from an image to features and a logit, whose last `shared` units are the same (Eq. 9)."""
+    last = range(DISCRIMINATOR_UNITS - shared, DISCRIMINATOR_UNITS)
+    return _coupled(discriminator_units(image_size), last, "f")
+
+
+def discriminators_loss(discriminators, real, fake) -> tf.Tensor:
+    """Cross-entropy of real and fake, of each view's discriminator on images of that view: a sum over the views.
+
+    Args:
+        discriminators: f1 and f2. real, fake: float32 [P, H, W, 3] of the first view and of the second.
+    """
+    terms = []
+    for f, real_images, fake_images in zip(discriminators, real, fake, strict=True):
+        real_logits, fake_logits = f(real_images)[1][:, 0], f(fake_images)[1][:, 0]
+        terms += [losses.verification(real_logits, tf.ones_like(real_logits))]
+        terms += [losses.verification(fake_logits, tf.zeros_like(fake_logits))]
+    return tf.add_n(terms)
+
+
+def generators_loss(fake_logits) -> tf.Tensor:
+    """Cross-entropy of fakes with "real", the form that does not saturate: a sum over the views.
+
+    Args:
+        fake_logits: float32 [P, 1] of the first view and of the second.
+    """
+    return tf.add_n([losses.verification(logits[:, 0], tf.ones_like(logits[:, 0])) for logits in fake_logits])
+
+
+def _coupled(builders, shared, name):
+    """Both networks; the units whose number is in `shared` are the same in both."""
     first = [build() for build in builders]
     second = [first[number] if number in shared else build() for number, build in enumerate(builders)]
-    return first, second
+    own_of_second = [unit for number, unit in enumerate(second) if number not in shared]
+    return Coupled(_chained(first, f"{name}1"), _chained(second, f"{name}2"), first + own_of_second)
 
 
-def chained(units: list[keras.Model], name: str) -> keras.Model:
+def _chained(units, name):
     """The network that calls these units one after the other."""
     inputs = x = keras.Input(units[0].input_shape[1:])
     for unit in units:
         x = unit(x)
     return keras.Model(inputs, x, name=name)
-
-
-def distinct(units_of_networks: tuple[list[keras.Model], list[keras.Model]]) -> list[keras.Model]:
-    """The units of two networks, each shared one once."""
-    first, second = units_of_networks
-    return first + [unit for unit in second if not any(unit is other for other in first)]
 
 
 class ViewTransform(layers.Layer):

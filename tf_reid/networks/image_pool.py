@@ -40,6 +40,7 @@ class ImagePool(tf.Module):
         seed = tf.stack([self.seed[0] * 4 + self.seed[1], tf.cast(step, tf.int32) * 64 + tf.cast(replica, tf.int32)])
         draws = uniform([self.size + count], seed)
         images = self.images.read_value()
+        # All values are looked at: a fake of which some rows are exactly zero must not count as a free place.
         filled = tf.math.count_nonzero(tf.reduce_any(images != 0.0, axis=[1, 2, 3]), dtype=tf.int32)
         filling = filled + count <= self.size
         # Distinct places in the pool: the next free ones while it fills, then random ones.

@@ -67,6 +67,21 @@ class Conv2DTranspose(keras.layers.Conv2DTranspose):
         return self.activation(outputs)
 
 
+class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
+    """Keras's for maps [B, H, W, C], in the precision of `products_in`; bias and activation are float32."""
+
+    def call(self, inputs):
+        def convolution(maps, kernel):
+            return keras.ops.depthwise_conv(
+                maps, kernel, self.strides, self.padding, self.data_format, self.dilation_rate
+            )
+
+        outputs = product(convolution, inputs, self.kernel)
+        if self.use_bias:
+            outputs = keras.ops.add(outputs, self.bias)
+        return self.activation(outputs)
+
+
 class Dense(keras.layers.Dense):
     """Keras's, in the precision of `products_in`; bias and activation are float32."""
 
