@@ -39,6 +39,7 @@ from tf_reid.runs import checkpoints
 STEPS, EVERY = 8, 2  # of a stage, and between two checkpoints
 SMALL = {  # what makes a method's networks tiny
     "cmgan": {"head_width": 8, "discriminator_widths": [8, 4]},
+    "cogan": {"latent_width": 6, "width": 16},
     "crossgan": {"latent_width": 6, "encoder_width": 16, "width": 16, "generator_shared": 2, "search_steps": 2},
     "dgnet": {"width": 4, "scales": 2, "last_stride": 1, "warm_up": 0, "ramp": 1.0},
     "identity": {},

@@ -199,11 +199,6 @@ def test_a_mistake_is_one_sentence_and_no_traceback():
     ("module", "arguments", "sentence"),
     [
         ("evaluate", ["--run", "nowhere"], r"Error: There is no run in nowhere \(no config\.yaml\)"),
-        (
-            "evaluate",
-            ["--run", "nowhere", "--set", "run.seed=1"],
-            r"Error: --set run\.seed=1: of a trained run only eval",
-        ),
         ("visualize", ["--run", "nowhere", "--count", "0"], r"Error: --count 0: a page needs at least one image"),
         ("visualize", ["--run", "nowhere"], r"Error: There is no run in nowhere \(no config\.yaml\)"),
         ("train", ["--config", "none.yaml"], r"Error: There is no configuration file 'none\.yaml'"),

@@ -217,7 +217,8 @@ def test_blocks_give_the_same_bits_and_leave_numpy_its_threads(monkeypatch):
     with ranking._linear_algebra().limit(limits=2):
 
         def threads():
-            return {library.num_threads for library in ranking._linear_algebra().lib_controllers}
+            of_numpy = [one for one in ranking._linear_algebra().lib_controllers if "numpy" in one.filepath]
+            return {library.num_threads for library in of_numpy}  # others may count threads for each thread
 
         before, inside = threads(), []
 
