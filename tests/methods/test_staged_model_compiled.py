@@ -73,8 +73,9 @@ def test_a_compiled_step_equals_a_plain_one_and_uses_no_int32_variable(name, sta
         np.testing.assert_allclose(same_losses[key], value, rtol=1e-4, err_msg=key)
     assert any(np.any(a != before) for a, before in zip(plain, start, strict=True))
     for variable, a, b, before in zip(state, plain, compiled, start, strict=True):
-        # Rounding alone may amount to a thousandth of what a step changes, where norms divide by little.
-        bound = max(1e-6, 1e-3 * np.abs(a - before).max())
+        # Rounding can turn the gradient of |x| or a rectifier where its input is about zero: weights moved by 1e-7 of
+        # themselves change an update of DG-Net's by up to 0.9 %. A wrong gradient changes it as a whole.
+        bound = max(1e-6, 1e-2 * np.abs(a - before).max())
         np.testing.assert_allclose(a, b, atol=bound, rtol=0, err_msg=variable.name)
 
 
