@@ -64,7 +64,7 @@ def compared(args, method, only, device) -> Iterator[dict[str, float]]:
     config = sgd(steps.settings(method, [*args.set, *VARIANTS["plain"]]))
     with tf.device(CPU):
         reference = steps.built(config)
-    for stage in [only] if only else [name for name, settings in config.stages.items() if settings.steps]:
+    for stage in [only] if only else steps.stages_with_steps(config):
         batch = steps.batch_of(reference, config, stage)
         for kind in steps.kinds_of_steps(reference, stage):
             for at in range(kind.at, kind.at + kind.period):

@@ -52,6 +52,11 @@ def settings(config: str, overrides: list[str]) -> Config:
     return configuration.load(config, [*overrides, *random], METHODS)
 
 
+def stages_with_steps(config: Config) -> list[str]:
+    """The stages that the configuration trains."""
+    return [name for name, stage in config.stages.items() if stage.steps]
+
+
 def kinds_of_steps(model: ReIDModel, stage: str) -> list[Kind]:
     """The kinds of steps of a stage: one, or those before and after a warm-up; turns are measured together."""
     model.begin(stage)

@@ -103,7 +103,7 @@ def in_processes_of_their_own(args, config, variant) -> int:
     """Measure every stage of a configuration in a process each, which prints its rows; how many failed."""
     failed = 0
     of_config = steps.settings(config, overrides_of(args, config, variant))
-    for stage in args.stages or [name for name, stage in of_config.stages.items() if stage.steps]:
+    for stage in args.stages or steps.stages_with_steps(of_config):
         options = [f"--{name}={getattr(args, name)}" for name in ("batch", "steps", "to") if getattr(args, name)]
         options += [f"--steps-per-call={args.steps_per_call}", *(["--set", *args.set] if args.set else [])]
         options += [f"--{name}" for name in ("rival", "profile") if getattr(args, name)]
@@ -127,7 +127,7 @@ def measured(args, config, variant, rates) -> Iterator[dict[str, Any]]:
     """A row for every kind of step of the configuration's stages."""
     of_config = steps.settings(config, overrides_of(args, config, variant))
     model = steps.built(of_config)
-    for stage in args.stages or [name for name, stage in of_config.stages.items() if stage.steps]:
+    for stage in args.stages or steps.stages_with_steps(of_config):
         batch = steps.batch_of(model, of_config, stage)
         for number, kind in enumerate(steps.kinds_of_steps(model, stage)):
             operations = 2.0 * steps.multiply_adds(model, stage, batch, kind.at) if kind.period == 1 else None

@@ -31,6 +31,17 @@ TABLE_1 = {
     "full": {"Market-1501": (18.0, 34.4, 43.2), "CUHK01": (13.2, 24.4, 32.4)},
 }
 
+# What a method should beat without a translation, and what each loss adds.
+LOSS_BY_LOSS = (
+    Row("direct transfer", DIRECT),
+    Row("colour histogram", DIRECT, "colour_histogram", BASELINES),
+    Row("colour covariance", DIRECT, "colour_covariance", BASELINES),
+    Row("adaptive batch norm", DIRECT, "adaptive_batch_norm", BASELINES),
+    Row("GAN", GAN, "translated"),
+    Row("cycle: no similarity loss", CYCLE, "translated"),
+    Row("SimPGAN", FULL, "translated"),
+)
+
 TABLES = (
     Table(
         name="simpgan-1",
@@ -76,13 +87,7 @@ TABLES = (
         of_paper=False,
         shows="What each loss adds, and what a method should beat without a translation.",
         rows=(
-            Row("direct transfer", DIRECT),
-            Row("colour histogram", DIRECT, "colour_histogram", BASELINES),
-            Row("colour covariance", DIRECT, "colour_covariance", BASELINES),
-            Row("adaptive batch norm", DIRECT, "adaptive_batch_norm", BASELINES),
-            Row("GAN", GAN, "translated"),
-            Row("cycle: no similarity loss", CYCLE, "translated"),
-            Row("SimPGAN", FULL, "translated"),
+            *LOSS_BY_LOSS,
             Row("SimPGAN with the identity loss of the authors' code", FULL_IDENTITY, "translated"),
             Row("SimPGAN with one affine map of the colours", FULL_COLOUR, "translated"),
         ),
@@ -94,13 +99,7 @@ TABLES = (
         of_paper=False,
         shows="VIPeR and GRID, real images, at small size. Needs both archives.",
         rows=(
-            Row("direct transfer", DIRECT),
-            Row("colour histogram", DIRECT, "colour_histogram", BASELINES),
-            Row("colour covariance", DIRECT, "colour_covariance", BASELINES),
-            Row("adaptive batch norm", DIRECT, "adaptive_batch_norm", BASELINES),
-            Row("GAN", GAN, "translated"),
-            Row("cycle: no similarity loss", CYCLE, "translated"),
-            Row("SimPGAN", FULL, "translated"),
+            *LOSS_BY_LOSS,
             Row("SimPGAN with one affine map of the colours", FULL_COLOUR, "translated"),
         ),
         full=(),
