@@ -25,6 +25,7 @@ DATASETS = (
     "cuhk01",
     "cuhk03",
     "prid2011",
+    "three_dpes",
     "regdb",
     "sysu_mm01",
     "folder",

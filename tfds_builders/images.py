@@ -24,6 +24,7 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, Tiff
 from tfds_builders import image_headers
 from tfds_builders.image_headers import FORMATS, Header, damaged
 
-__all__ = ["FORMATS", "Header", "LimitError", "check", "looks_plain", "pixels", "plain", "plain_or_pixels", "read_image"]
+__all__ = ["FORMATS", "Header", "LimitError", "check", "looks_plain", "pixels", "plain", "plain_or_pixels", "read_image", "rendered"]
 
 MOST_BYTES = 8 * 2**20  # of an image that somebody sends to a server
 MOST_FILE_BYTES = 256 * 2**20  # of an image file of one's own
@@ -151,6 +152,11 @@ def looks_plain(content: bytes) -> bool:
     """Whether the bytes of a sound JPEG or PNG need no change: a quick look, without decoding. When in doubt, no."""
     is_plain_png = content.startswith(b"\x89PNG") and content[24:26] in (b"\x08\x00", b"\x08\x02")
     return (is_plain_png or content.startswith(b"\xff\xd8")) and not any(mark in content for mark in SPECIAL)
+
+
+def rendered(image: Callable[[], np.ndarray], file: str) -> bytes:
+    """An image that a function makes, uint8 RGB, in the format that the end of `file` names; JPEG of quality 95."""
+    return cv2.imencode(os.path.splitext(file)[1], image()[..., ::-1])[1].tobytes()
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
