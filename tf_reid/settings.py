@@ -37,6 +37,7 @@ class Augment(Section):
     flip: bool = True  # mirror half of the images
     pad: NonNegativeInt = 10  # pixels added on each side, by repeating the border; then a random crop of the old size
     grey: Fraction = 0.0  # fraction of the images that are made grey
+    erase: Fraction = 0.0  # fraction of the images of which a rectangle is erased, with ImageNet's mean
 
 
 class Data(Section):
@@ -72,6 +73,10 @@ class Optimizer(Section):
     schedule: Literal["constant", "linear", "cosine", "drops"] = "constant"
     decay_from: Fraction = 0.5  # fraction of the stage's steps after which the learning rate falls towards 0
     drop_at: list[Fraction] = []  # fractions of the stage's steps at which "drops" divides the learning rate by ten
+    warmup: Fraction = 0.0  # fraction of the stage's steps over which the learning rate rises linearly; 0: none
+    warmup_from: Fraction = 0.1  # factor of the learning rate at the first step of the rise
+    backbone_rate: PositiveFloat = 1.0  # factor of the learning rate for the variables of the player's backbones
+    freeze_steps: NonNegativeInt = 0  # steps at the stage's start in which the player's backbones stay as they are
     # Momentum of a running mean of the weights; evaluation, pictures and saved networks use this mean. 0: no mean.
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -92,6 +97,7 @@ class StageSettings(Section):
     )
     positive_fraction: Fraction = 0.5  # fraction of the labelled pairs whose two images show the same identity
     images_per_view: PositiveInt = 1  # images of an identity from each view, in a batch of two views
+    images_per_identity: Annotated[int, Field(ge=2, le=MOST)] = 4  # in a batch of identities
     early_stop: EarlyStop | None = None  # end the stage before its last step; see data.validation_identities
     optimizers: dict[str, Optimizer]
 

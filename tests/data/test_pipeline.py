@@ -14,9 +14,9 @@ IDENTITY = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
 CAMERA = [1, 1, 2, 1, 2, 1, 3, 3, 3, 3]
 
 
-def batches(records, sampler, start=0, steps=6, seed=0, flip=False, pad=0):
+def batches(records, sampler, start=0, steps=6, seed=0, flip=False, pad=0, **more):
     return pipeline.training_batches(
-        records, sampler, seed=seed, stage=0, start=start, steps=steps, image_size=SIZE, flip=flip, pad=pad
+        records, sampler, seed=seed, stage=0, start=start, steps=steps, image_size=SIZE, flip=flip, pad=pad, **more
     )
 
 
@@ -110,6 +110,25 @@ def test_erasing_takes_a_rectangle_of_the_asked_share_of_images():
         assert mask.mean() < 0.45
     assert 0.15 < gone[gone.any(axis=(1, 2))].mean() < 0.25  # 2 to 40 %, less what is cut at the border
     assert not (pipeline.erased(images, draws, 0.0, tf.zeros(3)).numpy() != 1.0).any()
+
+
+@pytest.mark.parametrize("grey", [0.0, 0.5])
+def test_the_pipeline_erases_a_fraction_of_the_images_and_draws_as_before_without(grey):
+    domains = {"source": make_records(IDENTITY * 4, CAMERA * 4)}
+    sampler = samplers.pairs(domains["source"], stage_of(8))
+    plain = next(batches(domains, sampler, grey=grey).as_numpy_iterator())
+    none = next(batches(domains, sampler, grey=grey, erase=0.0).as_numpy_iterator())
+    np.testing.assert_array_equal(none["source"], plain["source"])
+    whole = np.concatenate([b["source"] for b in batches(domains, sampler, grey=0.0).as_numpy_iterator()])
+    erased, again = (
+        np.concatenate([b["source"] for b in batches(domains, sampler, erase=0.5).as_numpy_iterator()])
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(erased, again)
+    gone = (erased != whole).any(axis=-1).reshape(-1, *SIZE)
+    assert 0.3 < gone.any(axis=(1, 2)).mean() < 0.7
+    mean = np.array([0.485, 0.456, 0.406]) * 2.0 - 1.0
+    np.testing.assert_allclose(erased.reshape(-1, *SIZE, 3)[gone] - mean, 0.0, atol=1e-6)
 
 
 def test_a_data_set_that_an_earlier_version_built_is_read_by_the_same_rules():

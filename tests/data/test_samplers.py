@@ -5,6 +5,7 @@ import pytest
 from conftest import make_records, stage_of
 
 from tf_reid.data import samplers
+from tf_reid.methods.base import Stage
 
 IDENTITY = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
 CAMERA = [1, 1, 2, 1, 2, 1, 3, 3, 3, 3]
@@ -148,3 +149,44 @@ def test_single_images_come_once_an_epoch_in_an_order_of_their_own():
     first, second = sampler(rng)["source"], sampler(rng)["source"]
     assert first.shape == (2, 4) and len(np.unique(first)) == 8  # of ten images; what fills no batch waits
     assert (first != second).any()
+
+
+def test_a_row_is_one_identity_and_a_batch_has_different_ones():
+    records = make_records(IDENTITY + [5] * 4 + [6] * 4, CAMERA + [1] * 8)
+    drawn = samplers.identities(records, stage_of(6, images_per_identity=3))(np.random.default_rng(0))["source"]
+    assert drawn.shape == (3, 2, 3)  # six identities, two in a step
+    rows = records.identity[drawn]
+    assert (rows == rows[..., :1]).all() and sorted(rows[..., 0].ravel()) == [1, 2, 3, 4, 5, 6]
+    for row in drawn.reshape(-1, 3):
+        count = (records.identity == records.identity[row[0]]).sum()
+        assert len(set(row)) == min(count, 3)  # no image twice while there are others
+
+
+def test_images_are_repeated_where_an_identity_has_few_and_this_is_said():
+    records, kind = make_records(IDENTITY, CAMERA), Stage(players=(), sampler="identities")
+    stage = stage_of(8, images_per_identity=4)
+    sampler, rng = samplers.of_stage(kind, stage, {"source": records}), np.random.default_rng(0)
+    drawn = np.concatenate([sampler(rng)["source"].reshape(-1, 4) for _ in range(20)])
+    assert set(drawn.ravel()) == set(range(len(IDENTITY)))
+    pairs = drawn[records.identity[drawn[:, 0]] == 2]
+    assert all(sorted(row) == [3, 3, 4, 4] for row in pairs)  # each as often as the other
+    expected = "test: 3 of 4 identities have fewer than images_per_identity=4 images; a batch repeats theirs."
+    assert samplers.repetition(kind, stage, records) == expected
+    assert samplers.repetition(kind, stage, records.take(records.identity == 4)) is None
+    assert samplers.repetition(Stage(players=(), sampler="pairs"), stage, records) is None
+
+
+def test_batches_of_identities_that_cannot_be_drawn_are_refused():
+    records = make_records(IDENTITY, CAMERA)
+    with pytest.raises(ValueError, match="holds no whole rows of 4 images of an identity; use a multiple of 4"):
+        samplers.identities(records, stage_of(6))
+    with pytest.raises(ValueError, match="A batch_size of 4 holds 1 identities; the stage needs two or more"):
+        samplers.identities(records, stage_of(4))
+    with pytest.raises(ValueError, match="needs 5 identities of 2 images each, but there are 4"):
+        samplers.identities(records, stage_of(10, images_per_identity=2))
+
+
+def test_rows_are_as_long_as_what_stays_together():
+    stage = stage_of(8, images_per_identity=4)
+    lengths = {sampler: samplers.images_in_a_row(sampler, stage) for sampler in samplers.SAMPLERS}
+    assert (lengths["pairs"], lengths["swaps"], lengths["single_images"], lengths["identities"]) == (2, 4, 1, 4)

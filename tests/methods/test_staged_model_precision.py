@@ -24,6 +24,7 @@ FALLING = {
     "CrossGAN vae": ["encoders/reconstruction", "encoders/divergence"],
     "CrossGAN alignment": ["alignment/alignment"],
     "CrossGAN joint": ["discriminators/adversarial"],
+    "Strong classifier": ["classifier/identity", "classifier/center"],
     "CoGAN joint": ["discriminators/identity", "discriminators/adversarial"],
     "ViewAdaptation finetune": ["mappings/identity_probe", "mappings/identity_gallery"],
     "ViewAdaptation similarity": ["mappings/match", "mappings/contrastive"],

@@ -30,6 +30,21 @@ def test_identification_is_minus_the_log_of_the_right_identities_softmax():
     np.testing.assert_allclose(losses.identification(logits, identity), expected, rtol=1e-5)
 
 
+def test_smoothed_labels_are_the_cross_entropy_with_a_part_spread_over_all_identities():
+    logits, identity = rng.normal(size=(6, 5)).astype(np.float32), rng.integers(5, size=6)
+    softmax = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    wanted = np.full((6, 5), 0.1 / 5) + 0.9 * np.eye(5)[identity]
+    expected = -(wanted * np.log(softmax)).sum(axis=1).mean()
+    np.testing.assert_allclose(losses.identification(logits, identity, 0.1), expected, rtol=1e-5)
+
+
+def test_the_center_loss_is_the_mean_squared_distance_to_the_own_center():
+    features, centers = rng.normal(size=(6, 4)).astype(np.float32), rng.normal(size=(5, 4)).astype(np.float32)
+    identity = np.array([0, 4, 4, 2, 0, 1])
+    expected = np.mean([((f - centers[k]) ** 2).sum() for f, k in zip(features, identity, strict=True)])
+    np.testing.assert_allclose(losses.center(features, tf.constant(centers), identity), expected, rtol=1e-5)
+
+
 def test_verification_is_the_cross_entropy_of_the_sigmoid():
     logits, same = rng.normal(size=7).astype(np.float32), np.array([1, 0, 0, 1, 1, 0, 1], np.float32)
     q = 1 / (1 + np.exp(-logits))

@@ -20,6 +20,7 @@ Sampler = Callable[[np.random.Generator], Epoch]
 
 DECODED_BYTES = 2**28  # as many bytes of decoded training images are kept in memory; where there are more, none
 READ_AT_ONCE = 32  # images that one call reads from files
+IMAGENET_MEAN = (-0.03, -0.088, -0.188)  # of red, green and blue, in [-1, 1]: the colour of what is erased
 
 
 def all_images(records: Records, image_size) -> np.ndarray:
@@ -28,7 +29,18 @@ def all_images(records: Records, image_size) -> np.ndarray:
 
 
 def training_batches(
-    domains: dict[str, Records], sampler: Sampler, *, seed, stage, start, steps, image_size, flip, pad, grey=0.0
+    domains: dict[str, Records],
+    sampler: Sampler,
+    *,
+    seed,
+    stage,
+    start,
+    steps,
+    image_size,
+    flip,
+    pad,
+    grey=0.0,
+    erase=0.0,
 ):
     """A tf.data pipeline of the batches `start`..`steps - 1` of a stage.
 
@@ -36,8 +48,8 @@ def training_batches(
         domains: "source" (whose identities become labels 0..K-1) and, where the sampler draws from it, "target".
         sampler: see above; its epochs follow one another, each shuffled anew.
         seed, stage: the run's seed and the stage's number; with a step's number they determine its batch.
-        flip, pad, grey: the augmentation: mirrored or not; padded by `pad` pixels that repeat the border and cropped
-            back; without colour in this fraction of the images.
+        flip, pad, grey, erase: the augmentation: mirrored or not; padded by `pad` pixels that repeat the border and
+            cropped back; without colour, or with a rectangle erased, in this fraction of the images.
 
     Returns:
         tf.data.Dataset of {"source": float32 [P, 2, H, W, 3] in [-1, 1], "source_identity": int64 [P, 2], "target": …}.
@@ -51,7 +63,8 @@ def training_batches(
     label = tf.constant(relabelled(domains["source"].identity))  # the source comes first in every layout
     read = _reader(encoded, image_size, reads=sum(sizes) * (steps - start))
 
-    draws_an_image = 4 if grey else 3
+    of_erasing = 4 if grey else 3  # the first of an image's draws that decide what is erased
+    draws_an_image = of_erasing + 5 if erase else of_erasing
 
     def batches() -> Iterator:
         for indices, draws in _drawn(sampler, length, seed, stage, start, steps, draws_an_image):
@@ -59,6 +72,8 @@ def training_batches(
 
     def shaped(indices, draws):
         images = as_seen(_augmented(read(indices), draws, flip, pad, grey))
+        if erase:
+            images = erased(images, draws[:, of_erasing:], erase, tf.constant(IMAGENET_MEAN))
         parts = dict(zip(layout, tf.split(images, sizes), strict=True))
         batch = {name: tf.reshape(part, (*layout[name], *image_size, 3)) for name, part in parts.items()}
         return batch | {"source_identity": tf.reshape(tf.gather(label, indices[: sizes[0]]), layout["source"])}

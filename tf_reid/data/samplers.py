@@ -19,6 +19,7 @@ class BatchSettings(Protocol):
     batch_size: int
     positive_fraction: float
     images_per_view: int
+    images_per_identity: int
 
 
 def pairs(source: Records, stage: BatchSettings) -> Sampler:
@@ -137,6 +138,50 @@ def single_images(source: Records, stage: BatchSettings) -> Sampler:
     return epoch
 
 
+def identities(source: Records, stage: BatchSettings) -> Sampler:
+    """Rows of `images_per_identity` images of one identity, rows of a batch of different ones (batch-hard triplets).
+
+    P identities a step with K images each (Hermans et al., 2017, https://arxiv.org/abs/1703.07737). An epoch is one
+    pass over the identities. The images of an identity that has fewer than K are repeated; see `repetition`.
+
+    Raises:
+        ValueError: the batch is no multiple of K, has one identity, or more than there are.
+    """
+    each = stage.images_per_identity
+    if stage.batch_size % each:
+        raise ValueError(
+            f"A batch_size of {stage.batch_size} holds no whole rows of {each} images of an identity; use a multiple "
+            f"of {each}, or set images_per_identity."
+        )
+    images_of = [np.flatnonzero(source.identity == identity) for identity in np.unique(source.identity)]
+    count = stage.batch_size // each
+    _check_identities(source, stage, count, len(images_of), f"of {each} images each")
+
+    def epoch(rng):
+        steps = len(images_of) // count
+        order = rng.permutation(len(images_of))[: steps * count]
+        drawn = [_cycled(rng, images_of[number], each) for number in order]
+        return {"source": np.stack(drawn).reshape(steps, count, each)}
+
+    return epoch
+
+
+def repetition(kind, stage: BatchSettings, source: Records) -> str | None:
+    """One sentence if the sampler `identities` has to repeat images, because an identity has fewer than a row.
+
+    Args:
+        kind: the method's own `Stage`. stage: its settings. source: its records.
+    """
+    _, images = np.unique(source.identity, return_counts=True)
+    few = int((images < stage.images_per_identity).sum())
+    if kind.sampler != "identities" or not few:
+        return None
+    return (
+        f"{source.name}: {few} of {len(images)} identities have fewer than images_per_identity="
+        f"{stage.images_per_identity} images; a batch repeats theirs."
+    )
+
+
 def unpaired_views(source: Records, stage: BatchSettings) -> Sampler:
     """`batch_size // 2` images of a view beside as many of the other, drawn independently: identities are not read.
 
@@ -163,10 +208,15 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "unmatched_views": unmatched_views,
     "swaps": swaps,
     "single_images": single_images,
+    "identities": identities,
     "unpaired_views": unpaired_views,
 }
-# Images of a domain that stay together when replicas share a batch.
-ROW = dict.fromkeys(SAMPLERS, 2) | {"swaps": 4, "single_images": 1}
+
+
+def images_in_a_row(sampler: str, stage: BatchSettings) -> int:
+    """How many images of a domain a sampler draws to stay together, also when replicas share a batch."""
+    rows = {"swaps": 4, "single_images": 1, "identities": stage.images_per_identity}
+    return rows.get(sampler, 2)
 
 
 def of_stage(kind, stage: BatchSettings, records: dict[str, Records]) -> Sampler:
@@ -184,23 +234,28 @@ def _two_sides(records, first, second, stage, each, what) -> Sampler:
     sides = [
         {p: side[records.identity[side] == p] for p in np.unique(records.identity[side])} for side in (first, second)
     ]
-    identities = np.array(sorted(sides[0].keys() & sides[1].keys()), dtype=np.int64)
+    both = np.array(sorted(sides[0].keys() & sides[1].keys()), dtype=np.int64)
     count = stage.batch_size // (2 * each)
-    if count < 2:
-        raise ValueError(f"A batch_size of {stage.batch_size} holds {count} identities; the stage needs two or more.")
-    if len(identities) < count:
-        raise ValueError(
-            f"{records.name}: a batch of {stage.batch_size} images needs {count} identities seen in {what}, but there "
-            f"are {len(identities)}; choose another data set or a smaller batch_size of the stage."
-        )
+    _check_identities(records, stage, count, len(both), f"seen in {what}")
 
     def epoch(rng):
-        steps = len(identities) // count
-        order = np.repeat(rng.permutation(identities)[: steps * count], each)
+        steps = len(both) // count
+        order = np.repeat(rng.permutation(both)[: steps * count], each)
         drawn = [np.concatenate([_cycled(rng, side[p], each) for p in order[::each]]) for side in sides]
         return {"source": np.stack(drawn, axis=1).reshape(steps, count * each, 2)}
 
     return epoch
+
+
+def _check_identities(records, stage, count, known, what):
+    """A batch has `count` identities: two or more, and no more than are known."""
+    if count < 2:
+        raise ValueError(f"A batch_size of {stage.batch_size} holds {count} identities; the stage needs two or more.")
+    if known < count:
+        raise ValueError(
+            f"{records.name}: a batch of {stage.batch_size} images needs {count} identities {what}, but there "
+            f"are {known}; choose another data set or a smaller batch_size of the stage."
+        )
 
 
 def _independent(sides, stage) -> Sampler:

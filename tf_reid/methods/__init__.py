@@ -7,6 +7,7 @@ from tf_reid.methods.crossgan import CrossGAN
 from tf_reid.methods.dgnet import DGNet
 from tf_reid.methods.identity import Identity
 from tf_reid.methods.simpgan import SimPGAN
+from tf_reid.methods.strong import Strong
 from tf_reid.methods.view_adaptation import ViewAdaptation
 
 METHODS: dict[str, type[ReIDModel]] = {
@@ -17,4 +18,5 @@ METHODS: dict[str, type[ReIDModel]] = {
     "crossgan": CrossGAN,
     "view_adaptation": ViewAdaptation,
     "cogan": CoGAN,
+    "strong": Strong,
 }

@@ -58,6 +58,13 @@ class ReIDModel(StagedModel):
         """Player -> the networks that its optimizer moves; a variable belongs to one player."""
         raise NotImplementedError
 
+    def backbones(self) -> dict[str, list[keras.Model]]:
+        """Player -> those of its networks that may start from pretrained weights; by default none.
+
+        `backbone_rate` and `freeze_steps` of the player's optimizer are theirs.
+        """
+        return {}
+
     def networks(self) -> dict[str, keras.Model]:
         """Name -> network; a finished stage with steps saves those that it trained as `networks/NAME.weights.h5`."""
         raise NotImplementedError
@@ -99,22 +106,23 @@ class ReIDModel(StagedModel):
         A loss is a mean over this replica's images, and Keras sums gradients over replicas. They are divided by the
         number of replicas here, so that the step is that of the global batch. L2 decay is added to the gradients.
         """
-        optimizers = self.optimizers_of[self.stage]
-        if unknown := set(players) - set(optimizers):
+        stage, own_players = self.stage, self.STAGES[self.stage].players
+        if unknown := set(players) - set(own_players):
             raise ValueError(
-                f"{type(self).__name__}: minimize names the player {min(unknown)!r}, which stage {self.stage!r} does "
-                f"not have; its players are {', '.join(optimizers)}."
+                f"{type(self).__name__}: minimize names the player {min(unknown)!r}, which stage {stage!r} does "
+                f"not have; its players are {', '.join(own_players)}."
             )
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        variables = [self.variables_of(player) for player in players]
+        parts = {name: own for player in players for name, own in self.parts_of(stage, player).items()}
         targets = list(losses.values())
         weights = [tf.fill(tf.shape(loss), tf.cast(1.0 / replicas, loss.dtype)) for loss in targets]
-        gradients = tape.gradient(targets, variables, output_gradients=weights)
-        for player, of_player, own in zip(players, gradients, variables, strict=True):
-            reached = [(g, v) for g, v in zip(of_player, own, strict=True) if g is not None]
-            if decay := self.l2_of[self.stage][player] / replicas:
+        gradients = tape.gradient(targets, list(parts.values()), output_gradients=weights)
+        for (name, own), of_part in zip(parts.items(), gradients, strict=True):
+            reached = [(g, v) for g, v in zip(of_part, own, strict=True) if g is not None]
+            if decay := self.l2_of[stage][name] / replicas:
                 reached = [(g + decay * tf.convert_to_tensor(v), v) for g, v in reached]
-            optimizers[player].apply(*zip(*reached, strict=True))
+            if reached:
+                self.optimizers_of[stage][name].apply(*zip(*reached, strict=True))
 
     def report(self, **losses_of_players: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """`PLAYER/LOSS` -> value, as it is logged."""
@@ -167,29 +175,65 @@ class ReIDModel(StagedModel):
         self.xla, self.precision, self.steps_per_call = jit_compile, precision, steps_per_call
         self.steps_of_stage = {name: settings.steps for name, settings in stages.items()}
         self.batch_size_of_stage = {name: settings.batch_size for name, settings in stages.items()}
+        self.settings_of = {stage: settings.optimizers for stage, settings in stages.items()}
+        # Stage -> a player, or the backbones of a player that have an optimizer of their own -> optimizer, L2 decay.
         self.optimizers_of: dict[str, dict[str, keras.optimizers.Optimizer]] = {}
         self.l2_of: dict[str, dict[str, float]] = {}
         for stage, settings in stages.items():
-            built = {}
+            built, l2 = {}, {}
             for player, optimizer in settings.optimizers.items():
-                rate = LearningRate(optimizer, settings.steps, self.step, self.rate_factor)
-                built[player] = build_optimizer(optimizer, rate)
-                built[player].build(self.variables_of(player))
-            self.optimizers_of[stage] = built
-            self.l2_of[stage] = {player: optimizer.l2 for player, optimizer in settings.optimizers.items()}
+                for name, variables in self.parts_of(stage, player).items():
+                    part = 1.0 if name == player else optimizer.backbone_rate
+                    rate = LearningRate(optimizer, settings.steps, self.step, self.rate_factor, part)
+                    built[name], l2[name] = build_optimizer(optimizer, rate), optimizer.l2
+                    built[name].build(variables)
+            self.optimizers_of[stage], self.l2_of[stage] = built, l2
 
     def variables_of(self, player: str) -> list:
-        """The trainable variables of a player."""
+        """The trainable variables of a player; without its backbones in a step in which they rest."""
         return [variable for network in self.players()[player] for variable in network.trainable_variables]
 
+    def parts_of(self, stage: str, player: str) -> dict[str, list]:
+        """Name of an optimizer -> the variables of a player that it moves; a part without variables is left out.
+
+        Backbones with a rate of their own, or that rest at first, have an optimizer of their own, `PLAYER_backbone`:
+        its moments, and Adam's count of steps, begin where the backbones begin to move.
+        """
+        own, settings = self.variables_of(player), self.settings_of[stage][player]
+        if settings.backbone_rate == 1.0 and not settings.freeze_steps:
+            return {player: own}
+        of_backbones = {id(variable) for network in self.backbones()[player] for variable in network.variables}
+        parts = {
+            player: [variable for variable in own if id(variable) not in of_backbones],
+            f"{player}_backbone": [variable for variable in own if id(variable) in of_backbones],
+        }
+        return {name: variables for name, variables in parts.items() if variables}
+
+    def frozen_at(self, step):
+        return tuple(
+            player for player, settings in self.settings_of[self.stage].items() if step < settings.freeze_steps
+        )
+
+    @contextmanager
+    def resting(self, players):
+        """As `StagedModel.resting`: none of their weights moves, and their batch norm uses the statistics it has."""
+        networks = [network for player in players for network in self.backbones()[player]]
+        for network in networks:
+            network.trainable = False
+        try:
+            yield
+        finally:
+            for network in networks:
+                network.trainable = True
+
     def learning_rates(self) -> dict[str, float]:
-        """Player -> its learning rate at this step of this stage."""
-        return {player: float(by._learning_rate(None)) for player, by in self.optimizers_of[self.stage].items()}
+        """Player, or `PLAYER_backbone` -> its learning rate at this step of this stage."""
+        return {name: float(by._learning_rate(None)) for name, by in self.optimizers_of[self.stage].items()}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """In this context, players with an `ema_momentum` have the running mean of their weights."""
-        own = [(variable, variable.numpy()) for player in self._averaging() for variable in self.variables_of(player)]
+        own = [(variable, variable.numpy()) for _, variables in self._averaging() for variable in variables]
         self.finish()
         try:
             yield
@@ -199,13 +243,15 @@ class ReIDModel(StagedModel):
 
     def finish(self):
         """End the stage: players with an `ema_momentum` keep the running mean of their weights."""
-        for player, optimizer in self._averaging().items():
-            optimizer.finalize_variable_values(self.variables_of(player))
+        for optimizer, variables in self._averaging():
+            optimizer.finalize_variable_values(variables)
 
     def _averaging(self):
-        """Player -> optimizer, of those with a running mean that have moved: until then the mean is zero."""
-        return {
-            player: optimizer
-            for player, optimizer in self.optimizers_of[self.stage].items()
-            if optimizer.use_ema and int(optimizer.iterations.numpy()) > 0
-        }
+        """(optimizer, its variables) of those with a running mean that have moved: until then the mean is zero."""
+        optimizers = self.optimizers_of[self.stage]
+        parts = [part for player in self.settings_of[self.stage] for part in self.parts_of(self.stage, player).items()]
+        return [
+            (optimizers[name], variables)
+            for name, variables in parts
+            if optimizers[name].use_ema and int(optimizers[name].iterations.numpy()) > 0
+        ]

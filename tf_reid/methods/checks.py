@@ -58,6 +58,7 @@ def check_settings(method, settings: dict[str, StageSettings]):
                     f"stages.{stage}.optimizers.{player}: stage {stage} does not train {player}; it trains: "
                     f"{', '.join(about.players)}."
                 )
+            _check_backbone(method, f"stages.{stage}.optimizers.{player}", player, optimizers[player])
             if optimizers[player].ema_momentum and _keeps_batch_statistics(method, player):
                 raise ConfigError(
                     f"stages.{stage}.optimizers.{player}.ema_momentum: the batch normalisation of {player} keeps "
@@ -72,6 +73,14 @@ def check_settings(method, settings: dict[str, StageSettings]):
             raise ConfigError(
                 f"method.{about.weight} is 0, which leaves stage {stage} nothing to learn; set stages.{stage}.steps=0."
             )
+
+
+def _check_backbone(method, key, player, optimizer):
+    if player in method.backbones():
+        return
+    for name, default in (("backbone_rate", 1.0), ("freeze_steps", 0)):
+        if getattr(optimizer, name) != default:
+            raise ConfigError(f"{key}.{name}: the player {player} holds no backbone; set it to {default:g}.")
 
 
 def _keeps_batch_statistics(method, player):

@@ -115,6 +115,9 @@ class CmGAN(ReIDModel):
     def players(self):
         return {"generator": [self.encoder, self.identity_head], "discriminator": [self.discriminator]}
 
+    def backbones(self):
+        return {"generator": [self.network]}
+
     def networks(self):
         return {"encoder": self.encoder, "discriminator": self.discriminator}
 

@@ -160,6 +160,9 @@ class DGNet(ReIDModel):
             "discriminator": [self.D],
         }
 
+    def backbones(self):
+        return {"teacher": [self.teacher.backbone], "appearance": [self.last_maps]}
+
     def networks(self):
         heads = {network.name: network for network in self.players()["heads"]}
         return {"teacher": self.teacher, "E_a": self.E_a, "E_s": self.E_s, "G": self.G, "D": self.D} | heads
@@ -270,8 +273,6 @@ class DGNet(ReIDModel):
         pooled = self.E_a(tf.stop_gradient(swaps), training=True)[1] if self.feeds else None
         return frozen(self.E_a, swaps, training=True), pooled
 
-    # ----------------------------------------------------------------- losses
-
     def code_losses(self, batch: SwapBatch, real, codes: Codes, swapped, seen) -> dict[str, tf.Tensor]:
         """Eq. 6 and, after the warm-up, Eq. 4, Eq. 5 and the cycle: a swap keeps the codes that it was made of.
 
@@ -337,8 +338,6 @@ class DGNet(ReIDModel):
     def _ramped(self, weight):
         """From 0 at the end of the warm-up to `weight`."""
         return tf.minimum(self.ramp * tf.cast(self.step + 1 - self.warm_up, tf.float32), weight)
-
-    # ----------------------------------------------------------------- what is evaluated and shown
 
     def encoders(self):
         return {"image": self.features[scored_by(self)]}

@@ -38,6 +38,9 @@ class Identity(ReIDModel):
     def players(self):
         return {"classifier": [self.classifier]}
 
+    def backbones(self):
+        return {"classifier": [self.classifier.backbone]}
+
     def networks(self):
         return {"classifier": self.classifier}
 

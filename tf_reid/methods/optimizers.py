@@ -14,13 +14,22 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         steps: of the whole stage.
         step: the stage's current step, int64 scalar.
         factor: multiplies the scheduled rate, float32 scalar; a method may change it during training.
+        part: multiplies the rate too: that of a backbone, relative to the player's.
     """
 
-    def __init__(self, config: Optimizer, steps: int, step: tf.Variable, factor: tf.Variable):
-        self.config, self.steps, self.step, self.factor = config, steps, step, factor
+    def __init__(self, config: Optimizer, steps: int, step: tf.Variable, factor: tf.Variable, part: float = 1.0):
+        self.config, self.steps, self.step, self.factor, self.part = config, steps, step, factor, part
 
     def __call__(self, _iterations):
-        return self.factor * self._scheduled()
+        rate = self.factor * self._scheduled()
+        if self.config.warmup:
+            rate *= self._risen()
+        return rate if self.part == 1.0 else rate * self.part
+
+    def _risen(self):
+        """The factor of the warm-up: `warmup_from` at step 0, 1 from the end of the rise on."""
+        done = tf.cast(self.step, tf.float32) / max(self.config.warmup * self.steps, 1.0)
+        return self.config.warmup_from + (1.0 - self.config.warmup_from) * tf.minimum(done, 1.0)
 
     def _scheduled(self):
         if self.config.schedule == "constant":

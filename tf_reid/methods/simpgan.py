@@ -136,6 +136,9 @@ class SimPGAN(ReIDModel):
             "discriminators": [self.D_S, self.D_T],
         }
 
+    def backbones(self):
+        return {"classifier": [self.classifier.backbone]}
+
     def networks(self):
         return {"classifier": self.classifier, "G": self.G, "F": self.F}
 

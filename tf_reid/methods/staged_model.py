@@ -1,7 +1,7 @@
 """How training steps are carried out: by stage and phase, on one device or on every replica, several a call."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import keras
 import tensorflow as tf
@@ -43,6 +43,14 @@ class StagedModel(keras.Model):
         """
         return None
 
+    def frozen_at(self, step: int) -> tuple[str, ...]:
+        """The players whose backbones rest at a step; steps that differ in it are traced apart, as two phases are."""
+        return ()
+
+    def resting(self, players: tuple[str, ...]) -> AbstractContextManager:
+        """In this context a step is traced in which the backbones of these players rest."""
+        return nullcontext()
+
     def begin(self, stage: str):
         """Train `stage` from now on, starting at its step `self.step`."""
         self.stage = stage
@@ -55,16 +63,18 @@ class StagedModel(keras.Model):
             return {name: strategy.reduce("MEAN", loss, axis=None) for name, loss in losses.items()}
 
         @tf.function
-        def one_step(batches, phase):
+        def one_step(batches, phase, frozen=()):
             self.phase = dict(phase) if phase else None
-            return on_replicas(next(batches))
+            with self.resting(frozen):
+                return on_replicas(next(batches))
 
         @tf.function
-        def several_steps(batches, phase, steps):
+        def several_steps(batches, phase, frozen, steps):
             self.phase = dict(phase) if phase else None
             rows = tf.TensorArray(tf.float32, steps)
-            for number in tf.range(steps):
-                rows = rows.write(number, self._as_row(on_replicas(next(batches))))
+            with self.resting(frozen):
+                for number in tf.range(steps):
+                    rows = rows.write(number, self._as_row(on_replicas(next(batches))))
             return self._by_name(rows.stack())
 
         self._one_step, self._several_steps = one_step, several_steps
@@ -80,14 +90,18 @@ class StagedModel(keras.Model):
         Returns:
             How many steps, and name -> the losses of each, float32 [steps], or a scalar if `steps_per_call` is 1.
         """
-        phase, steps = self.phase_of(self._host_step), 1
-        while steps < min(most, self.steps_per_call) and self.phase_of(self._host_step + steps) == phase:
+        kind, steps = self._kind_of(self._host_step), 1
+        while steps < min(most, self.steps_per_call) and self._kind_of(self._host_step + steps) == kind:
             steps += 1
         self._host_step += steps
-        kind = tuple(phase.items()) if phase else None
         if self.steps_per_call == 1:
-            return steps, self._one_step(batches, kind)
-        return steps, self._several_steps(batches, kind, tf.constant(steps))
+            return steps, self._one_step(batches, *kind)
+        return steps, self._several_steps(batches, *kind, tf.constant(steps))
+
+    def _kind_of(self, step):
+        """What a traced step is made for: its phase, and the players whose backbones rest."""
+        phase = self.phase_of(step)
+        return tuple(phase.items()) if phase else None, self.frozen_at(step)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of the current stage -> the losses it reports."""

@@ -120,6 +120,9 @@ class ViewAdaptation(ReIDModel):
         mappings = [self.M_s] if self.shared else [self.M_s, self.M_t]
         return {"mappings": mappings, "heads": self.heads, "similarity": [self.D_s], "view": [self.D_d]}
 
+    def backbones(self):
+        return {"mappings": self.players()["mappings"]}
+
     def networks(self):
         return {"M_s": self.M_s, "M_t": self.M_t, "D_s": self.D_s, "D_d": self.D_d}
 

@@ -22,14 +22,28 @@ def l1(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.abs(a - b))
 
 
-def identification(logits: tf.Tensor, identity: tf.Tensor) -> tf.Tensor:
+def identification(logits: tf.Tensor, identity: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
     """Softmax cross-entropy, mean over images (SimPGAN Eq. 4).
 
     Args:
         logits: float [B, K].
         identity: int [B], values 0..K-1.
+        smoothing: this part of each label is spread evenly over all K (label smoothing, Luo et al. 2019, Eq. 3).
     """
-    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=identity, logits=logits))
+    exact = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=identity, logits=logits))
+    if not smoothing:
+        return exact
+    return (1.0 - smoothing) * exact + smoothing * uniform_cross_entropy(logits)
+
+
+def center(features: tf.Tensor, centers: tf.Tensor, identity: tf.Tensor) -> tf.Tensor:
+    """Squared distance to the own identity's center, mean over images (Wen et al., ECCV 2016, without its half).
+
+    Args:
+        features: float [B, D]. centers: float [K, D]. identity: int [B], values 0..K-1.
+    """
+    own = tf.matmul(tf.one_hot(identity, centers.shape[0]), centers)  # a gradient without indices, unlike tf.gather's
+    return squared_error(features, own)
 
 
 def kullback_leibler(target: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:

@@ -155,8 +155,8 @@ def _rows_of_stages(config: Config) -> dict[str, int]:
 
 def _row(config: Config, name: str) -> int:
     """How many images of a domain stay together in one replica: a pair, or what else the sampler draws together."""
-    sampler = METHODS[config.method["name"]].STAGES[name].sampler
-    return samplers.ROW[sampler] * config.stages[name].images_per_view
+    sampler, stage = METHODS[config.method["name"]].STAGES[name].sampler, config.stages[name]
+    return samplers.images_in_a_row(sampler, stage) * stage.images_per_view
 
 
 def _rows(config: Config, name: str, count: int) -> str:

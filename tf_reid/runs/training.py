@@ -87,6 +87,8 @@ def train(
             try:
                 if start < stage.steps and not (plateau and plateau.ends(stage.early_stop)):
                     sampler = samplers.of_stage(model.STAGES[name], stage, records)
+                    if repeated := samplers.repetition(model.STAGES[name], stage, records["source"]):
+                        print(repeated)
                     batches = augmented_batches(config, number, records, sampler, start, stage.steps)
                     callbacks = _callbacks(model, config, records, number, folder, evaluate, progress, writer, stop)
                     if plateau and name in checked:
@@ -163,7 +165,7 @@ def _callbacks(model, config, records, number, folder, evaluate, progress, write
     callbacks: list[EverySteps] = [losses]
     if run.pictures_every and model.presentation().has_pictures:
         kind = model.STAGES[name]
-        few = stage.model_copy(update={"batch_size": PICTURED * samplers.ROW[kind.sampler]})
+        few = stage.model_copy(update={"batch_size": PICTURED * samplers.images_in_a_row(kind.sampler, stage)})
         sampler = samplers.of_stage(kind, few, records)
         batches = unaugmented_batches(config, number, records, sampler, steps=1)
         callbacks.append(Pictures(model, next(iter(batches)), run.pictures_every, folder, writer))

@@ -1,0 +1,172 @@
+"""Warm-up, a rate of its own for a backbone, and backbones that rest at first."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import IDENTITIES, SIZE, random_batch, small_settings, stage_configs
+
+from tf_reid.config import ConfigError
+from tf_reid.methods import METHODS
+from tf_reid.methods.optimizers import LearningRate
+from tf_reid.settings import Optimizer
+
+
+def built(name, stage, player, **changes):
+    """A small method, one of whose optimizers has these settings."""
+    keras.utils.set_random_seed(0)
+    model, settings = METHODS[name](SIZE, IDENTITIES, 0, **small_settings(name)), stage_configs(METHODS[name])
+    optimizers = settings[stage].optimizers
+    optimizers[player] = optimizers[player].model_copy(update=changes)
+    model.compile(settings)
+    model.begin(stage)
+    return model
+
+
+def advanced(model, steps, batch=None):
+    """-> the losses of each step."""
+    batches = iter(tf.data.Dataset.from_tensors(batch or random_batch()).repeat())
+    losses, done = [], 0
+    while done < steps:
+        count, of_call = model.advance(batches, steps - done)
+        losses += np.atleast_1d(of_call["classifier/identity"]).tolist()
+        done += count
+    return losses
+
+
+def values(variables):
+    return [variable.numpy() for variable in variables]
+
+
+def equal(a, b):
+    return [bool(np.array_equal(x, y)) for x, y in zip(a, b, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"warmup": 0.1, "warmup_from": 0.1}, [0.1, 0.55, 1.0, 1.0, 1.0]),
+        ({"warmup": 0.1, "warmup_from": 0.0, "schedule": "drops", "drop_at": [0.5]}, [0.0, 0.5, 1.0, 1.0, 0.1]),
+        ({"warmup": 0.0, "warmup_from": 0.5}, [1.0] * 5),
+    ],
+)
+def test_a_warm_up_rises_linearly_and_multiplies_the_schedule(settings, expected):
+    step = tf.Variable(0, dtype=tf.int64)
+    rate = LearningRate(Optimizer(learning_rate=1.0, **settings), 100, step, tf.Variable(1.0))
+    found = []
+    for at in (0, 5, 10, 20, 60):
+        step.assign(at)
+        found.append(float(rate(0)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_backbone_has_a_rate_of_its_own():
+    """Plain descent: the backbone moves half as far, all else as it would."""
+    changed, plain = (built("identity", "classifier", "classifier", backbone_rate=rate) for rate in (0.5, 1.0))
+    before = values(plain.variables_of("classifier"))
+    of_backbone = {id(variable) for variable in changed.classifier.backbone.variables}
+    inside = [id(variable) in of_backbone for variable in changed.variables_of("classifier")]
+    for model in (changed, plain):
+        advanced(model, 1)
+    assert changed.learning_rates() == pytest.approx({"classifier": 0.01, "classifier_backbone": 0.005})
+    assert 0 < sum(inside) < len(inside)
+    after = [values(model.variables_of("classifier")) for model in (changed, plain)]
+    for start, a, b, halved in zip(before, *after, inside, strict=True):
+        np.testing.assert_allclose(a - start, (b - start) * (0.5 if halved else 1.0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("xla", "steps_per_call"), [(False, 1), (False, 3), (True, 1)])
+def test_a_backbone_rests_for_the_first_steps_and_its_moments_begin_afterwards(xla, steps_per_call):
+    model = built("identity", "classifier", "classifier", freeze_steps=2, name="adam", learning_rate=0.01, l2=0.1)
+    model.xla, model.steps_per_call = xla, steps_per_call
+    model.begin("classifier")
+    backbone, head = model.classifier.backbone, model.classifier.identity_head
+    start, head_start = values(backbone.variables), values(head.variables)
+    optimizer = model.optimizers_of["classifier"]["classifier_backbone"]
+    fresh = values(optimizer.variables)
+    images = random_batch()["source"][:, 0]
+    features = backbone(images).numpy()
+
+    advanced(model, 2)
+    assert all(equal(start, values(backbone.variables)))  # statistics of the batch norm, too
+    assert not any(equal(head_start, values(head.variables)))
+    assert all(
+        a == b for a, b in zip(map(np.sum, fresh[2:]), map(np.sum, values(optimizer.variables)[2:]), strict=True)
+    )
+    assert int(optimizer.iterations) == 0
+    np.testing.assert_array_equal(backbone(images), features)
+    assert len(backbone.trainable_variables) == len([v for v in start if v is not None]) - len(
+        backbone.non_trainable_variables
+    )
+
+    advanced(model, 1)
+    moved = [np.abs(a - b).max() for a, b in zip(start, values(backbone.variables), strict=True)]
+    assert min(moved) > 0 and int(optimizer.iterations) == 1
+    kernel = moved[0]  # Adam's first step is the rate, however many steps the others have had
+    np.testing.assert_allclose(kernel, 0.01, rtol=1e-2)
+
+
+def test_a_resting_backbone_is_seen_with_the_statistics_it_has():
+    """The step's losses are those of a backbone in inference."""
+    model = built("identity", "classifier", "classifier", freeze_steps=5)
+    batch = random_batch()
+    both = tf.concat([batch["source"][:, 0], batch["source"][:, 1]], axis=0)
+    logits = model.classifier.identity_head(model.classifier.backbone(both)).numpy()
+    identity = batch["source_identity"].numpy().T.ravel()
+    expected = 2.0 * np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(8), identity])
+    np.testing.assert_allclose(advanced(model, 1), [expected], rtol=1e-5)
+
+
+def test_two_replicas_whose_backbone_rests_equal_one(two_replicas):
+    alone = built("identity", "classifier", "classifier", freeze_steps=1, backbone_rate=0.5)
+    with two_replicas.scope():
+        shared = built("identity", "classifier", "classifier", freeze_steps=1, backbone_rate=0.5)
+    start = values(alone.classifier.backbone.variables)
+    advanced(alone, 1)
+    batch = tf.data.Dataset.from_tensors(random_batch()).repeat()
+    batches = iter(two_replicas.experimental_distribute_dataset(batch))
+    shared.advance(batches)
+    assert all(equal(start, values(shared.classifier.backbone.variables)))
+    advanced(alone, 1)
+    shared.advance(batches)
+    for before, a, b in zip(
+        start, alone.classifier.backbone.variables, shared.classifier.backbone.variables, strict=True
+    ):
+        bound = max(1e-6, 1e-4 * np.abs(a.numpy() - before).max())
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=bound)
+
+
+def test_a_resting_backbone_and_the_phases_of_a_method_combine():
+    """SimPGAN's own phases stay, and a stage whose player rests has twice as many kinds of steps at most."""
+    model = built("simpgan", "classifier", "classifier", freeze_steps=2)
+    assert [model.frozen_at(step) for step in range(3)] == [("classifier",), ("classifier",), ()]
+    model.begin("translation")
+    assert model.frozen_at(0) == () and model.phase_of(0) == {"discriminators_move": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "player", "networks"),
+    [
+        ("cmgan", "pretrain", "generator", lambda model: [model.network]),
+        ("view_adaptation", "finetune", "mappings", lambda model: [model.M_s, model.M_t]),
+        ("dgnet", "pretrain", "appearance", lambda model: [model.E_a]),
+    ],
+)
+def test_every_method_with_a_backbone_knows_it(name, stage, player, networks):
+    model = built(name, stage, player, freeze_steps=1)
+    count = sum(len(network.trainable_variables) for network in networks(model))
+    of_backbone = model.parts_of(stage, player)[f"{player}_backbone"]
+    assert len(of_backbone) == count > 0
+    with model.resting((player,)):
+        assert not any(network.trainable_variables for network in networks(model))
+    assert sum(len(network.trainable_variables) for network in networks(model)) == count
+
+
+@pytest.mark.parametrize(("setting", "value", "default"), [("backbone_rate", 0.1, 1), ("freeze_steps", 3, 0)])
+def test_a_player_without_a_backbone_is_refused_these_settings(setting, value, default):
+    message = (
+        rf"stages\.translation\.optimizers\.generators\.{setting}: the player generators holds no backbone; "
+        f"set it to {default}"
+    )
+    with pytest.raises(ConfigError, match=message):
+        built("simpgan", "translation", "generators", **{setting: value})
