@@ -14,7 +14,11 @@ from tf_reid.config import SHIPPED, ConfigError
 from tf_reid.methods import METHODS
 from tf_reid.runs import strategy
 
-FEW_IMAGES = {"crossgan_viper", "view_adaptation_viper"}  # batches that are larger than twice do not fit VIPeR's halves
+FEW_IMAGES = {
+    "crossgan_viper",
+    "strong_viper",
+    "view_adaptation_viper",
+}  # batches that are larger than twice do not fit VIPeR's halves
 LARGER = "Larger batches, by the rules of docs/gpus.md and not tuned:"
 TWO_MACHINES = "#   two machines: the line for all their GPUs together, and run.strategy=multi_worker"
 COUNTED_IN_STEPS = {"warm_up": lambda value, n: round(value / n), "ramp": lambda value, n: value * n}  # of DG-Net
@@ -53,10 +57,10 @@ def larger(name, n):
 
 
 def text(value):
-    """As YAML reads it: 64, 2.0e-3, 1.41e-4."""
-    if isinstance(value, int):
-        return str(value)
+    """As YAML reads it: 64, 2.0e-3, 1.41e-4, 1.0."""
     number, exponent = f"{value:.2e}".split("e")
+    if isinstance(value, int) or value >= 1.0:
+        return str(value)
     return f"{float(number)}e{int(exponent)}"
 
 

@@ -12,10 +12,10 @@ from tf_reid.methods.optimizers import LearningRate
 from tf_reid.settings import Optimizer
 
 
-def built(name, stage, player, **changes):
+def built(method, stage, player, /, **changes):
     """A small method, one of whose optimizers has these settings."""
     keras.utils.set_random_seed(0)
-    model, settings = METHODS[name](SIZE, IDENTITIES, 0, **small_settings(name)), stage_configs(METHODS[name])
+    model, settings = METHODS[method](SIZE, IDENTITIES, 0, **small_settings(method)), stage_configs(METHODS[method])
     optimizers = settings[stage].optimizers
     optimizers[player] = optimizers[player].model_copy(update=changes)
     model.compile(settings)
@@ -81,29 +81,18 @@ def test_a_backbone_rests_for_the_first_steps_and_its_moments_begin_afterwards(x
     model.xla, model.steps_per_call = xla, steps_per_call
     model.begin("classifier")
     backbone, head = model.classifier.backbone, model.classifier.identity_head
-    start, head_start = values(backbone.variables), values(head.variables)
     optimizer = model.optimizers_of["classifier"]["classifier_backbone"]
-    fresh = values(optimizer.variables)
-    images = random_batch()["source"][:, 0]
-    features = backbone(images).numpy()
+    resting = [*backbone.variables, *optimizer.variables]
+    start, head_start = values(resting), values(head.variables)
 
     advanced(model, 2)
-    assert all(equal(start, values(backbone.variables)))  # statistics of the batch norm, too
+    assert all(equal(start, values(resting)))  # statistics of the batch norm, too
     assert not any(equal(head_start, values(head.variables)))
-    assert all(
-        a == b for a, b in zip(map(np.sum, fresh[2:]), map(np.sum, values(optimizer.variables)[2:]), strict=True)
-    )
-    assert int(optimizer.iterations) == 0
-    np.testing.assert_array_equal(backbone(images), features)
-    assert len(backbone.trainable_variables) == len([v for v in start if v is not None]) - len(
-        backbone.non_trainable_variables
-    )
 
     advanced(model, 1)
-    moved = [np.abs(a - b).max() for a, b in zip(start, values(backbone.variables), strict=True)]
-    assert min(moved) > 0 and int(optimizer.iterations) == 1
-    kernel = moved[0]  # Adam's first step is the rate, however many steps the others have had
-    np.testing.assert_allclose(kernel, 0.01, rtol=1e-2)
+    assert not any(equal(start, values(resting)))
+    moved = np.abs(start[0] - backbone.variables[0].numpy()).max()
+    np.testing.assert_allclose(moved, 0.01, rtol=1e-2)  # Adam's first step is its rate, whatever the others had
 
 
 def test_a_resting_backbone_is_seen_with_the_statistics_it_has():
@@ -118,22 +107,17 @@ def test_a_resting_backbone_is_seen_with_the_statistics_it_has():
 
 
 def test_two_replicas_whose_backbone_rests_equal_one(two_replicas):
-    alone = built("identity", "classifier", "classifier", freeze_steps=1, backbone_rate=0.5)
+    alone = built("identity", "classifier", "classifier", freeze_steps=1)
     with two_replicas.scope():
-        shared = built("identity", "classifier", "classifier", freeze_steps=1, backbone_rate=0.5)
-    start = values(alone.classifier.backbone.variables)
+        shared = built("identity", "classifier", "classifier", freeze_steps=1)
+    start = values(alone.classifier.variables)
     advanced(alone, 1)
-    batch = tf.data.Dataset.from_tensors(random_batch()).repeat()
-    batches = iter(two_replicas.experimental_distribute_dataset(batch))
-    shared.advance(batches)
-    assert all(equal(start, values(shared.classifier.backbone.variables)))
-    advanced(alone, 1)
-    shared.advance(batches)
-    for before, a, b in zip(
-        start, alone.classifier.backbone.variables, shared.classifier.backbone.variables, strict=True
-    ):
-        bound = max(1e-6, 1e-4 * np.abs(a.numpy() - before).max())
-        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=bound)
+    batch = tf.data.Dataset.from_tensors(random_batch())
+    shared.advance(iter(two_replicas.experimental_distribute_dataset(batch)))
+    resting = {id(variable) for variable in alone.classifier.backbone.variables}
+    for before, a, b in zip(start, alone.classifier.variables, shared.classifier.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+        assert np.array_equal(before, b.numpy()) == (id(a) in resting or "seed" in a.path), a.path
 
 
 def test_a_resting_backbone_and_the_phases_of_a_method_combine():
