@@ -54,7 +54,7 @@ class DGNet(ReIDModel):
         backbone, weights: of E_a, whose last maps have D channels.
         last_stride: of the backbone's last block; 1, as in the authors' code, doubles the size of the last maps.
         dropout, fine_dropout: before the primary and before the fine-grained classifier.
-        teacher: a finished run of `dgnet` or `identity` on the same images, whose teacher or classifier is used.
+        teacher: a finished run of `dgnet`, `strong` or `identity` on the same images, for its teacher or classifier.
         teacher_backbone, teacher_weights, teacher_dropout: of that network.
         teacher_style: labels of a swap. "soft": the teacher's mean prediction for the image and its mirror image;
             "hard": the most likely identity of it; "appearance": the identity of the appearance; "uniform": all

@@ -6,12 +6,14 @@ import keras
 import tensorflow as tf
 
 from tf_reid.config import ConfigError
+from tf_reid.methods.classifiers import form_of
 from tf_reid.methods.dgnet_swaps import SwapBatch, exchanged
 from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
 from tf_reid.networks.backbones import BACKBONES
 from tf_reid.networks.layers import frozen
 from tf_reid.networks.siamese import SiameseClassifier
+from tf_reid.networks.strong import StrongClassifier
 
 
 class Teacher(keras.Model):
@@ -80,10 +82,38 @@ class SiameseTeacher(SiameseClassifier):
         return self.backbone
 
 
+class StrongTeacher(StrongClassifier):
+    """The classifier of a finished run of `strong` in the teacher's place."""
+
+    trained = True
+
+    @property
+    def heads(self) -> list[keras.Layer]:
+        return [self.identity_head] if self.neck is None else [self.neck, self.identity_head]
+
+    def identity_loss(self, images: tf.Tensor, identities: tf.Tensor) -> tf.Tensor:
+        """As `Teacher.identity_loss`."""
+        return losses.identification(self.identity_head(self(images, training=True)), identities)
+
+    def logits(self, images: tf.Tensor, batch_statistics: bool) -> tf.Tensor:
+        """As `Teacher.logits`."""
+        features = frozen(self.backbone, images, training=batch_statistics)
+        if self.neck is not None:
+            features = frozen(self.neck, features, training=batch_statistics)
+        return self.identity_head(features)
+
+    def features(self) -> keras.Model:
+        """Images -> f_i."""
+        return self.encoder
+
+
+AnyTeacher = Teacher | SiameseTeacher | StrongTeacher
+
+
 def build_teacher(
     run: str | None, image_size: tuple[int, int], identities: int, backbone: str, weights: str | None, dropout: float
-) -> Teacher | SiameseTeacher:
-    """A teacher to be trained, or that of a finished run: the baseline of a run of `dgnet`, else one of `identity`.
+) -> AnyTeacher:
+    """A teacher to be trained, or that of a finished run: the baseline of one of `dgnet`, or of `strong`, `identity`.
 
     Args:
         run: the run's folder, or a file of its folder `networks`; None: a teacher to be trained.
@@ -95,6 +125,10 @@ def build_teacher(
     if not run:
         return Teacher(image_size, identities, backbone, weights, dropout)
     path = _weights_file(Path(run))
+    if path.name == "strong.weights.h5":
+        strong = StrongTeacher(image_size, identities, backbone, None, **form_of(run))
+        strong.load(str(path), "method.teacher")
+        return strong
     kind = Teacher if path.name == "teacher.weights.h5" else SiameseTeacher
     teacher = kind(image_size, identities, backbone, None, dropout)
     if isinstance(teacher, SiameseTeacher):
@@ -119,18 +153,19 @@ def build_teacher(
 def _weights_file(run: Path) -> Path:
     if not run.is_dir():
         return run
-    names = ("teacher.weights.h5", "classifier.weights.h5")
+    names = ("teacher.weights.h5", "strong.weights.h5", "classifier.weights.h5")
     for path in (run / "networks" / name for name in names):
         if path.exists():
             return path
     raise ConfigError(
         f"method.teacher: {run} holds neither networks/{names[0]} (of a run of dgnet that trained its own teacher) "
-        f"nor networks/{names[1]} (of a finished run of identity); name another run, or null to train a teacher."
+        f"nor networks/{names[1]} or networks/{names[2]} (of a finished run of strong or identity); name another run, "
+        "or null to train a teacher."
     )
 
 
 def teacher_labels(
-    teacher: Teacher | SiameseTeacher,
+    teacher: AnyTeacher,
     style: str,
     batch_statistics: bool,
     batch: SwapBatch,

@@ -9,7 +9,9 @@ from typing import ClassVar, Literal, NamedTuple
 import keras
 import tensorflow as tf
 
+from tf_reid.config import ConfigError
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.classifiers import check_form
 from tf_reid.methods.representation import Representation
 from tf_reid.methods.simpgan_pictures import SimPGANPictures
 from tf_reid.networks.backbones import Backbone
@@ -18,6 +20,7 @@ from tf_reid.networks.layers import in_one_call
 from tf_reid.networks.losses import l1, least_squares, verification
 from tf_reid.networks.siamese import SiameseClassifier
 from tf_reid.networks.simpgan import build_colour_generator, build_discriminator, build_generator
+from tf_reid.networks.strong import StrongClassifier
 from tf_reid.settings import ExistingPath, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, Weights
 
 
@@ -52,6 +55,9 @@ class SimPGAN(ReIDModel):
     Args:
         backbone, weights, dropout: of the classifier; see `Identity`.
         classifier: a finished run whose `networks/classifier.weights.h5` is taken instead of training a classifier.
+        classifier_kind: "siamese" is the paper's; "strong" is the network of a finished run of `strong`, which
+            `classifier` names. Its Eq. 10 compares the cosine of two features with a half.
+        last_stride: of the backbone of a strong classifier, as in its run.
         generator: "tanh" is the paper's; "residual" predicts a change of its input and starts as the identity; "colour"
             predicts one affine map of the colours for an image: it changes style, but draws nothing.
         generator_width: channels of the first layer; the paper's code has 64.
@@ -84,6 +90,8 @@ class SimPGAN(ReIDModel):
         weights: Weights = "imagenet",
         dropout: Fraction = 0.5,
         classifier: ExistingPath | None = None,
+        classifier_kind: Literal["siamese", "strong"] = "siamese",
+        last_stride: Literal[1, 2] = 1,
         generator: Literal["tanh", "residual", "colour"] = "tanh",
         generator_width: PositiveInt = 64,
         generator_blocks: PositiveInt = 6,
@@ -99,8 +107,13 @@ class SimPGAN(ReIDModel):
         pool_size: NonNegativeInt = 50,
     ):
         super().__init__(image_size, identities, seed)
-        self.classifier = SiameseClassifier(image_size, identities, backbone, weights, dropout)
+        self.classifier_kind, self.classifier_given = classifier_kind, classifier is not None
+        if classifier_kind == "strong":
+            self.classifier = StrongClassifier(image_size, identities, backbone, None, last_stride)
+        else:
+            self.classifier = SiameseClassifier(image_size, identities, backbone, weights, dropout)
         if classifier:
+            check_form(classifier, "classifier", self.classifier, last_stride)
             self.classifier.load(classifier, "method.classifier")
         self.G, self.F = (
             build_colour_generator(image_size, generator_width, name)
@@ -110,7 +123,7 @@ class SimPGAN(ReIDModel):
         )
         images = keras.Input((*image_size, 3))
         self.translating_encoder = keras.Model(
-            images, self.classifier.backbone(self.F(images)), name="F_then_classifier"
+            images, self.classifier.encoder(self.F(images)), name="F_then_classifier"
         )
         self.D_S, self.D_T = (
             build_discriminator(
@@ -141,6 +154,18 @@ class SimPGAN(ReIDModel):
 
     def networks(self):
         return {"classifier": self.classifier, "G": self.G, "F": self.F}
+
+    def compile(self, stages, *args, **kwargs):
+        super().compile(stages, *args, **kwargs)
+        if self.classifier_kind == "strong" and self.steps_of_stage["classifier"]:
+            raise ConfigError(
+                "method.classifier_kind=strong takes a classifier that a run of strong has trained; set "
+                "stages.classifier.steps=0."
+            )
+
+    def check_training(self):
+        if self.classifier_kind == "strong" and not self.classifier_given:
+            raise ConfigError("method.classifier_kind=strong needs a finished run of strong: method.classifier=RUN.")
 
     def phase_of(self, step):
         if self.stage == "classifier":
@@ -227,10 +252,10 @@ class SimPGAN(ReIDModel):
         return self.steps_of_stage.get("translation") != 0
 
     def encoders(self):
-        return {"image": self.translating_encoder if self.translates else self.classifier.backbone}
+        return {"image": self.translating_encoder if self.translates else self.classifier.encoder}
 
     def representations(self):
-        raw = {"raw": Representation({"image": self.classifier.backbone})}
+        raw = {"raw": Representation({"image": self.classifier.encoder})}
         return raw | {"translated": Representation(self.encoders())} if self.translates else raw
 
     def presentation(self):

@@ -36,6 +36,11 @@ class SiameseClassifier(keras.Model):
         self.same_dropout.build((None, width))
         self.built = True
 
+    @property
+    def encoder(self) -> keras.Model:
+        """Images -> v, the model that is evaluated."""
+        return self.backbone
+
     def load(self, run: str, key: str):
         """Load the weights of a finished run, or of a weights file.
 

@@ -1,11 +1,30 @@
 """The classifier of the strong baseline: a backbone, a batch-norm neck and a linear classifier."""
 
+import inspect
+from pathlib import Path
+
 import keras
 import tensorflow as tf
 
 from tf_reid.networks.backbones import BACKBONES
 from tf_reid.networks.layers import BatchNormalization
 from tf_reid.networks.precision import Dense
+
+
+def build_backbone(name: str, image_size: tuple[int, int], weights: str | None, last_stride: int) -> keras.Model:
+    """A backbone with this stride of its last stage.
+
+    Raises:
+        ValueError: the stride is 1, and the backbone has no last stage that can keep its size.
+    """
+    build = BACKBONES[name]
+    if "last_stride" in inspect.signature(build).parameters:
+        return build(image_size, weights, last_stride=last_stride)
+    if last_stride != 2:
+        raise ValueError(
+            f"method.last_stride is {last_stride}, but the last stage of {name} cannot keep its size: set 2."
+        )
+    return build(image_size, weights)
 
 
 class StrongClassifier(keras.Model):
@@ -26,7 +45,7 @@ class StrongClassifier(keras.Model):
 
     def __init__(self, image_size, identities, backbone="resnet50", weights=None, last_stride=1, bnneck=True):
         super().__init__(name="strong")
-        self.backbone = BACKBONES[backbone](image_size, weights, last_stride=last_stride)
+        self.backbone = build_backbone(backbone, image_size, weights, last_stride)
         width = self.backbone.output_shape[-1]
         self.neck = self._build_neck(width) if bnneck else None
         self.encoder = self._with_neck(image_size) if bnneck else self.backbone
@@ -45,6 +64,24 @@ class StrongClassifier(keras.Model):
         images = keras.Input((*image_size, 3))
         return keras.Model(images, self.neck(self.backbone(images)), name="encoder")
 
+    def load(self, run: str, key: str):
+        """Load the weights of a finished run of `strong`, or of its file `networks/strong.weights.h5`.
+
+        Args:
+            run: the run's folder, or the file. key: the setting that names it, for the error.
+
+        Raises:
+            ValueError: they are the weights of another network.
+        """
+        path = Path(run) / "networks" / "strong.weights.h5" if Path(run).is_dir() else Path(run)
+        try:
+            self.load_weights(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{key}: {path} does not hold the weights of this strong classifier (same backbone, image size and "
+                f"source data set, with method.bnneck as here); name another finished run ({error})."
+            ) from error
+
     def call(self, images, training=False):
         return self.encoder(images, training=training)
 
@@ -52,3 +89,12 @@ class StrongClassifier(keras.Model):
         """f_t and f_i of images [B, H, W, 3], float32 [B, D] each; without the neck they are one tensor."""
         before_neck = self.backbone(images, training=training)
         return before_neck, before_neck if self.neck is None else self.neck(before_neck, training=training)
+
+    def same_identity_logit(self, v1: tf.Tensor, v2: tf.Tensor) -> tf.Tensor:
+        """How sure it is that two images show one identity: ten times (the cosine of f_i minus a half), [P, D] -> [P].
+
+        For SimPGAN's Eq. 10 in the place of a trained verification: the cosines 0 and 1 have the probabilities 0.7 and
+        99.3 %.
+        """
+        cosine = tf.reduce_sum(tf.math.l2_normalize(v1, axis=1) * tf.math.l2_normalize(v2, axis=1), axis=1)
+        return 10.0 * (cosine - 0.5)
