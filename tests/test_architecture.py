@@ -23,8 +23,10 @@ BASE = {"config", "files", "command_line"}
 GROUND = {"data", "networks", "metrics", "pictures"}
 ABOVE = ["methods", "runs", "evaluation", "encoders", "web", "gallery"]
 COMMANDS = {"train", "evaluate", "visualize", "search"}
+UPON_TRAINING = {"pretrain"}  # commands that train by `train`
 FLOOR = dict.fromkeys(BASE, 0) | dict.fromkeys(GROUND, 1) | {wing: 2 + number for number, wing in enumerate(ABOVE)}
-FLOOR |= dict.fromkeys(COMMANDS, 2 + len(ABOVE)) | {"settings": -1}  # config reads the settings
+FLOOR |= dict.fromkeys(COMMANDS, 2 + len(ABOVE)) | dict.fromkeys(UPON_TRAINING, 3 + len(ABOVE))
+FLOOR |= {"settings": -1}  # config reads the settings
 LIGHT = (
     "tf_reid",
     "tf_reid.config",

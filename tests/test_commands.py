@@ -51,7 +51,7 @@ def command(config, run, data_dir, *overrides, steps=2):
     """Arguments of `tf_reid.train`: the configuration with networks, images and stages made small."""
     name = LOADED[config].method["name"]
     values = {f"method.{key}": value for key, value in small_settings(name).items()}
-    short = {"steps": steps, "batch_size": 4, "images_per_view": 1}
+    short = {"steps": steps, "batch_size": 4, "images_per_view": 1, "images_per_identity": 2}
     for stage in METHODS[name].STAGES:
         values |= {f"stages.{stage}.{key}": value for key, value in short.items()}
     values |= {"data.image_size": [32, 16], "data.augment.pad": 2, "data.data_dir": str(data_dir)}

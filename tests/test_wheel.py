@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = {f"tf-reid-{name}" for name in ("train", "evaluate", "visualize", "search", "data", "export", "serve")}
+SCRIPTS = {
+    f"tf-reid-{name}" for name in ("train", "pretrain", "evaluate", "visualize", "search", "data", "export", "serve")
+}
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 TINY = (
     *("data.image_size=[32, 16]", "data.augment.pad=2", "method.generator_width=4", "method.generator_blocks=1"),

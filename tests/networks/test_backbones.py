@@ -36,6 +36,18 @@ def test_weights_are_read_from_a_local_file(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_network_of_kerass_starts_from_the_weights_of_a_backbone_or_of_keras(tmp_path):
+    trained = backbones.mobilenet_v2((32, 32), None)
+    trained.save_weights(tmp_path / "backbone.weights.h5")
+    again = backbones.mobilenet_v2((64, 32), str(tmp_path / "backbone.weights.h5"))
+    for a, b in zip(trained.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    plain = keras.applications.MobileNetV2(include_top=False, weights=None)
+    plain.save_weights(tmp_path / "keras.weights.h5")
+    kernel = backbones.mobilenet_v2((32, 32), str(tmp_path / "keras.weights.h5")).get_weights()[0]
+    np.testing.assert_array_equal(kernel, plain.get_weights()[0])
+
+
 def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
     def unreachable(**_):
         raise OSError("no route to host")

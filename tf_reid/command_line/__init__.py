@@ -133,6 +133,11 @@ def train() -> None:
     _run_module("tf_reid.train")
 
 
+def pretrain() -> None:
+    """tf-reid-pretrain"""
+    _run_module("tf_reid.pretrain")
+
+
 def evaluate() -> None:
     """tf-reid-evaluate"""
     _run_module("tf_reid.evaluate")

@@ -5,6 +5,7 @@ Each contains its input preprocessing, inside the graph and differentiable, so t
 
 from typing import Literal
 
+import h5py
 import keras
 import numpy as np
 import scipy.io
@@ -60,12 +61,17 @@ def _application(build, image_size, weights, last_stride=2, preprocessing=CaffeP
 
     Args:
         image_size: (height, width).
-        weights: "imagenet" (fetched by Keras), a local weights file for `include_top=False`, or None.
+        weights: "imagenet" (fetched by Keras), a local weights file for `include_top=False`, that of a backbone of this
+            kind, such as a finished run of `strong` keeps, or None.
         preprocessing: the layer from [-1, 1] to what the weights were trained on; None: that range itself.
 
     Raises:
         OSError: the ImageNet weights could not be fetched.
     """
+    if weights and weights != "imagenet" and _is_of_a_backbone(weights):
+        backbone = _application(build, image_size, None, last_stride, preprocessing)
+        backbone.load_weights(weights)
+        return backbone
     images = keras.Input((*image_size, 3))
     try:
         network = build(include_top=False, weights=weights)
@@ -78,6 +84,15 @@ def _application(build, image_size, weights, last_stride=2, preprocessing=CaffeP
         ) from error
     network = _with_our_layers(network, last_stride)
     return _averaged(images, network(preprocessing()(images) if preprocessing else images))
+
+
+def _is_of_a_backbone(path):
+    """Whether a file holds the weights of a backbone with its global average, which Keras's own files have not."""
+    try:
+        with h5py.File(path) as file:
+            return any(name.startswith("global_average_pooling2d") for name in file.get("layers", ()))
+    except OSError:
+        return False  # Keras says what is wrong with it
 
 
 def _with_our_layers(network, last_stride):
