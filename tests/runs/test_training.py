@@ -106,9 +106,14 @@ def test_a_run_killed_and_resumed_three_times_is_bit_identical_to_an_uninterrupt
 IDENTITY_ALONE = ("data.target=null", "run.pictures_every=0", "run.checkpoint_every=4")
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_stopped_run_is_saved_after_the_step_and_goes_on_bit_identically(tmp_path, monkeypatch, precision):
-    config = settings(tmp_path, *IDENTITY_ALONE, f"run.precision={precision}", name="identity")
+OF_OPTIMIZER = "stages.classifier.optimizers.classifier"
+RESTING = [f"{OF_OPTIMIZER}.{setting}" for setting in ("freeze_steps=4", "backbone_rate=0.5", "warmup=0.5")]
+
+
+@pytest.mark.parametrize("changes", [["run.precision=float32"], ["run.precision=bfloat16", *RESTING]])
+def test_a_stopped_run_is_saved_after_the_step_and_goes_on_bit_identically(tmp_path, monkeypatch, changes):
+    """The second one stops while its backbone rests, which it does for one step more after that."""
+    config = settings(tmp_path, *IDENTITY_ALONE, *changes, name="identity")
     expected = weights(train(tmp_path / "whole", config))
     really = training.Losses.act
 
