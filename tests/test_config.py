@@ -65,6 +65,8 @@ def test_overrides_reach_every_section():
         ("method.classifier=/no/such/run", "there is no file or folder '/no/such/run'"),
         ("method.name=cyclegan", "method.name is 'cyclegan'; it must be one of: identity, simpgan"),
         ("stages.translation.optimizers={}", "must name its players, which are: generators, discriminators"),
+        ("data.validation=1.0", "data.validation is 1.0, but must be a fraction below 1, or a whole number of identi"),
+        ("data.validation=-1", "data.validation is -1, but must be a fraction"),
         ("data.target=null", "data.target is missing; stage translation needs a second data set"),
         ("wrong", "--set takes key=value"),
         ("steps=3", "write the key with its section"),

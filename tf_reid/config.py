@@ -26,6 +26,7 @@ _PACKAGE = Path(__file__).parent
 # In an installed package the configurations lie within it, in a source tree beside it.
 SHIPPED = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 LONGEST = 200  # characters of a value that a message quotes
+RENAMED = {("data", "validation_identities"): "validation"}  # a setting of older runs -> what it is called now
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -112,6 +113,10 @@ def read(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold the sections {', '.join(Config.model_fields)}.")
+    for (section, old), new in RENAMED.items():
+        of_section = values.get(section)
+        if isinstance(of_section, dict) and old in of_section and new not in of_section:
+            of_section[new] = of_section.pop(old)
     return values
 
 

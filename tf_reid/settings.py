@@ -4,7 +4,7 @@ import os
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def _must_exist(path: str) -> str:
@@ -12,6 +12,13 @@ def _must_exist(path: str) -> str:
     if not os.path.exists(expanded):
         raise ValueError(f"there is no file or folder {path!r}")
     return expanded
+
+
+def _number_or_fraction(value: Any) -> Any:
+    whole = type(value) is int and 0 <= value <= MOST
+    if not whole and not (type(value) is float and 0 <= value < 1):
+        raise ValueError("must be a fraction below 1, or a whole number of identities")
+    return value
 
 
 ExistingPath = Annotated[str, AfterValidator(_must_exist)]
@@ -50,9 +57,9 @@ class Data(Section):
     )
     source_split: Literal["train", "all"] = "train"
     target_split: Literal["train", "all"] = "train"  # "all": test images too, without their labels
-    # Training identities, those of the highest numbers, that are held out: settings are chosen on them. A protocol with
-    # validation identities of its own holds out those.
-    validation_identities: NonNegativeInt = 0
+    # Training identities of the scored data set, those of the highest numbers, are held out: settings are chosen on
+    # them. A fraction or a number of them; 0: none. A protocol with validation identities of its own holds out those.
+    validation: Annotated[int | float, BeforeValidator(_number_or_fraction)] = 0
     trial: NonNegativeInt = 0  # the trial whose training identities `train` means, where a protocol has several
     image_size: Height_Width = [128, 64]
     augment: Augment = Augment()

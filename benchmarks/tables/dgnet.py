@@ -7,8 +7,8 @@ DUKE = Data("dgnet_dukemtmc_reid", "dgnet_dukemtmc_reid")
 MSMT17 = Data("dgnet_msmt17", "dgnet_msmt17")
 STREET = Data("dgnet_street", "dgnet")
 # Fig. 8 chooses α and β on the last of the training identities: 100 of 751 in the paper.
-MARKET_HELD_OUT = Data("dgnet_market1501_held_out", "dgnet_market1501", ("data.validation_identities=100",))
-STREET_HELD_OUT = Data("dgnet_street_held_out", "dgnet", ("data.validation_identities=30",))
+MARKET_HELD_OUT = Data("dgnet_market1501_held_out", "dgnet_market1501", ("data.validation=100",))
+STREET_HELD_OUT = Data("dgnet_street_held_out", "dgnet", ("data.validation=30",))
 IDENTITY = Variant("identity", config="identity", one_seed=True)  # whose features judge images at small size
 
 # The teacher is the paper's baseline. It is trained once, and every other variant has it from that run.

@@ -59,6 +59,16 @@ def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(tmp_path, s
         run_folder.check_run(tmp_path / "run", simple("stages.classifier.optimizers.classifier.ema_momentum=0.5"))
 
 
+def test_validation_identities_of_an_older_run_are_read_by_their_old_name(tmp_path, simple):
+    run_folder.open_run(tmp_path / "run", simple("data.validation=3"), {})
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("validation:", "validation_identities:"))
+    assert run_folder.load_run(tmp_path / "run").data.validation == 3
+    run_folder.check_run(tmp_path / "run", simple("data.validation=3"))
+    with pytest.raises(ConfigError, match=r"data\.validation was 3 and is now 0"):
+        run_folder.check_run(tmp_path / "run", simple())
+
+
 def test_the_protocol_of_a_run_stays_what_it_was_trained_with(tmp_path, simple):
     """It decides what is trained on: under another one, identities of the training would be tested."""
     run_folder.open_run(tmp_path / "run", simple(), {})

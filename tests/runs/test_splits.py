@@ -5,7 +5,7 @@ import os
 import cv2
 import numpy as np
 import pytest
-from conftest import SIZE, make_records, stage_configs
+from conftest import SIZE, make_records, stage_configs, stage_of
 
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
@@ -273,7 +273,7 @@ def identities_of(records):
 
 
 def test_the_last_training_identities_are_held_out_and_scored_where_asked_for():
-    found, config = of_halves(validation_identities=2)
+    found, config = of_halves(validation=2)
     domains = {"source": found}
     seen = splits.training_records(config, domains)
     assert identities_of(seen["source"]) == [1, 2]
@@ -301,7 +301,7 @@ def test_a_protocol_holds_out_its_own_validation_identities_trial_by_trial():
 
 
 def test_validation_identities_of_a_trial_are_among_its_training_identities():
-    found, config = records(), settings(trial=1, validation_identities=1)
+    found, config = records(), settings(trial=1, validation=1)
     assert identities_of(splits.training_records(config, {"source": found})["source"]) == [1, 2, 5]
     config.evaluate.identities = "validation"
     forward, reversed_ = splits.validation_trials(config, found)
@@ -313,7 +313,7 @@ def test_a_gallery_of_named_files_holds_all_images_of_validation_identities():
     protocol = THREE_TRIALS | {"both_directions": False, "gallery_files": [["1.png"], ["5.png"], ["9.png"]]}
     del protocol["gallery_cameras"]
     found = records(protocols={"named": protocol})
-    (validation,) = splits.validation_trials(settings(validation_identities=2), found)
+    (validation,) = splits.validation_trials(settings(validation=2), found)
     assert IDENTITY[validation.gallery].tolist() == [5, 6] and CAMERA[validation.gallery].tolist() == [2, 2]
 
 
@@ -322,11 +322,11 @@ def test_a_gallery_of_named_files_holds_all_images_of_validation_identities():
     [
         (
             {"three": THREE_TRIALS},
-            {"validation_identities": 4},
+            {"validation": 4},
             "is 4, but a has 4 training identities; hold out",
         ),
-        ({"own": OWN}, {"validation_identities": 1}, "the protocol holds out 1 identities of its own; set it to 0"),
-        ({"three": THREE_TRIALS}, {}, r"No training identity is held out .*: set data\.validation_identities"),
+        ({"own": OWN}, {"validation": 1}, "the protocol holds out 1 identities of its own; set it to 0"),
+        ({"three": THREE_TRIALS}, {}, r"No training identity is held out .*: set data\.validation,"),
     ],
 )
 def test_what_cannot_be_held_out_is_refused_with_the_key(protocols, data, message):
@@ -334,8 +334,37 @@ def test_what_cannot_be_held_out_is_refused_with_the_key(protocols, data, messag
         splits.validation_trials(settings(**data), records(protocols=protocols))
 
 
-def test_a_run_with_a_target_holds_out_no_source_identity():
-    config = settings("simpgan", target="b", validation_identities=1)
-    domains = {"source": records("a"), "target": records("b")}
-    with pytest.raises(ConfigError, match=r"holds out identities of a source; set data\.target=null, or 0"):
-        splits.training_records(config, domains)
+@pytest.mark.parametrize(("fraction", "held_out"), [(0.1, [3, 4]), (0.74, [2, 3, 4])])
+def test_a_fraction_holds_out_two_identities_at_least_whatever_the_order_of_files(fraction, held_out):
+    found, config = of_halves(validation=fraction)
+    for order in (np.arange(len(found)), np.random.default_rng(0).permutation(len(found))):
+        assert splits.validation_identities(config, found.take(order)).tolist() == held_out
+
+
+@pytest.mark.parametrize("target_split", ["train", "all"])
+def test_of_a_target_training_identities_are_held_out_and_their_images_not_trained_on(target_split):
+    """Also of a source of the same people; never test identities, though `all` trains on their images."""
+    found, config = of_halves(target="b", validation=2, target_split=target_split)
+    config.method["name"] = "simpgan"
+    config.stages = {"translation": stage_of(2)}
+    same_people = make_records(IDENTITY, CAMERA, found.split, name="night", population="a")
+    for source in (same_people, make_records(IDENTITY, CAMERA, name="other")):
+        domains = {"source": source, "target": found}
+        seen = splits.training_records(config, domains)
+        assert identities_of(seen["target"]) == ([1, 2] if target_split == "train" else [1, 2, 5, 6])
+        assert identities_of(seen["source"]) == ([1, 2] if source is same_people else [1, 2, 3, 4, 5, 6])
+        assert identities_of(splits.validation_records(config, domains)) == [3, 4]
+        validating = config.model_copy(update={"evaluate": Evaluate(identities="validation")})
+        (trial,) = splits.fair_trials(validating, found, seen)
+        assert set(IDENTITY[trial.query]) == set(IDENTITY[trial.gallery]) == {3, 4}
+
+
+def test_distractors_of_a_gallery_are_no_validation_identities():
+    identity = np.where(IDENTITY == 6, 0, IDENTITY)
+    protocol = {**THREE_TRIALS, "distractors": [0], "test_identities": [[1, 2]]}
+    found = make_records(identity, CAMERA, name="a", protocols={"grid": protocol})
+    object.__setattr__(found, "default_protocol", "grid")
+    config = settings(validation=0.5)
+    assert splits.validation_identities(config, found).tolist() == [4, 5]
+    for trial in splits.validation_trials(config, found):
+        assert set(identity[trial.gallery]) == {4, 5}

@@ -62,7 +62,7 @@ def config(monkeypatch):
     stages["first"].early_stop = EarlyStop(check_every=2, patience=2)
     stages["second"].steps = 2
     return Config(
-        data=Data(source="a", image_size=[32, 16], validation_identities=4),
+        data=Data(source="a", image_size=[32, 16], validation=4),
         method={"name": "plain"},
         stages=stages,
         run=Run(checkpoint_every=3, log_every=1, pictures_every=0),
@@ -196,7 +196,7 @@ def test_view_adaptation_is_checked_on_held_out_identities_without_an_update(con
 
 def test_a_validation_batch_has_two_identities_at_least(config):
     """Three identities do not fill two batches: one is left out."""
-    config.data.validation_identities = 3
+    config.data.validation = 3
     config.stages["first"].batch_size = 4
     held_out = validation.records(config, {"source": RECORDS})
     model = run_folder.build_model(config, 5)
@@ -208,7 +208,7 @@ def test_a_validation_batch_has_two_identities_at_least(config):
 
 def test_too_few_validation_identities_of_two_cameras_are_refused_before_the_run_begins(config):
     one_camera = RECORDS.take(np.isin(IDENTITY, range(1, 7)) | (CAMERA == 1))
-    with pytest.raises(ConfigError, match=r"data\.validation_identities: 1 of the 4 validation identities of test are"):
+    with pytest.raises(ConfigError, match=r"data\.validation: 1 of the 4 validation identities of test are"):
         validation.records(config, {"source": one_camera})
 
 

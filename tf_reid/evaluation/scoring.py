@@ -284,7 +284,7 @@ def _score(compared: Comparison, scored: Records, trials: Sequence[Trial], confi
     description = scored.protocols[name].get("description", "")  # tells official splits from drawn ones
     if config.evaluate.identities == "validation":
         name, description = f"{name}, validation identities", ""
-    if transductive(config):
+    elif transductive(config):
         description = f"{description} Transductive: the training saw the scored images, without their labels.".strip()
     return comparison.score(compared, scored, trials) | {"protocol": name, "description": description}
 

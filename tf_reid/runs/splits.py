@@ -15,6 +15,8 @@ from tf_reid.methods import METHODS
 from tf_reid.metrics import protocols
 from tf_reid.settings import Config
 
+LEAST_VALIDATED = 2  # identities that a fraction of them holds out at least
+
 
 def build_data(config: Config) -> None:
     """Build the data sets of `source` and `target` that are not built yet.
@@ -54,16 +56,19 @@ def _seen_by(cameras: Sequence[int], records: Records) -> Records:
 def training_records(config: Config, domains: dict[str, Records]) -> dict[str, Records]:
     """The training images of each domain: those of `train` in the configured trial, or `all`.
 
-    Junk is left out; in the source also distractors, which have no label to learn, and the validation identities.
+    Junk is left out, and the images of validation identities; in the source also distractors, which have no label to
+    learn.
 
     Raises:
         ConfigError: a domain has no training image, or fewer identities than are to be held out.
     """
     chosen = {}
+    scored = domains[scored_domain(config)]
+    held_out = validation_identities(config, scored)
     for domain, records in domains.items():
         mask = _trainable(config, domain, records)
-        if domain == scored_domain(config):
-            mask &= ~np.isin(records.identity, validation_identities(config, records))
+        if records.population == scored.population:  # a source may show the people of the target
+            mask &= ~np.isin(records.identity, held_out)
         chosen[domain] = records.take(mask)
         if not len(chosen[domain]):
             raise ConfigError(_why_no_training_image(config, domain, domains))
@@ -71,63 +76,83 @@ def training_records(config: Config, domains: dict[str, Records]) -> dict[str, R
 
 
 def validation_records(config: Config, domains: dict[str, Records]) -> Records:
-    """The images of the validation identities: what the source could be trained on, but for the setting or protocol.
+    """The images of the validation identities, of the scored data set: nothing else keeps them out of the training.
 
     Raises:
         ConfigError: no identity is held out.
     """
-    source = domains["source"]
-    held_out = np.empty(0) if config.data.target else validation_identities(config, source)
+    scored = domains[scored_domain(config)]
+    held_out = validation_identities(config, scored)
     if not len(held_out):
         raise ConfigError(
-            "No training identity is held out for validation: set data.validation_identities, or evaluate.protocol to "
-            "one with validation identities of its own."
+            "No training identity is held out for validation: set data.validation, or evaluate.protocol to one with "
+            "validation identities of its own."
         )
-    return source.take(_trainable(config, "source", source) & np.isin(source.identity, held_out))
+    return scored.take(_may_be_held_out(config, scored) & np.isin(scored.identity, held_out))
 
 
 def validation_identities(config: Config, records: Records) -> np.ndarray:
     """The identities that are held out of training, ascending, int64 [N]; none by default.
 
+    They are those of the highest numbers, whatever the order of the files. The labels of a target's choose settings and
+    train nothing.
+
     Args:
         records: of the scored domain.
 
     Raises:
-        ConfigError: they are both set and part of the protocol, there are not so many, or the run has a target.
+        ConfigError: they are both set and part of the protocol, or there are not so many.
     """
-    count, protocol = config.data.validation_identities, protocol_of(records, config.evaluate.protocol)
+    wanted, protocol = config.data.validation, protocol_of(records, config.evaluate.protocol)
     domain = scored_domain(config)
     if protocol.get("validation_identities") and getattr(config.data, f"{domain}_split") == "train":
         own = np.unique(protocol["validation_identities"][config.data.trial])
-        if count:
+        if wanted:
             raise ConfigError(
-                f"data.validation_identities is {count}, but the protocol holds out {len(own)} identities of its own; "
-                "set it to 0."
+                f"data.validation is {wanted}, but the protocol holds out {len(own)} identities of its own; set it to "
+                "0."
             )
         return own
-    if not count:
+    if not wanted:
         return np.empty(0, np.int64)
-    if domain == "target":
-        raise ConfigError("data.validation_identities holds out identities of a source; set data.target=null, or 0.")
-    identities = np.unique(records.identity[_trainable(config, domain, records)])
+    identities = np.unique(records.identity[_may_be_held_out(config, records)])
+    count = int(wanted) if wanted >= 1 else max(LEAST_VALIDATED, round(wanted * len(identities)))
     if count >= len(identities):
         raise ConfigError(
-            f"data.validation_identities is {count}, but {records.name} has {len(identities)} training identities; "
-            "hold out fewer."
+            f"data.validation is {wanted}, but {records.name} has {len(identities)} training identities; hold out "
+            "fewer."
         )
     return identities[-count:]
+
+
+def _may_be_held_out(config: Config, records: Records) -> np.ndarray:
+    """Which images of the scored domain are of identities that may be held out for validation, bool [N].
+
+    Of a target these are training identities also where all its images are trained on without labels: labels of test
+    identities must not choose settings.
+    """
+    domain = scored_domain(config)
+    mask = _trainable(config, domain, records) & (records.identity > 0)
+    if domain == "target":
+        mask &= _of_training_identities(config, domain, records)
+    return mask
 
 
 def _trainable(config: Config, domain: str, records: Records) -> np.ndarray:
     """Which images may be trained on or held out for validation, bool [N]: those of no test identity, and no junk."""
     mask = records.identity >= (1 if domain == "source" else 0)
     if getattr(config.data, f"{domain}_split") == "train":
-        scored = domain == scored_domain(config)
-        protocol = protocol_of(records, config.evaluate.protocol if scored else None)
-        if scored:
-            protocol = protocol | {"validation_identities": None}
-        mask &= protocols.train_mask(records.identity, records.split, protocol, config.data.trial if scored else 0)
+        mask &= _of_training_identities(config, domain, records)
     return mask
+
+
+def _of_training_identities(config: Config, domain: str, records: Records) -> np.ndarray:
+    """Which images the domain's protocol gives to training or to validation, bool [N]."""
+    scored = domain == scored_domain(config)
+    protocol = protocol_of(records, config.evaluate.protocol if scored else None)
+    if scored:
+        protocol = protocol | {"validation_identities": None}
+    return protocols.train_mask(records.identity, records.split, protocol, config.data.trial if scored else 0)
 
 
 def _why_no_training_image(config: Config, domain: str, domains: dict[str, Records]) -> str:
@@ -218,11 +243,11 @@ def validation_trials(config: Config, records: Records) -> list[protocols.Trial]
     Raises:
         ConfigError: no identity is held out.
     """
-    held_out = validation_records(config, {"source": records})
+    held_out = validation_records(config, {scored_domain(config): records})
     protocol = protocols.of_validation(
         protocol_of(records, config.evaluate.protocol), np.unique(held_out.identity), np.unique(held_out.camera)
     )
-    usable = _trainable(config, "source", records)  # an identity's other images are not part of the validation
+    usable = _may_be_held_out(config, records)  # an identity's other images are not part of the validation
     trials = protocols.trials(np.where(usable, records.identity, -1), records.camera, records.split, protocol)
     return [
         replace(trial, name=trial.name.replace("trial 0", "validation"), number=config.data.trial) for trial in trials

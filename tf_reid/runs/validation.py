@@ -23,10 +23,15 @@ def records(config: Config, domains: dict[str, Records]) -> Records | None:
     """The images of the validation identities, or None where no stage of the run can stop early.
 
     Raises:
-        ConfigError: fewer than two validation identities are seen by two cameras.
+        ConfigError: fewer than two validation identities are seen by two cameras, or the run has a target.
     """
     if not any(stage.can_stop_early for stage in config.stages.values()):
         return None
+    if config.data.target is not None:
+        raise ConfigError(
+            "stages.STAGE.early_stop watches the loss of labelled images, and with data.target the validation "
+            "identities are of the target; set it to null."
+        )
     held_out = splits.validation_records(config, domains)
     _check(held_out)
     return held_out
@@ -82,7 +87,7 @@ def _check(held_out: Records) -> int:
     usable = int((np.unique(seen, return_counts=True)[1] > 1).sum())
     if usable < 2:
         raise ConfigError(
-            f"data.validation_identities: {usable} of the {held_out.identities} validation identities of "
+            f"data.validation: {usable} of the {held_out.identities} validation identities of "
             f"{held_out.name} are seen by two cameras, and a stage with early_stop needs two at least; hold out more."
         )
     return usable
