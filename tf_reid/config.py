@@ -15,7 +15,18 @@ from typing import Any, TypeVar
 import pydantic
 import yaml
 
-from tf_reid.settings import Augment, Config, Data, EarlyStop, Evaluate, Optimizer, Run, Section, StageSettings
+from tf_reid.settings import (
+    Augment,
+    Config,
+    Data,
+    EarlyStop,
+    Evaluate,
+    Optimizer,
+    RatePlateau,
+    Run,
+    Section,
+    StageSettings,
+)
 
 
 class ConfigError(ValueError):
@@ -209,7 +220,7 @@ def _sentence(model: type[Section], problem: Mapping[str, Any], prefix: str) -> 
 def _known_keys(model: type[Section]) -> set[str]:
     keys = set(model.model_fields)
     if model is Config:
-        for section in (Data, Augment, StageSettings, EarlyStop, Optimizer, Run, Evaluate):
+        for section in (Data, Augment, StageSettings, EarlyStop, RatePlateau, Optimizer, Run, Evaluate):
             keys |= set(section.model_fields)
     return keys
 

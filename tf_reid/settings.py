@@ -88,11 +88,31 @@ class Optimizer(Section):
     ema_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class EarlyStop(Section):
-    """A stage ends where the loss of the validation identities no longer falls."""
+Watched = Literal["loss", "rank1", "mAP"]  # of the validation identities; a loss should fall, a score rise
 
-    check_every: PositiveInt  # steps between two computations of that loss
-    patience: PositiveInt = 3  # so many of them without a new lowest loss end the stage
+
+class EarlyStop(Section):
+    """A stage ends where the validation identities' loss no longer falls, or their score no longer rises."""
+
+    watch: Watched = "loss"
+    check_every: PositiveInt | None = None  # steps between two computations of the loss; null: run.validate_every
+    patience: PositiveInt = 3  # so many of them without a new best end the stage
+
+    @pydantic.model_validator(mode="after")
+    def _scores_have_their_own_steps(self) -> "EarlyStop":
+        if self.watch != "loss" and self.check_every is not None:
+            raise ValueError(
+                f"{self.watch} is computed every run.validate_every steps, and check_every is of the loss; leave it out"
+            )
+        return self
+
+
+class RatePlateau(Section):
+    """A stage's learning rates fall where what is watched of the validation identities no longer improves."""
+
+    watch: Watched = "mAP"
+    patience: PositiveInt = 3  # so many values without a new best multiply the learning rates
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
 class StageSettings(Section):
@@ -105,7 +125,8 @@ class StageSettings(Section):
     positive_fraction: Fraction = 0.5  # fraction of the labelled pairs whose two images show the same identity
     images_per_view: PositiveInt = 1  # images of an identity from each view, in a batch of two views
     images_per_identity: Annotated[int, Field(ge=2, le=MOST)] = 4  # in a batch of identities
-    early_stop: EarlyStop | None = None  # end the stage before its last step; see data.validation_identities
+    early_stop: EarlyStop | None = None  # end the stage before its last step; see data.validation
+    plateau: RatePlateau | None = None  # lower the learning rates
     optimizers: dict[str, Optimizer]
 
     @pydantic.model_validator(mode="after")
@@ -118,9 +139,10 @@ class StageSettings(Section):
         return self
 
     @property
-    def can_stop_early(self) -> bool:
-        """Whether it has steps, and may end before the last of them."""
-        return bool(self.steps) and self.early_stop is not None
+    def watched(self) -> dict[str, Watched]:
+        """`early_stop` and `plateau`, as far as they are set, -> what they watch; nothing where it has no steps."""
+        both = {"early_stop": self.early_stop, "plateau": self.plateau}
+        return {key: setting.watch for key, setting in both.items() if setting and self.steps}
 
 
 class Run(Section):
@@ -138,6 +160,8 @@ class Run(Section):
     pictures_every: NonNegativeInt = 500  # 0: none
     evaluate_every: NonNegativeInt = 0  # 0: only at the end
     evaluate_queries: NonNegativeInt = 0  # queries of each trial in such an evaluation; 0: all
+    validate_every: NonNegativeInt = 0  # steps between two scores of the validation identities; 0: none
+    keep: Literal["last", "best"] = "last"  # weights of a stage: its last, or those of the highest validation mAP
 
 
 class Evaluate(Section):

@@ -83,13 +83,16 @@ def _train_and_evaluate(settings, devices, folder, own):
     # What could not be scored is refused now rather than after the training.
     scored = domains[splits.scored_domain(settings)]
     trials = splits.fair_trials(settings, scored, seen)
-    for of_queries in (trials, during_training.fewer_queries(trials, scored, settings.run.evaluate_queries)):
+    validating = validation.scored(settings)
+    on_validation = splits.fair_trials(validating, scored, seen) if settings.run.validate_every else []
+    fewer = during_training.fewer_queries(trials, scored, settings.run.evaluate_queries)
+    for of_queries in (trials, fewer, on_validation):
         comparison.check_matches(scored, of_queries)
     run_folder.check_classifier(settings, seen["source"])
     with devices.scope():
         model = run_folder.build_model(settings, seen["source"].identities)
     model.check_training()
-    scoring.representations(model, settings, scored)
+    during_training.check_watched(model, settings, scoring.representations(model, settings, scored))
     if own == folder:  # of several workers, the first
         run_folder.open_run(folder, settings, seen)  # no earlier: settings that the method refuses leave no run behind
 
@@ -99,7 +102,10 @@ def _train_and_evaluate(settings, devices, folder, own):
     def scores():
         return scoring.scores(model, settings, domains, seen, during=model.stage)
 
-    training.train(model, settings, seen, folder, scores, own, held_out)
+    def validation_scores():
+        return scoring.scores(model, validating, domains, seen, during=model.stage)
+
+    training.train(model, settings, seen, folder, scores, own, held_out, validation_scores)
     return report.evaluate(model, settings, domains, seen, own)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import keras
 import numpy as np
 
+from tf_reid.config import ConfigError
 from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.representation import Representation
 from tf_reid.metrics.protocols import Trial
+from tf_reid.settings import Config
 
 
 def changed(model: ReIDModel, representations: Mapping[str, Representation], stage: str) -> dict[str, Representation]:
@@ -28,6 +30,21 @@ def changed(model: ReIDModel, representations: Mapping[str, Representation], sta
         if own & moved and not own & waiting:
             found[name] = representation
     return found
+
+
+def check_watched(model: ReIDModel, config: Config, representations: Mapping[str, Representation]) -> None:
+    """Make sure that every stage that watches a score changes what is scored.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    for name, stage in config.stages.items():
+        for key, watched in stage.watched.items():
+            if watched != "loss" and not changed(model, representations, name):
+                raise ConfigError(
+                    f"stages.{name}.{key} watches the {watched} of validation identities, but stage {name} changes no "
+                    "representation that is scored; set it to null."
+                )
 
 
 def fewer_queries(trials: Sequence[Trial], records: Records, count: int) -> list[Trial]:

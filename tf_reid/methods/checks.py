@@ -64,11 +64,12 @@ def check_settings(method, settings: dict[str, StageSettings]):
                     f"stages.{stage}.optimizers.{player}.ema_momentum: the batch normalisation of {player} keeps "
                     "statistics that do not fit averaged weights; set it to 0."
                 )
-        if settings[stage].can_stop_early and not about.validated:
-            raise ConfigError(
-                f"stages.{stage}.early_stop: the loss of stage {stage} needs identities that it is trained on, so it "
-                "cannot be computed for validation identities; set it to null."
-            )
+        for key, watched in settings[stage].watched.items():
+            if watched == "loss" and not about.validated:
+                raise ConfigError(
+                    f"stages.{stage}.{key}: the loss of stage {stage} needs identities that it is trained on, so it "
+                    "cannot be computed for validation identities; watch rank1 or mAP, or set it to null."
+                )
         if settings[stage].steps and about.weight and not getattr(method, about.weight):
             raise ConfigError(
                 f"method.{about.weight} is 0, which leaves stage {stage} nothing to learn; set stages.{stage}.steps=0."

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
+from tf_reid.config import ConfigError
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.presentation import Presentation
 from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
@@ -136,6 +137,14 @@ class CmGAN(ReIDModel):
             losses = {"identity": self.identity_loss(self.features(images), identities)}
         self.minimize(tape, losses, "generator")
         return self.report(generator=losses)
+
+    def compile(self, stages, *args, **kwargs):
+        super().compile(stages, *args, **kwargs)
+        if self.raise_below and "plateau" in stages["adversarial"].watched:
+            raise ConfigError(
+                "stages.adversarial.plateau lowers the learning rates that method.raise_below raises; set one of them "
+                "to null or 0."
+            )
 
     def adversarial_step(self, batch):
         images, identities = rgb_then_infrared(batch)

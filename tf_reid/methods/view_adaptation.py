@@ -135,11 +135,12 @@ class ViewAdaptation(ReIDModel):
         for name, stage in stages.items():
             if name in UNUSED_BY_BASELINE[self.baseline]:
                 raise ConfigError(f"method.baseline={self.baseline} has no stage {name}; set stages.{name}.steps=0.")
-            if stage.early_stop:
-                raise ConfigError(
-                    f"method.baseline={self.baseline} minimises no loss that validation identities have; set "
-                    f"stages.{name}.early_stop=null."
-                )
+            for key, watched in stage.watched.items():
+                if watched == "loss":
+                    raise ConfigError(
+                        f"method.baseline={self.baseline} minimises no loss that validation identities have; set "
+                        f"stages.{name}.{key}=null."
+                    )
 
     def finish(self):
         """ADDA's M_t, which `finetune` does not train, is M_s until `adversarial`; also in evaluations before that."""

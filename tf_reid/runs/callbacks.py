@@ -58,6 +58,15 @@ def check_weights(model: ReIDModel, step: int) -> None:
                     )
 
 
+def log_scores(writer: Any, folder: Path, step: int, title: str, scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Log the metrics of representations as curves `TITLE/REPRESENTATION/METRIC`."""
+    with curves(writer, folder, step):
+        for representation, metrics in scores.items():
+            for name in ("rank1", "rank5", "rank10", "mAP", "mINP"):
+                tag = f"{title}/{representation}/{name}"
+                tf.summary.scalar(tag, metrics[name], description=metrics.get("description"))
+
+
 class EverySteps:
     """Calls `act(step)` after every n-th step of the stage, and after its last."""
 
@@ -86,6 +95,7 @@ class Losses(EverySteps):
         self.writer, self.folder = writer, folder
         # The last step of each call that is not shown yet, and the losses of its steps, on the device.
         self.waiting: list[tuple[int, Mapping[str, tf.Tensor]]] = []
+        self.also: dict[str, str] = {}  # what else the progress bar shows
         self.bar = tqdm(total=steps, initial=start, desc=model.stage, unit="step", dynamic_ncols=True, mininterval=0.5)
 
     def add(self, step: int, losses: Mapping[str, tf.Tensor]) -> None:
@@ -98,7 +108,8 @@ class Losses(EverySteps):
         values = {name: self._series(name) for name in sorted({name for _, losses in self.waiting for name in losses})}
         self.waiting = []
         self.bar.update(step - self.bar.n)
-        self.bar.set_postfix({name.split("/")[-1]: f"{series.mean():.3g}" for name, series in values.items()})
+        shown = {name.split("/")[-1]: f"{series.mean():.3g}" for name, series in values.items()}
+        self.bar.set_postfix(shown | self.also)
         with curves(self.writer, self.folder, step):
             for name, series in values.items():
                 tf.summary.scalar(f"{self.method.stage}/{name}", series.mean())
@@ -177,11 +188,7 @@ class Evaluations(EverySteps):
     def act(self, step: int) -> None:
         with self.method.averaged(), self.stop.interrupting():
             scores = self.evaluate()
-        with curves(self.writer, self.folder, step):
-            for representation, metrics in scores.items():
-                for name in ("rank1", "rank5", "rank10", "mAP", "mINP"):
-                    tag = f"{self.method.stage}/evaluation/{representation}/{name}"
-                    tf.summary.scalar(tag, metrics[name], description=metrics.get("description"))
+        log_scores(self.writer, self.folder, step, f"{self.method.stage}/evaluation", scores)
 
 
 class Stop(EverySteps):

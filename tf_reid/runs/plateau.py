@@ -1,16 +1,16 @@
-"""Whether a loss still falls, from check to check; part of a run's checkpoints, so that a resumed run decides alike."""
+"""Whether what is watched still improves, from check to check; part of a run's checkpoints."""
 
 import numpy as np
 import tensorflow as tf
 
-from tf_reid.settings import EarlyStop
+from tf_reid.settings import EarlyStop, RatePlateau
 
 
 class Plateau(tf.Module):
-    """What the checks of the present stage's validation loss have shown.
+    """What the checks of the present stage have shown: of a loss that should fall, or of a score times -1.
 
     Attributes:
-        lowest: the lowest loss so far, float32 scalar.
+        lowest: the lowest value so far, float32 scalar.
         waited: checks since then, int64 scalar.
     """
 
@@ -20,7 +20,7 @@ class Plateau(tf.Module):
         self.waited = tf.Variable(tf.constant(0, tf.int64), trainable=False)
 
     def add(self, loss: float) -> None:
-        """Take the loss of one more check into account, rounded to float32 as the lowest one is kept."""
+        """Take the value of one more check into account, rounded to float32 as the lowest one is kept."""
         loss = float(np.float32(loss))
         if loss < float(self.lowest):
             self.lowest.assign(loss)
@@ -28,16 +28,15 @@ class Plateau(tf.Module):
         else:
             self.waited.assign_add(1)
 
-    def ends(self, early_stop: EarlyStop | None) -> bool:
-        """Whether the present stage, of these settings, has come to its early end."""
-        return early_stop is not None and int(self.waited) >= early_stop.patience
+    def ends(self, settings: EarlyStop | RatePlateau | None) -> bool:
+        """Whether these settings' patience is at its end."""
+        return settings is not None and int(self.waited) >= settings.patience
 
-    def why_it_ends(self, stage: str, step: int) -> str:
-        """What is printed where a stage ends early, after this step."""
-        return (
-            f"Stage {stage} ends early, at step {step}: in {int(self.waited)} checks its validation loss fell no lower "
-            f"than {float(self.lowest):.4g}."
-        )
+    def shown(self, watched: str) -> str:
+        """In words: how long the best value has stood, and which it is."""
+        if watched == "loss":
+            return f"in {int(self.waited)} checks its validation loss fell no lower than {float(self.lowest):.4g}"
+        return f"in {int(self.waited)} checks its validation {watched} rose no higher than {-float(self.lowest):.4g}"
 
     def clear(self) -> None:
         """Begin another stage."""

@@ -1,13 +1,14 @@
 """How far a run is, as its checkpoints say."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 from tf_reid.config import ConfigError
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import checkpoints
-from tf_reid.runs.plateau import Plateau
 
 
 class Progress:
@@ -17,19 +18,24 @@ class Progress:
         folder: the run's folder, from which checkpoints are read.
         model: built and compiled.
         write_to: where this process writes, if not into the run's folder; see `strategy.own_folder`.
-        plateau: of a run in which a stage can stop early.
+        chosen: name -> state of what validation identities choose; see `selection.Selection.state`.
     """
 
     def __init__(
-        self, folder: Path, model: ReIDModel, write_to: Path | None = None, plateau: Plateau | None = None
+        self,
+        folder: Path,
+        model: ReIDModel,
+        write_to: Path | None = None,
+        chosen: Mapping[str, Any] | None = None,
     ) -> None:
         self.stage = tf.Variable(tf.constant(0, tf.int64), trainable=False)
         self.model = model
         # Keras tracks neither a dictionary of optimizers nor the states of dropout's random generators.
         seeds = [v.value for v in model.variables if v.path.endswith("seed_generator_state")]
         optimizers = {stage: dict(of_players) for stage, of_players in model.optimizers_of.items()}
-        also = {} if plateau is None else {"plateau": plateau}  # older checkpoints have none
-        self.checkpoint = tf.train.Checkpoint(model=model, optimizers=optimizers, seeds=seeds, stage=self.stage, **also)
+        self.checkpoint = tf.train.Checkpoint(
+            model=model, optimizers=optimizers, seeds=seeds, stage=self.stage, **(chosen or {})
+        )
         self.folder = folder / "checkpoints"
         self.own = (write_to or folder) / "checkpoints"
         self.damaged: dict[int, str] = {}  # number of a checkpoint -> why it could not be read

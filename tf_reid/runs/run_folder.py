@@ -5,7 +5,8 @@ RUN/config.yaml         every setting                  RUN/networks/     weights
 RUN/environment.json    code revision, versions        RUN/pictures/     PNG grids by stage and step
 RUN/data.json           the training images            RUN/evaluation/   rank lists, features, ROC curves
 RUN/checkpoints/        the last two                   RUN/metrics.json  metrics by representation
-RUN/tensorboard/        curves, pictures, settings     RUN/training.lock held by a training while it lasts
+RUN/tensorboard/        curves, pictures, settings     RUN/validation.json   stage -> the step whose weights are kept
+RUN/training.lock       held by a training while it lasts
 ```
 """
 
@@ -28,9 +29,9 @@ from tf_reid.runs.splits import fingerprint, same_images
 from tf_reid.settings import Config, Data
 
 # Settings that change what is shown, where things lie or how steps are carried out, and no result but by rounding. The
-# protocol decides what is trained on.
-CARRIED_OUT = "strategy|jit_compile|steps_per_call"
-NOT_COMPARED = re.compile(rf"run\.(\w+_every|evaluate_queries|{CARRIED_OUT})|data\.\w+_dir|evaluate\.(?!protocol).*")
+# protocol decides what is trained on, and scores on validation identities may choose what is kept.
+CARRIED_OUT = "(checkpoint|log|pictures|evaluate)_every|evaluate_queries|strategy|jit_compile|steps_per_call"
+NOT_COMPARED = re.compile(rf"run\.({CARRIED_OUT})|data\.\w+_dir|evaluate\.(?!protocol).*")
 PLACE = re.compile(r"data\.(source|target)(\.(root|csv))?")  # may differ where it selects the same images
 # What a training writes before config.yaml, and older versions beside a file: a start that was killed.
 STARTED = re.compile(rf"environment\.json|data\.json|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+")

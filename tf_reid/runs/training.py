@@ -1,5 +1,6 @@
 """The training loop: stage by stage, from the last checkpoint on."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,8 +26,8 @@ from tf_reid.runs.callbacks import (
     curves,
 )
 from tf_reid.runs.checkpoints import NotSaved, reason
-from tf_reid.runs.plateau import Plateau
 from tf_reid.runs.progress import Progress
+from tf_reid.runs.selection import Selection
 from tf_reid.runs.stage_batches import augmented_batches, unaugmented_batches
 from tf_reid.runs.stopping import Requested, StopRequests
 from tf_reid.runs.strategy import on_devices, sum_over_replicas
@@ -49,6 +50,7 @@ def train(
     evaluate: Callable[[], Mapping[str, Mapping[str, Any]]],
     write_to: Path | None = None,
     held_out: Records | None = None,
+    validate: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None,
 ) -> None:
     """Train every stage that is not finished yet, from the run's last checkpoint on.
 
@@ -58,7 +60,8 @@ def train(
         folder: the run's folder, from whose last checkpoint training is resumed.
         evaluate: () -> representation -> metrics; logged as curves every `run.evaluate_every` steps.
         write_to: where this process writes, if not into the run's folder; see `strategy.own_folder`.
-        held_out: the images of the validation identities, which stages with steps and `early_stop` need.
+        held_out: the images of the validation identities, which stages that watch their loss need.
+        validate: as `evaluate`, on the validation identities, every `run.validate_every` steps.
 
     Raises:
         NotFinite: a loss or a weight is NaN or infinite. The last checkpoint was saved before that.
@@ -68,8 +71,8 @@ def train(
         KeyboardInterrupt, SystemExit: the training was stopped by a signal, and has saved a checkpoint.
     """
     checked = validation.batches_of_stages(model, config, held_out)
-    plateau = Plateau() if checked else None
-    progress = Progress(folder, model, write_to, plateau)
+    selection = Selection(model, config)
+    progress = Progress(folder, model, write_to, selection.state())
     resumed = progress.restore()
     _check_that_workers_agree(model.distribute_strategy, int(progress.stage), int(model.step.numpy()))
     folder = write_to or folder
@@ -85,27 +88,27 @@ def train(
             if resumed and start:
                 print(f"Resuming stage {name} at step {start} of {stage.steps}.")
             try:
-                if start < stage.steps and not (plateau and plateau.ends(stage.early_stop)):
+                if start < stage.steps and not selection.has_ended(stage):
                     sampler = samplers.of_stage(model.STAGES[name], stage, records)
                     if repeated := samplers.repetition(model.STAGES[name], stage, records["source"]):
                         print(repeated)
                     batches = augmented_batches(config, number, records, sampler, start, stage.steps)
                     callbacks = _callbacks(model, config, records, number, folder, evaluate, progress, writer, stop)
-                    if plateau and name in checked:
-                        loss = validation.ValidationLoss(model, stage, checked[name], plateau, writer, folder)
-                        callbacks.insert(_before_checkpoints(callbacks), loss)
+                    place, losses = _before_checkpoints(callbacks), _losses(callbacks)
+                    callbacks[place:place] = validation.callbacks(
+                        model, config, name, checked.get(name), validate, selection, losses
+                    )
                     _train_stage(model, batches, stage.steps, callbacks)
                 last = int(model.step.numpy())
-                if plateau and last < stage.steps:
-                    print(plateau.why_it_ends(name, last))
                 check_weights(model, last)
                 model.finish()
+                if kept := selection.finish(name, stage, last):
+                    _write_kept(folder, name, kept)
                 if stage.steps:
                     _save_networks(model, folder / "networks")
                 progress.stage.assign(number + 1)
                 model.step.assign(0)
-                if plateau:
-                    plateau.clear()
+                selection.clear()
                 progress.save()
                 with curves(writer, folder, step=0):
                     writer.flush()
@@ -126,7 +129,7 @@ def _train_stage(model: ReIDModel, batches: tf.data.Dataset, last: int, callback
         Requested: it was stopped.
         Unfinished: TensorFlow says that the data have ended.
     """
-    losses = next(each for each in callbacks if isinstance(each, Losses))
+    losses = _losses(callbacks)
     saving = next(each for each in callbacks if isinstance(each, Checkpoints))
     step = int(model.step.numpy())
     model.stop_training = False  # a callback may set it
@@ -153,6 +156,10 @@ def _train_stage(model: ReIDModel, batches: tf.data.Dataset, last: int, callback
         losses.bar.close()
 
 
+def _losses(callbacks: list[EverySteps]) -> Losses:
+    return next(each for each in callbacks if isinstance(each, Losses))
+
+
 def _before_checkpoints(callbacks):
     """Where a callback belongs whose state is part of the checkpoint of the same step."""
     return next(place for place, each in enumerate(callbacks) if isinstance(each, Checkpoints))
@@ -174,6 +181,13 @@ def _callbacks(model, config, records, number, folder, evaluate, progress, write
     if run.evaluate_every:
         callbacks.append(Evaluations(model, evaluate, run.evaluate_every, writer, folder, stop))
     return [*callbacks, Stop(model, stop, run.log_every)]
+
+
+def _write_kept(folder, stage, kept):
+    """Note in validation.json which step's weights of a stage are kept, with their score."""
+    path = folder / "validation.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    files.write_text(path, json.dumps(before | {stage: kept}, indent=2) + "\n")
 
 
 def _save_networks(model, folder):

@@ -1,6 +1,6 @@
-"""A stage stops early: it ends where the loss of the validation identities no longer falls."""
+"""The validation identities during a training: their images, their loss and their scores."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +12,82 @@ from tf_reid.data import samplers
 from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import splits
-from tf_reid.runs.callbacks import EverySteps, NotFinite, curves
-from tf_reid.runs.plateau import Plateau
+from tf_reid.runs.callbacks import EverySteps, Losses, NotFinite, curves, log_scores
+from tf_reid.runs.selection import CHOOSES, Selection
 from tf_reid.runs.stage_batches import unaugmented_batches
 from tf_reid.runs.strategy import sum_over_replicas
-from tf_reid.settings import Config, StageSettings
+from tf_reid.settings import Config
+
+Scores = Mapping[str, Mapping[str, Any]]  # representation -> metrics
+
+
+def check_settings(config: Config) -> None:
+    """Refuse settings that wait for a score or a loss which no step computes.
+
+    Raises:
+        ConfigError: they do; the message says what to set.
+    """
+    if config.run.validate_every:
+        return
+    if config.run.keep == "best":
+        raise ConfigError("run.keep=best needs scores on validation identities: set run.validate_every to some steps.")
+    for name, stage in config.stages.items():
+        for key, watched in stage.watched.items():
+            if watched != "loss" or not _loss_every(config, name):
+                raise ConfigError(
+                    f"stages.{name}.{key} watches the {watched} of validation identities: set run.validate_every to "
+                    "some steps."
+                )
 
 
 def records(config: Config, domains: dict[str, Records]) -> Records | None:
-    """The images of the validation identities, or None where no stage of the run can stop early.
+    """The images of the validation identities, or None where the training does not look at them.
 
     Raises:
-        ConfigError: fewer than two validation identities are seen by two cameras, or the run has a target.
+        ConfigError: as `check_settings`; no identity is held out; or a stage watches their loss, and fewer than two of
+            them are seen by two cameras, or the run has a target.
     """
-    if not any(stage.can_stop_early for stage in config.stages.values()):
+    check_settings(config)
+    watched = {watched for stage in config.stages.values() for watched in stage.watched.values()}
+    if not watched and not config.run.validate_every:
         return None
-    if config.data.target is not None:
-        raise ConfigError(
-            "stages.STAGE.early_stop watches the loss of labelled images, and with data.target the validation "
-            "identities are of the target; set it to null."
-        )
     held_out = splits.validation_records(config, domains)
-    _check(held_out)
+    if "loss" in watched:
+        if config.data.target is not None:
+            raise ConfigError(
+                "A stage watches the validation loss, which is of labelled source images, but with data.target the "
+                "validation identities are of the target: watch rank1 or mAP."
+            )
+        _check(held_out)
     return held_out
 
 
+def scored(config: Config) -> Config:
+    """The settings with which a run's validation identities are scored: its own, by all queries."""
+    run = config.run.model_copy(update={"evaluate_queries": 0})
+    evaluate = config.evaluate.model_copy(update={"identities": "validation"})
+    return config.model_copy(update={"run": run, "evaluate": evaluate})
+
+
 def batches_of_stages(model: ReIDModel, config: Config, held_out: Records | None) -> dict[str, tf.data.Dataset]:
-    """Stage -> its validation batches, of those that can stop early; see `batches`.
+    """Stage -> its validation batches, of those whose validation loss is watched; see `batches`.
 
     Raises:
         ConfigError: as `records`. ValueError: there is such a stage, and no `held_out`.
     """
     of_stages = {}
     for number, (name, stage) in enumerate(config.stages.items()):
-        if stage.can_stop_early:
+        if "loss" in stage.watched.values():
             if held_out is None:
-                raise ValueError("A stage with early_stop needs `held_out`, the images of the validation identities.")
+                raise ValueError("A stage that watches a loss needs `held_out`, the images of validation identities.")
             of_stages[name] = batches(model, config, number, held_out)
     return of_stages
+
+
+def _loss_every(config: Config, name: str) -> int:
+    """Steps between two computations of a stage's validation loss."""
+    early_stop = config.stages[name].early_stop
+    return (early_stop and early_stop.check_every) or config.run.validate_every
 
 
 def batches(model: ReIDModel, config: Config, number: int, held_out: Records) -> tf.data.Dataset:
@@ -88,29 +126,28 @@ def _check(held_out: Records) -> int:
     if usable < 2:
         raise ConfigError(
             f"data.validation: {usable} of the {held_out.identities} validation identities of "
-            f"{held_out.name} are seen by two cameras, and a stage with early_stop needs two at least; hold out more."
+            f"{held_out.name} are seen by two cameras, and their loss needs two at least; hold out more."
         )
     return usable
 
 
 class ValidationLoss(EverySteps):
-    """Computes the validation loss every n steps, on one device, and ends the stage at a plateau."""
+    """Computes the validation loss every n steps, on one device, and lets the run choose by it."""
 
     def __init__(
         self,
         model: ReIDModel,
-        stage: StageSettings,
+        every: int,
         checked: Iterable[Mapping[str, tf.Tensor]],
-        plateau: Plateau,
+        choose: Callable[[Mapping[str, float], int], None],
         writer: Any,
         folder: Path,
     ) -> None:
-        assert stage.early_stop is not None
-        super().__init__(model, stage.early_stop.check_every)
-        self.early_stop, self.checked, self.plateau = stage.early_stop, checked, plateau
+        super().__init__(model, every)
+        self.checked, self.choose = checked, choose
         self.writer, self.folder = writer, folder
         self.loss_of = tf.function(lambda batch: model.validation_loss(batch))
-        self.sum_over_replicas = sum_over_replicas(model.distribute_strategy)
+        self.mean_of_workers = MeanOfWorkers(model.distribute_strategy)
 
     def at_end(self, step: int) -> None:
         pass  # a stage that is over cannot end early
@@ -118,7 +155,7 @@ class ValidationLoss(EverySteps):
     def act(self, step: int) -> None:
         with self.method.averaged():
             loss = float(np.mean([float(self.loss_of(batch)) for batch in self.checked]))
-        loss = self._mean_of_workers(loss)
+        loss = self.mean_of_workers({"loss": loss})["loss"]
         if not np.isfinite(loss):
             raise NotFinite(
                 f"The validation loss of stage {self.method.stage} is {loss} at step {step}; the checkpoint before it "
@@ -126,13 +163,86 @@ class ValidationLoss(EverySteps):
             )
         with curves(self.writer, self.folder, step):
             tf.summary.scalar(f"{self.method.stage}/validation/loss", loss)
-        self.plateau.add(loss)
-        if self.plateau.ends(self.early_stop):
-            self.method.stop_training = True  # the training loop reads it after this step
+        self.choose({"loss": loss}, step)
 
-    def _mean_of_workers(self, loss: float) -> float:
-        """Workers compute the same loss but for rounding; by its mean they all stop at the same step."""
-        strategy = self.method.distribute_strategy
-        if strategy.cluster_resolver is None:
-            return loss
-        return float(self.sum_over_replicas(tf.constant(loss, tf.float32))) / strategy.num_replicas_in_sync
+
+class ValidationScores(EverySteps):
+    """Scores the validation identities every n steps and after the stage's last, and lets the run choose by it.
+
+    What is chosen by is the first representation that the stage changes: `raw` where it changes that.
+    """
+
+    def __init__(
+        self,
+        model: ReIDModel,
+        every: int,
+        last: int,
+        validate: Callable[[], Scores],
+        choose: Callable[[Mapping[str, float], int], None],
+        losses: Losses,
+    ) -> None:
+        super().__init__(model, every)
+        self.last, self.validate, self.choose, self.losses = last, validate, choose, losses
+        self.mean_of_workers = MeanOfWorkers(model.distribute_strategy)
+
+    def after(self, step: int) -> None:
+        """Also after the last step: before its checkpoint, so that a run that is killed then chooses alike."""
+        if step % self.every == 0 or step == self.last or self.method.stop_training:
+            self.act(step)
+
+    def at_end(self, step: int) -> None:
+        pass  # see `after`
+
+    def act(self, step: int) -> None:
+        with self.method.averaged():  # the weights that are scored are those that are kept
+            scores = self.validate()
+            if not scores:  # the stage changes no representation
+                return
+            log_scores(self.losses.writer, self.losses.folder, step, f"{self.method.stage}/validation", scores)
+            first = next(iter(scores.values()))
+            values = self.mean_of_workers({name: float(first[name]) for name in ("rank1", "mAP")})
+            self.losses.also = {f"validation {CHOOSES}": f"{values[CHOOSES]:.1f}"}
+            self.choose(values, step)
+
+
+class MeanOfWorkers:
+    """Every worker computes the same values but for rounding; by their mean all choose alike, at the same step."""
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self.strategy = strategy
+        self.sum_over_replicas = sum_over_replicas(strategy)
+
+    def __call__(self, values: Mapping[str, float]) -> dict[str, float]:
+        if self.strategy.cluster_resolver is None:
+            return dict(values)
+        total = self.sum_over_replicas(tf.constant(list(values.values()), tf.float32)).numpy()
+        return dict(zip(values, (total / self.strategy.num_replicas_in_sync).tolist(), strict=True))
+
+
+def callbacks(
+    model: ReIDModel,
+    config: Config,
+    name: str,
+    checked: Iterable[Mapping[str, tf.Tensor]] | None,
+    validate: Callable[[], Scores] | None,
+    selection: Selection,
+    losses: Losses,
+) -> list[EverySteps]:
+    """What a stage does with validation identities every few steps, to be done before a step's checkpoint.
+
+    Args:
+        checked: the stage's validation batches, where their loss is watched.
+        validate: () -> the scores of the validation identities, in a run that looks at them.
+    """
+    stage = config.stages[name]
+
+    def choose(values: Mapping[str, float], step: int) -> None:
+        selection.take(stage, values, step)
+
+    made: list[EverySteps] = []
+    if checked is not None:
+        every = _loss_every(config, name)
+        made.append(ValidationLoss(model, every, checked, choose, losses.writer, losses.folder))
+    if validate is not None and config.run.validate_every:
+        made.append(ValidationScores(model, config.run.validate_every, stage.steps, validate, choose, losses))
+    return made
