@@ -17,6 +17,7 @@ SECTIONS = {
     "data.augment": settings.Augment,
     "stages.STAGE": settings.StageSettings,
     "stages.STAGE.early_stop": settings.EarlyStop,
+    "stages.STAGE.plateau": settings.RatePlateau,
     "stages.STAGE.optimizers.PLAYER": settings.Optimizer,
     "run": settings.Run,
     "evaluate": settings.Evaluate,

@@ -79,9 +79,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
 
     from benchmarks.tables import output
+    from tf_reid.runs import side_by_side
 
-    workers = running.Workers(args.parallel, running.gpus() if args.parallel > 1 else ())
-    failures = running.make_all(plan.runs.values(), args.parallel, workers)
+    workers = side_by_side.Workers(args.parallel, side_by_side.gpus() if args.parallel > 1 else ())
+    failures = side_by_side.make_all(plan.runs.values(), args.parallel, workers)
     command = shlex.join(["python", "-m", "benchmarks.tables", *(sys.argv[1:] if argv is None else argv)])
     for table in tables:
         print(output.write(table, plan, command))

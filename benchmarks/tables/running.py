@@ -6,14 +6,9 @@ beside. Finished runs and scores are not made again, and an unfinished training 
 
 from __future__ import annotations
 
-import os
-import queue
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +18,7 @@ from tf_reid.config import ConfigError
 from tf_reid.files import write_text
 from tf_reid.methods import METHODS
 from tf_reid.runs import run_folder
+from tf_reid.runs.side_by_side import Training, Workers, command
 
 OF_TRAINING = Score()  # what a training itself writes
 
@@ -60,42 +56,43 @@ class Request:
 
 
 @dataclass
-class Run:
+class Run(Training):
     """A training, and the ways in which it is scored.
 
     Attributes:
-        settings: all of --set.
         needs: the runs that must be finished before.
-        scores: name of a score's file -> the score, and the run that its options name.
+        scored: name of a score's file -> the score, and the run that its options name.
     """
 
-    folder: Path
-    config: str
-    settings: tuple[str, ...]
     needs: tuple[Run, ...] = ()
-    scores: dict[str, tuple[Score, Run | None]] = field(default_factory=dict)
+    scored: dict[str, tuple[Score, Run | None]] = field(default_factory=dict)
 
     def before(self) -> list[Run]:
         """The runs that must be finished before this one is."""
-        return [*self.needs, *(needed for _, needed in self.scores.values() if needed)]
+        return [*self.needs, *(needed for _, needed in self.scored.values() if needed)]
 
     def score_file(self, score: Score) -> Path:
         return self.folder / "scores" / f"{score_name(score)}.json"
 
     def missing_scores(self) -> list[tuple[Score, Run | None]]:
-        return [of_score for of_score in self.scores.values() if not self.score_file(of_score[0]).exists()]
-
-    def is_trained(self) -> bool:
-        return self.score_file(OF_TRAINING).exists()
-
-    def training(self) -> list[str]:
-        """The command that trains it, or goes on with it."""
-        return command("train", "--run", self.folder, "--config", self.config, "--set", *self.settings)
+        return [of_score for of_score in self.scored.values() if not self.score_file(of_score[0]).exists()]
 
     def scoring(self, score: Score, needed: Run | None) -> list[str]:
         options = placed(score.options, {score.needs.folder: needed.folder} if needed else {})
         settings = ["--set", *score.settings] if score.settings else []
         return command("evaluate", "--run", self.folder, *options, *settings)
+
+    def make(self, workers: Workers) -> None:
+        """Train it and score it, as far as this is not done yet.
+
+        Raises:
+            Failed: a command did not succeed.
+        """
+        super().make(workers)
+        for score, needed in self.missing_scores():
+            if score != OF_TRAINING:
+                workers.call(self.scoring(score, needed), self.log)
+                keep(self, score)
 
 
 def placed(settings: Iterable[str], folders: Mapping[str, Path]) -> list[str]:
@@ -104,10 +101,6 @@ def placed(settings: Iterable[str], folders: Mapping[str, Path]) -> list[str]:
     for place, folder in folders.items():
         settings = [setting.replace(place, str(folder)) for setting in settings]
     return settings
-
-
-def command(name: str, *words) -> list[str]:
-    return ["python", "-m", f"tf_reid.{name}", *map(str, words)]
 
 
 def score_name(score: Score) -> str:
@@ -145,7 +138,7 @@ class Plan:
         for seed, trial in self.request.draws(columns.data):
             run = self.run(columns.data, row.variant, seed, trial)
             needed = self.run(columns.data.base or columns.data, score.needs, seed, trial) if score.needs else None
-            run.scores[score_name(score)] = score, needed
+            run.scored[score_name(score)] = score, needed
             runs.append(run)
         return runs
 
@@ -200,128 +193,6 @@ def commands(run: Run) -> Iterator[str]:
             yield shlex.join(run.scoring(score, needed))
 
 
-class Failed(Exception):
-    """A command failed; the message names it and its log."""
-
-
-class Workers:
-    """As many commands at once as `parallel` says; they divide the CPU cores and the GPUs.
-
-    Args:
-        gpus: the machine's, as CUDA_VISIBLE_DEVICES names them.
-    """
-
-    def __init__(self, parallel: int, gpus: Sequence[str] = ()):
-        self.environments: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-        for number in range(parallel):
-            self.environments.put(part_of_machine(number, parallel, gpus))
-        self.processes: set[subprocess.Popen] = set()
-        self.stopped = False
-
-    def call(self, words: Sequence[str], log: Path) -> None:
-        """Run a command to its end, its output at the end of a file.
-
-        Raises:
-            Failed: it did not succeed.
-        """
-        environment = self.environments.get()
-        try:
-            if self.stopped:
-                raise Failed("stopped")
-            status = self.execute([sys.executable, *words[1:]], log, os.environ | environment)
-        finally:
-            self.environments.put(environment)
-        if status:
-            raise Failed(f"{shlex.join(words)} failed (exit status {status}); see {log}")
-
-    def execute(self, words: Sequence[str], log: Path, environment: dict[str, str]) -> int:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "a") as file:
-            process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        self.processes.add(process)
-        try:
-            return process.wait()
-        finally:
-            self.processes.discard(process)
-
-    def stop(self) -> None:
-        """Ask the commands to end; a training saves a checkpoint before it does."""
-        self.stopped = True
-        for process in list(self.processes):
-            process.terminate()
-
-
-def part_of_machine(number: int, parallel: int, gpus: Sequence[str]) -> dict[str, str]:
-    """Environment variables that give one of several commands its part of the cores and of the GPUs."""
-    if parallel == 1:
-        return {}
-    threads = str(max(1, (os.cpu_count() or 1) // parallel))
-    environment = {"TF_NUM_INTRAOP_THREADS": threads, "OMP_NUM_THREADS": threads}
-    if gpus:
-        own = gpus[number::parallel] or [gpus[number % len(gpus)]]
-        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(own), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-    return environment
-
-
-def gpus() -> list[str]:
-    """The GPUs, as CUDA_VISIBLE_DEVICES names them."""
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
-    import tensorflow as tf
-
-    return [str(number) for number in range(len(tf.config.list_physical_devices("GPU")))]
-
-
-def make(run: Run, workers: Workers) -> None:
-    """Train a run and score it, as far as this is not done yet.
-
-    Raises:
-        Failed: a command did not succeed.
-    """
-    log = run.folder.with_name(f"{run.folder.name}.log")
-    if not run.is_trained():
-        workers.call(run.training(), log)
-        keep(run, OF_TRAINING)
-    for score, needed in run.missing_scores():
-        if score != OF_TRAINING:
-            workers.call(run.scoring(score, needed), log)
-            keep(run, score)
-
-
 def keep(run: Run, score: Score) -> None:
     """Copy what a command wrote to a place where the next one does not replace it."""
     write_text(run.score_file(score), (run.folder / f"{score.file}.json").read_text())
-
-
-def make_all(runs: Iterable[Run], parallel: int, workers: Workers) -> list[str]:
-    """Make runs, each after those that it needs; returns a sentence for each that failed.
-
-    A failure stops only the runs that need the one that failed.
-    """
-    waiting = list(runs)
-    finished: set[Path] = set()
-    failures: dict[Path, str] = {}
-    under_way: dict[Future, Run] = {}
-    with ThreadPoolExecutor(parallel) as pool:
-        try:
-            while waiting or under_way:
-                for run in list(waiting):
-                    if broken := [before for before in run.before() if before.folder in failures]:
-                        waiting.remove(run)
-                        failures[run.folder] = f"{run.folder} needs {broken[0].folder}, which failed"
-                    elif len(under_way) < parallel and all(before.folder in finished for before in run.before()):
-                        waiting.remove(run)
-                        under_way[pool.submit(make, run, workers)] = run
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    run = under_way.pop(future)
-                    try:
-                        future.result()
-                        finished.add(run.folder)
-                        print(f"{run.folder}: finished. {len(waiting) + len(under_way)} to go.", flush=True)
-                    except Failed as error:
-                        failures[run.folder] = str(error)
-                        print(f"{run.folder}: {error}.", file=sys.stderr, flush=True)
-        except BaseException:
-            workers.stop()
-            raise
-    return list(failures.values())

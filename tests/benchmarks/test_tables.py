@@ -19,6 +19,7 @@ from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.evaluation import scoring
 from tf_reid.methods import METHODS
+from tf_reid.runs import side_by_side
 
 EVERY = [(name, size) for name, table in tables.TABLES.items() for size in ("cpu", "full") if table.columns(size)]
 STREET = Data("street", "simpgan")
@@ -46,7 +47,7 @@ def planned(*made, root="runs", size="cpu", seeds=(0,), trials=None, settings=()
     return plan
 
 
-class Trainer(running.Workers):
+class Trainer(side_by_side.Workers):
     """Writes what the commands would write, and keeps what it was given."""
 
     def __init__(self, parallel=1, failing=()):
@@ -103,7 +104,7 @@ def test_every_run_of_every_table_has_valid_settings(name, size, loaded):
     for run in plan.runs.values():
         assert "{" not in " ".join(run.settings)
         trained = loaded(run)
-        for score, needed in run.scores.values():
+        for score, needed in run.scored.values():
             words = run.scoring(score, needed)
             assert "{" not in " ".join(words)
             scoring.check_overrides(trained, score.settings)  # nothing that would have to be trained again
@@ -256,7 +257,7 @@ def test_trials_do_not_matter_where_a_protocol_has_a_single_split(tmp_path):
 
 def test_runs_are_made_in_order_and_not_again(tmp_path):
     plan, trainer = planned(ONE, root=tmp_path), Trainer()
-    assert running.make_all(plan.runs.values(), 1, trainer) == []
+    assert side_by_side.make_all(plan.runs.values(), 1, trainer) == []
     names = [(call[0], Path(call[call.index("--run") + 1]).name) for call in trainer.calls]
     assert names == [
         ("tf_reid.train", "street-direct-0"),
@@ -268,17 +269,17 @@ def test_runs_are_made_in_order_and_not_again(tmp_path):
     assert trainer.calls[1][-1] == "evaluate.flip=false"
 
     again = Trainer()
-    running.make_all(planned(ONE, root=tmp_path).runs.values(), 1, again)
+    side_by_side.make_all(planned(ONE, root=tmp_path).runs.values(), 1, again)
     assert not again.calls
     (tmp_path / "street-full-0/scores/metrics.json").unlink()  # as where the training was stopped: it goes on
-    running.make_all(planned(ONE, root=tmp_path).runs.values(), 1, again)
+    side_by_side.make_all(planned(ONE, root=tmp_path).runs.values(), 1, again)
     assert [call[0] for call in again.calls] == ["tf_reid.train"]
 
 
 def test_a_failure_stops_what_needs_it_and_nothing_else(tmp_path, capsys):
     other = Table("other", "", (Row("gan", Variant("gan")),), (), ONE.cpu[:1])
     plan, trainer = planned(ONE, other, root=tmp_path), Trainer(failing=("street-direct-0",))
-    failures = running.make_all(plan.runs.values(), 1, trainer)
+    failures = side_by_side.make_all(plan.runs.values(), 1, trainer)
     assert len(failures) == 2 and "street-full-0 needs" in failures[1] and "street-direct-0.log" in failures[0]
     assert (tmp_path / "street-gan-0/scores/metrics.json").exists()
     assert "failed" in capsys.readouterr().err
@@ -287,43 +288,10 @@ def test_a_failure_stops_what_needs_it_and_nothing_else(tmp_path, capsys):
 def test_several_at_once_are_as_many_as_asked_for(tmp_path):
     variants = [Row(str(number), Variant(f"v{number}")) for number in range(4)]
     trainer = Trainer(parallel=2)  # whose commands wait until two are there
-    running.make_all(planned(Table("four", "", variants, (), ONE.cpu[:1]), root=tmp_path).runs.values(), 2, trainer)
+    side_by_side.make_all(
+        planned(Table("four", "", variants, (), ONE.cpu[:1]), root=tmp_path).runs.values(), 2, trainer
+    )
     assert trainer.most == 2 and len(trainer.calls) == 4
-
-
-def test_commands_at_once_divide_the_machine(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert running.part_of_machine(0, 1, ["0", "1"]) == {}
-    parts = [running.part_of_machine(number, 2, ["4", "5", "6"]) for number in range(2)]
-    assert [part["CUDA_VISIBLE_DEVICES"] for part in parts] == ["4,6", "5"]
-    assert {part["TF_NUM_INTRAOP_THREADS"] for part in parts} == {"4"}
-    assert running.part_of_machine(2, 3, ["4"])["CUDA_VISIBLE_DEVICES"] == "4"
-    assert "CUDA_VISIBLE_DEVICES" not in running.part_of_machine(0, 2, [])
-
-
-def test_a_stopped_command_ends_its_trainings(tmp_path):
-    workers = running.Workers(1)
-    log = tmp_path / "run.log"
-    failures = []
-
-    def call():
-        try:
-            workers.call(["python", "-c", ENDLESS], log)
-        except running.Failed as error:
-            failures.append(error)
-
-    waiting = threading.Thread(target=call)
-    waiting.start()
-    while not workers.processes or "ready" not in (log.read_text() if log.exists() else ""):
-        assert waiting.is_alive()
-    workers.stop()
-    waiting.join(timeout=20)
-    assert not waiting.is_alive() and len(failures) == 1
-    with pytest.raises(running.Failed, match="stopped"):
-        workers.call(["python", "-c", "pass"], log)
-
-
-ENDLESS = "import time; print('ready', flush=True); time.sleep(60)"
 
 
 def test_a_run_with_other_settings_is_refused(tmp_path):
@@ -343,9 +311,9 @@ def test_a_run_with_other_settings_is_refused(tmp_path):
 def finished(tmp_path):
     """The plan of ONE with two seeds, all runs finished."""
     plan = planned(ONE, root=tmp_path, seeds=(0, 1))
-    running.make_all(plan.runs.values(), 1, Trainer())
+    side_by_side.make_all(plan.runs.values(), 1, Trainer())
     for number, run in enumerate(plan.runs.values()):
-        for score, _ in run.scores.values():
+        for score, _ in run.scored.values():
             write_metrics(run.folder, "", 10.0 + 4 * number)
             running.keep(run, score)
     return plan
