@@ -1,4 +1,4 @@
-"""Try a grid of settings: python -m tf_reid.tune --config identity --over method.dropout=0,0.5 --set data.validation=0.1
+"""Try a grid of settings: python -m tf_reid.tune --config identity --over method.dropout=0,0.5 --set data.validation=30
 
 Every choice is trained, for every seed, and scored on validation identities alone. The same command completes a grid
 that was stopped.

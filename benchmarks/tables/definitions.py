@@ -100,6 +100,7 @@ class Row:
         representation: which entry of the file the cells are read from.
         score: in place of the columns' own, joined with its settings.
         paper: title of the paper's columns -> its figures, one for each metric; None where it has none.
+        chosen: what was chosen on validation identities: "method.dropout of 0 and 0.5"; empty: nothing.
         at: where a sweep puts the row on its x axis.
         line: which line of a sweep it belongs to.
         missing: why the row cannot be made yet; it is then listed and not run.
@@ -110,6 +111,7 @@ class Row:
     representation: str = "raw"
     score: Score = Score()
     paper: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    chosen: str = ""
     at: float | None = None
     line: str = ""
     missing: str = ""

@@ -130,7 +130,8 @@ def machine(environment: dict[str, Any]) -> str:
 
 def foot(table: Table, plan: Plan) -> Iterator[str]:
     """Notes, and why cells are empty."""
-    lines = [*table.notes, *(f"Not made: {row.title}. {row.missing}" for row in table.rows if row.missing)]
+    chosen = [f"{row.title}: {row.chosen}, chosen on validation identities." for row in table.rows if row.chosen]
+    lines = [*table.notes, *chosen, *(f"Not made: {row.title}. {row.missing}" for row in table.rows if row.missing)]
     for columns in table.columns(plan.request.size):
         for row in table.rows:
             if why := columns.data.without.get(row.representation):
@@ -201,7 +202,8 @@ def markdown(table: Table, plan: Plan) -> str:
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(titles) + 1) + "|"]
     for row in table.rows:
         texts = [shown(cell, metric) for _, metric, cell in cells(table, plan, row)]
-        lines.append(f"| {row.title} | " + " | ".join(texts) + " |")
+        title = f"{row.title} (chosen on validation)" if row.chosen else row.title
+        lines.append(f"| {title} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 

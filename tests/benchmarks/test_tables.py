@@ -1,6 +1,7 @@
 """The command of the papers' tables: valid rows, each run once, resumed where it stopped, written with both figures."""
 
 import csv
+import dataclasses
 import inspect
 import json
 import os
@@ -340,6 +341,13 @@ def test_a_table_has_ours_beside_the_papers(finished, tmp_path):
     assert all(
         part in text for part in [*head, "protocol market, queries 4", "Not made: later. There is no setting yet."]
     )
+
+
+def test_a_row_says_what_was_chosen_on_validation(finished):
+    chosen = dataclasses.replace(RAW, chosen="method.dropout of 0 and 0.5")
+    text = output.write(Table("two", "", (chosen, MADE), (), ONE.cpu), finished, "")
+    assert "| direct (chosen on validation) | 12.0" in text and "| SimPGAN | 20.0" in text
+    assert "- direct: method.dropout of 0 and 0.5, chosen on validation identities.\n" in text
 
 
 def test_the_same_as_comma_separated_values(finished, tmp_path):
