@@ -1,5 +1,6 @@
 """Two workers on one machine, started by one command, train what one device trains; they stop where they cannot."""
 
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from tf_reid.methods import METHODS
 from tf_reid.runs import local_workers
 
 SGD = "stages.classifier.optimizers.classifier={name: sgd, learning_rate: 0.01}"
-
+CHOSEN = ("data.validation=2", "run.validate_every=1", "run.keep=best", "stages.classifier.early_stop={watch: mAP}")
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.getcwd()}
 
@@ -41,17 +42,21 @@ def start_each(arguments_of_workers):
     return [process.communicate(timeout=300)[0] for process in processes]
 
 
-def test_two_workers_train_what_one_device_trains(tmp_path, data_dir):  # noqa: F811
-    alone = command("identity", tmp_path / "one", data_dir, SGD, "strategy=one")
+def test_two_workers_train_and_choose_what_one_device_does(tmp_path, data_dir):  # noqa: F811
+    alone = command("identity", tmp_path / "one", data_dir, SGD, *CHOSEN, "strategy=one")
     tf_reid.train.main(alone)
-    done = start(tmp_path / "logs", command("identity", tmp_path / "two", data_dir, SGD))
+    done = start(tmp_path / "logs", command("identity", tmp_path / "two", data_dir, SGD, *CHOSEN))
     other = (tmp_path / "logs" / "worker_1.log").read_text()
     assert done.returncode == 0, done.stderr[-2000:] + other[-2000:]
     for printed in (done.stdout, other):
         assert "Training on 2 workers with 2 replicas." in printed
+    kept = [json.loads((tmp_path / run / "validation.json").read_text())["classifier"] for run in ("one", "two")]
+    assert kept[0]["step"] == kept[1]["step"] and kept[0]["mAP"] == pytest.approx(kept[1]["mAP"], abs=1e-3)
+    sentence = f"Stage classifier: the weights after step {kept[1]['step']} of 2 are kept"
+    assert sentence in done.stdout and sentence in other
 
     weights = []
-    model = METHODS["identity"]((32, 16), 4, 0, **small_settings("identity"))
+    model = METHODS["identity"]((32, 16), 2, 0, **small_settings("identity"))
     for run in ("one", "two"):
         model.classifier.load_weights(tmp_path / run / "networks" / "classifier.weights.h5")
         weights.append(model.classifier.get_weights())
@@ -61,7 +66,8 @@ def test_two_workers_train_what_one_device_trains(tmp_path, data_dir):  # noqa: 
 
     # The second worker does not see what the first saved.
     folders = (tmp_path / "two", tmp_path / "elsewhere")
-    for printed in start_each([command("identity", run, data_dir, SGD, "strategy=multi_worker") for run in folders]):
+    arguments = [command("identity", run, data_dir, SGD, *CHOSEN, "strategy=multi_worker") for run in folders]
+    for printed in start_each(arguments):
         assert "--run must lie on storage that all workers share" in printed, printed[-3000:]
 
 
