@@ -23,7 +23,7 @@ def few(tmp_path, monkeypatch):
     method = [f"method.{key}={'null' if value is None else value}" for key, value in small_settings("strong").items()]
     stage = [f"stages.classifier.{setting}" for setting in ("steps=2", "batch_size=4", "images_per_identity=2")]
     data = ["data.source=synthetic_pedestrians/street", f"data.data_dir={tmp_path / 'data'}", "data.image_size=[32,16]"]
-    return [*method, *stage, *data, "data.validation_identities=2", "data.augment.pad=2"]
+    return [*method, *stage, *data, "data.validation=2", "data.augment.pad=2"]
 
 
 def test_weights_and_card_of_a_training_and_a_backbone_that_starts_from_them(tmp_path, few, capsys):
