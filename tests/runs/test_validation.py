@@ -42,6 +42,9 @@ class Plain(ReIDModel):
     def networks(self):
         return {"encoder": self.encoder}
 
+    def encoders(self):
+        return {"image": self.encoder}
+
     def first_step(self, batch):
         with tf.GradientTape() as tape:
             losses = {"square": tf.reduce_mean(tf.square(self.encoder(batch["source"][:, 0])))}
