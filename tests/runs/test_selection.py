@@ -59,15 +59,21 @@ def killed_after(place):
     return killed
 
 
-def killed_before(what):
+def killed_before_networks(model, folder):
     raise RuntimeError("killed")
 
 
-@pytest.mark.parametrize(("every", "scores", "best"), [(4, {4: 10.0, 6: 40.0}, 6), (2, {2: 30.0, 4: 40.0, 6: 40.0}, 4)])
+@pytest.mark.parametrize(
+    ("every", "scores", "best", "kills"),
+    [(4, {4: 10.0, 6: 40.0}, 6, [(0, 6)]), (2, {2: 30.0, 4: 40.0, 6: 40.0}, 4, [(0, 3), "networks"])],
+)
 def test_the_weights_of_the_highest_score_are_kept_also_by_a_run_that_is_killed_anywhere(
-    every, scores, best, tmp_path, config, monkeypatch, capsys
+    every, scores, best, kills, tmp_path, config, monkeypatch, capsys
 ):
-    """The scored weights are their running mean; the last step is scored before its checkpoint."""
+    """The scored weights are their running mean; the last step is scored before its checkpoint.
+
+    Killed after the checkpoint of a step, or before the networks are saved.
+    """
     config.stages["first"].steps, config.run.keep, config.run.validate_every = 6, "best", every
     whole, scored = train(tmp_path / "whole", config, scores)
     assert list(scored) == list(scores)
@@ -83,12 +89,12 @@ def test_the_weights_of_the_highest_score_are_kept_also_by_a_run_that_is_killed_
     assert is_equal(opened.encoder.get_weights(), kept)
     assert set(curve(tmp_path / "whole", "first/validation/raw/mAP")) == set(scores)
 
-    for place in ((0, 3), (0, 6), None):
+    for place in kills:
         with monkeypatch.context() as patch:
-            if place:
-                patch.setattr(training.Progress, "save", killed_after(place))
+            if place == "networks":
+                patch.setattr(training, "_save_networks", killed_before_networks)
             else:
-                patch.setattr(training, "_save_networks", lambda *_: killed_before("networks"))
+                patch.setattr(training.Progress, "save", killed_after(place))
             with pytest.raises(RuntimeError, match="killed"):
                 train(tmp_path / "killed", config, scores)
     resumed, _ = train(tmp_path / "killed", config, scores)
