@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from conftest import make_records
 
-from tf_reid.config import ConfigError
 from tf_reid.data.joined_records import joined
 
 
@@ -59,6 +58,6 @@ def test_a_population_in_two_data_sets_is_the_same_people_before_the_same_camera
 def test_numbers_that_would_not_fit_are_refused():
     large = make_records([2**62], [1], name="large")
     other = make_records([2**62], [1], name="other")
-    with pytest.raises(ConfigError, match="large and other are too large to be kept apart"):
+    with pytest.raises(ValueError, match="large and other are too large to be kept apart"):
         joined([large, other])
     assert joined([large, dataclasses.replace(other, population="large")]).identity.dtype == np.int64

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tf_reid.config import ConfigError
 from tf_reid.data.records import Origin, Records
 from tf_reid.data.stored_images import StoredImages
 
@@ -20,7 +19,7 @@ def joined(sets: Sequence[Records]) -> Records:
     on: it does not depend on where a data set lies.
 
     Raises:
-        ConfigError: the numbers get too large.
+        ValueError: the numbers get too large.
     """
     added = _added(sets)
     columns = ("identity", "camera", "file", "modality", "split")
@@ -62,7 +61,7 @@ def _added(sets: Sequence[Records]) -> dict[str, tuple[int, int]]:
         identities, cameras = identities + identity, cameras + camera + 1
     if max(identities, cameras) > MOST:
         names = " and ".join(one.name for one in sets)
-        raise ConfigError(
+        raise ValueError(
             f"The numbers of identities or cameras of {names} are too large to be kept apart; give smaller ones."
         )
     return added
