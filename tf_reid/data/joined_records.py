@@ -53,8 +53,7 @@ def _added(sets: Sequence[Records]) -> dict[str, tuple[int, int]]:
     highest: dict[str, tuple[int, int]] = {}
     for one in sets:
         identity, camera = highest.get(one.population, (0, 0))
-        numbers = max(identity, *one.identity.tolist()), max(camera, *one.camera.tolist())
-        highest[one.population] = numbers
+        highest[one.population] = max(identity, int(one.identity.max())), max(camera, int(one.camera.max()))
     added, identities, cameras = {}, 0, 0
     for population, (identity, camera) in highest.items():
         added[population] = identities, cameras

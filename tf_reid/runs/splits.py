@@ -290,9 +290,8 @@ def validation_trials(config: Config, records: Records) -> list[protocols.Trial]
     protocol = protocols.of_validation(
         protocol_of(records, config.evaluate.protocol), np.unique(held_out.identity), np.unique(held_out.camera)
     )
-    usable = records.is_scored & _trainable(
-        config, "source", records
-    )  # an identity's other images are not part of the validation
+    # An identity's other images are no part of the validation, nor are those of a list's later data sets.
+    usable = records.is_scored & _trainable(config, "source", records)
     trials = protocols.trials(np.where(usable, records.identity, -1), records.camera, records.split, protocol)
     return [
         replace(trial, name=trial.name.replace("trial 0", "validation"), number=config.data.trial) for trial in trials
