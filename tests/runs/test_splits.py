@@ -274,8 +274,10 @@ def named(monkeypatch):
     sets = {
         "a": records("a"),
         "b": records("b", {"own": OF_B}),
-        "a2": make_records([1, 2, 7, 0], [1, 2, 3, 3], ["train", "train", "train", "gallery"], "a2", population="a"),
-        "tested": make_records([1, 1], [1, 2], ["query", "gallery"], "tested"),
+        "a2": make_records(
+            [1, 2, 7, 0], [1, 2, 3, 3], ["train", "train", "train", "gallery"], name="a2", population="a"
+        ),
+        "tested": make_records([1, 1], [1, 2], ["query", "gallery"], name="tested"),
     }
     monkeypatch.setattr(splits.tfds_builders, "builder", lambda spec, data_dir: spec)
     monkeypatch.setattr(splits.tfds_builders, "prepare", lambda builder, manual_dir: builder)

@@ -65,7 +65,7 @@ def _to_train_on(config: Config, domain: str, records: Records) -> Records:
     """What a list's later data set adds to a domain: its training images, which are scored in no protocol."""
     chosen = records.take(_allowed(config, domain, records, protocol_of(records, None)))
     if not len(chosen):
-        raise ConfigError(_why_no_training_image(config, domain, {domain: records}))
+        raise ConfigError(f"{records.name} has no training image; leave it out of the list data.{domain}.")
     return replace(chosen, split=np.full(len(chosen), "train"))
 
 
@@ -164,8 +164,7 @@ def _why_no_training_image(config: Config, domain: str, domains: dict[str, Recor
     records = domains[domain]
     if getattr(config.data, f"{domain}_split") == "all":
         return f"{records.name} has no training image: all its images are distractors or junk."
-    scored = domains.get(scored_domain(config))
-    if domain == "source" and scored is not None and scored.population == records.population:
+    if domain == "source" and domains[scored_domain(config)].population == records.population:
         return (
             f"{records.name} has no training image, and a score on identities that are trained on would not be fair: "
             "put other identities in its split train, or score on another data set (data.target)."
