@@ -156,12 +156,12 @@ def test_a_run_of_two_sources_is_scored_on_the_first_and_elsewhere(tmp_path, dat
     found = tf_reid.train.main(arguments)
     printed = capsys.readouterr().out
     assert "labelled images of 8 identities" in printed and f"\n{street}/2" in printed  # the data set that is scored
-    assert found["raw"]["queries"] == 16 and tf_reid.evaluate.main(["--run", str(tmp_path / "run")]) == found
-    night = "synthetic_pedestrians/night"
-    elsewhere = tf_reid.evaluate.main(["--run", str(tmp_path / "run"), "--on", station, night, f"{street}:two_cameras"])
-    assert [one["raw"]["queries"] for one in elsewhere.values()] == [16, 8, 8]
+    assert found["raw"]["queries"] == 16
+    assert tf_reid.evaluate.main(["--run", str(tmp_path / "run")])["raw"]["mAP"] == found["raw"]["mAP"]
+    elsewhere = tf_reid.evaluate.main(["--run", str(tmp_path / "run"), "--on", station, f"{street}:two_cameras"])
+    assert [one["raw"]["queries"] for one in elsewhere.values()] == [16, 8]
     with pytest.raises(ConfigError, match="--on goes with --set alone"):
-        tf_reid.evaluate.main(["--run", str(tmp_path / "run"), "--on", night, "--baselines"])
+        tf_reid.evaluate.main(["--run", str(tmp_path / "run"), "--on", station, "--baselines"])
 
 
 def test_a_run_that_builds_its_data_set_equals_one_that_finds_it(tmp_path):

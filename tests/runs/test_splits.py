@@ -340,7 +340,7 @@ def test_all_targets_are_trained_on_and_the_first_is_scored(named):
 
 
 def test_a_second_source_without_training_images_is_named(named):
-    with pytest.raises(ConfigError, match=r"^tested has no training image; set data\.source_split=all"):
+    with pytest.raises(ConfigError, match=r"^tested has no training image; leave it out of the list data\.source"):
         splits.load_data(settings(source=["a", "tested"]))
 
 
