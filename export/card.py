@@ -13,7 +13,7 @@ from tf_reid.runs.splits import scored_domain
 
 def text(run: Trained, run_folder: Path, name: str, servable: Servable, representation: str, digest: str) -> str:
     """The card of a model that embeds. Markdown."""
-    config, scored = run.config, run.domains[scored_domain(run.config)].name
+    config, scored = run.config, run.domains[scored_domain(run.config)].scored_name
     metrics_file = run_folder / "metrics.json"
     metrics = json.loads(metrics_file.read_text()) if metrics_file.exists() else {}
     height, width = servable.image_size
@@ -89,8 +89,9 @@ def _quantisation(servable):
 
 def _trained_on(run):
     return "\n".join(
-        f"- {domain}: {records.name}, {len(records)} images; terms: {terms(records.name)}"
+        f"- {domain}: {name}, {images} images; terms: {terms(name)}"
         for domain, records in run.seen.items()
+        for name, images in records.data_sets
     )
 
 

@@ -18,6 +18,7 @@ import tf_reid.train
 import tf_reid.visualize
 from tf_reid import config as configuration
 from tf_reid.command_line import run_command
+from tf_reid.config import ConfigError
 from tf_reid.evaluation import during_training, scoring
 from tf_reid.methods import METHODS
 from tf_reid.runs import training
@@ -146,6 +147,21 @@ def test_a_run_is_stopped_goes_on_and_is_scored_again(tmp_path, data_dir, capsys
 
     with pytest.raises(SystemExit, match=r"Error: .* holds a run with other settings \(run\.seed was 0 and is now 1\)"):
         run_command(lambda: tf_reid.train.main([*arguments, "run.seed=1"]))
+
+
+def test_a_run_of_two_sources_is_scored_on_the_first_and_elsewhere(tmp_path, data_dir, capsys):
+    street, station = (f"synthetic_pedestrians/{place}" for place in ("street", "station"))
+    settings = [f"data.source=[{street}, {station}]", "data.balance=equal", "run.pictures_every=0"]
+    arguments = command("identity", tmp_path / "run", data_dir, *settings)
+    found = tf_reid.train.main(arguments)
+    printed = capsys.readouterr().out
+    assert "labelled images of 8 identities" in printed and f"\n{street}/2" in printed  # the data set that is scored
+    assert found["raw"]["queries"] == 16
+    assert tf_reid.evaluate.main(["--run", str(tmp_path / "run")])["raw"]["mAP"] == found["raw"]["mAP"]
+    elsewhere = tf_reid.evaluate.main(["--run", str(tmp_path / "run"), "--on", station, f"{street}:two_cameras"])
+    assert [one["raw"]["queries"] for one in elsewhere.values()] == [16, 8]
+    with pytest.raises(ConfigError, match="--on goes with --set alone"):
+        tf_reid.evaluate.main(["--run", str(tmp_path / "run"), "--on", station, "--baselines"])
 
 
 def test_a_run_that_builds_its_data_set_equals_one_that_finds_it(tmp_path):

@@ -1,4 +1,4 @@
-"""Score a run: python -m tf_reid.evaluate --run DIR [--baselines] [--threshold] [--images] [--across] [--set ...]"""
+"""Score a run: python -m tf_reid.evaluate --run DIR [--on NAME ...] [--baselines] [--threshold] [--images] ..."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_reid.command_line import program
+from tf_reid.config import ConfigError
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,6 +55,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="also translate the queries to the gallery's view, and measure how far they are from the gallery "
         "images of the same identities",
     )
+    parser.add_argument(
+        "--on",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="score on these data sets in place of the run's own, each by its default protocol or as NAME:PROTOCOL, "
+        "and write one table; images of your own: '{name: folder, csv: FILE}'",
+    )
     return parser.parse_args(argv)
 
 
@@ -71,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         images=args.images,
         across=args.across,
         write_images=args.write_images,
+        on=args.on,
     )
 
 
@@ -83,6 +93,7 @@ def evaluate(
     images: str | None = None,
     across: bool = False,
     write_images: str | Path | None = None,
+    on: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Score a trained run, as `python -m tf_reid.evaluate` does: write metrics.json, rank lists and a table.
 
@@ -98,22 +109,30 @@ def evaluate(
         across: also translate the queries to the gallery's view, and measure how far they are from the gallery images
             of the same identities.
         write_images: also write the images that the run generates to this new folder, as a data set for `folder`.
+        on: score on these data sets in place of the run's own, see `tf_reid.evaluation.cross_domain`; they go with
+            `overrides` alone.
 
     Returns:
         representation -> metrics, as in the run's metrics.json: rank1, mAP and the others of
         `tf_reid.metrics.ranking.score`, per cent, averaged over the protocol's trials; with `rates`, also
-        `verification`, see `tf_reid.metrics.verification.verify`.
+        `verification`, see `tf_reid.metrics.verification.verify`. With `on`, data set -> representation -> metrics.
 
     Raises:
-        ConfigError: there is no run, it has no sound checkpoint, its data set has changed, or a setting is wrong.
+        ConfigError: there is no run, it has no sound checkpoint, its data set has changed, a setting is wrong, or a
+            data set of `on` shows identities that the run was trained on.
         ValueError: a rate is too small for the number of pairs, or the run generates no images.
     """
-    from tf_reid.evaluation import generated, report, scoring
+    from tf_reid.evaluation import cross_domain, generated, report, scoring
     from tf_reid.runs import splits
 
     folder = Path(run)
-    model, config, domains, seen, averaged, _ = scoring.open_trained(folder, overrides)
+    if on and (baselines or across or rates is not None or images is not None or write_images is not None):
+        raise ConfigError("--on goes with --set alone: leave the other options out, or give them without --on.")
+    trained = scoring.open_trained(folder, overrides)
+    model, config, domains, seen, averaged, _ = trained
     with averaged():
+        if on:
+            return cross_domain.evaluate(trained, on, folder)
         if images is not None:
             generated.judge(model, config, seen, folder, images)
         if write_images is not None:

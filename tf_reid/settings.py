@@ -32,6 +32,9 @@ PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
 Height_Width = Annotated[list[Annotated[int, Field(ge=8, le=2**15)]], Field(min_length=2, max_length=2)]
 
 
+DataSet = str | dict[str, str | int | None]  # int, None: a folder's `distractor: 7`, `junk: null`
+
+
 class Section(pydantic.BaseModel):
     """Values of one section: strictly typed (no string where a number belongs), finite, no unknown key."""
 
@@ -50,8 +53,9 @@ class Augment(Section):
 class Data(Section):
     """Which images, at which size. A data set is `name`, `name/variant`, or the mapping that `folder` takes."""
 
-    source: str | dict[str, str | int | None]  # int, None: a folder's `distractor: 7`, `junk: null`
-    target: str | dict[str, str | int | None] | None = None
+    source: DataSet | Annotated[list[DataSet], Field(min_length=1)]  # a list: all are trained on, the first is scored
+    target: DataSet | Annotated[list[DataSet], Field(min_length=1)] | None = None
+    balance: Literal["images", "equal"] = "images"  # of a list: every image, or every data set, is drawn equally often
     source_cameras: list[Annotated[int, Field(ge=0, lt=2**63)]] | None = (
         None  # the source's images of these cameras only
     )
@@ -65,6 +69,19 @@ class Data(Section):
     augment: Augment = Augment()
     data_dir: str | None = None  # where built data sets are kept (default: TFDS's own place)
     manual_dir: str | None = None  # the folder of archives that you have to download yourself
+
+    @pydantic.model_validator(mode="after")
+    def _cameras_of_one_source(self) -> "Data":
+        if self.source_cameras is not None and isinstance(self.source, list):
+            raise ValueError("source_cameras numbers the cameras of one data set, but source is a list; set it to null")
+        return self
+
+    def sets_of(self, domain: str) -> list[DataSet]:
+        """The data sets of "source" or "target", none where there is no target."""
+        value: DataSet | list[DataSet] | None = getattr(self, domain)
+        if value is None:
+            return []
+        return value if isinstance(value, list) else [value]
 
 
 class Optimizer(Section):

@@ -10,6 +10,7 @@ from conftest import SIZE, make_records, stage_of
 from odd_images import exif, picture, saved, stored, with_exif
 
 from tf_reid.data import pipeline, records, samplers
+from tf_reid.data.joined_records import joined
 from tf_reid.data.plain_images import ImagesOfFiles, plain_images
 from tf_reid.data.stored_images import StoredImages, records_of
 from tf_reid.evaluation import extraction
@@ -125,6 +126,16 @@ def test_bytes_are_read_when_they_are_asked_for(in_files, monkeypatch):
         blobs.get_concrete_function().graph.as_graph_def().ByteSize() < 5000
         and not blobs.get_concrete_function().captured_inputs
     )
+
+
+def test_joined_data_sets_stay_in_files_where_they_are_large_together(builder, in_memory, in_files, monkeypatch):
+    monkeypatch.setattr(records, "IN_MEMORY", builder.info.dataset_size)
+    assert not records.stay_in_files([builder]) and records.stay_in_files([builder, builder])
+    some = np.array([7, 3, 30])
+    both = joined([in_files, records.load_records(builder, in_files=True).take(some)])
+    assert isinstance(both.images, StoredImages) and len(both.images.files) == 12
+    assert records.content(both) == records.content(joined([in_memory, in_memory.take(some)]))
+    np.testing.assert_array_equal(both.images.plain[COUNT:], in_files.images.plain[some])
 
 
 def test_a_damaged_image_is_refused_before_a_batch_is_made(in_files):

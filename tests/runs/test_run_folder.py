@@ -12,7 +12,8 @@ from conftest import make_records
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
-from tf_reid.runs import run_folder, splits
+from tf_reid.runs import run_folder
+from tf_reid.runs.fingerprints import fingerprint
 
 
 def records():
@@ -35,7 +36,7 @@ def test_a_runs_folder_says_what_it_is_and_reads_back(tmp_path, simple):
     assert written["cpu"] and len(written["gpus"]) == sum("GPU" in name for name in written["devices"])
     run_folder.open_run(tmp_path / "runs" / "mine", config, {"source": records()})  # the same settings: goes on
     trained_on = json.loads((tmp_path / "runs" / "mine" / "data.json").read_text())
-    assert trained_on == {"source": splits.fingerprint(records())}
+    assert trained_on == {"source": fingerprint(records())}
 
 
 def test_every_setting_that_differs_is_named(tmp_path, simple):
@@ -111,6 +112,17 @@ def test_what_is_more_than_another_place_is_refused(tmp_path, simple, change):
     run_folder.check_run(tmp_path / "run", simple("data.source=c", "data.target=b"))
     with pytest.raises(ConfigError, match="holds a run with other settings"):
         run_folder.check_run(tmp_path / "run", simple("data.source=a", "data.target=b", *change.split()))
+
+
+def test_the_data_sets_of_a_list_may_have_other_places_and_no_other_roles(tmp_path, simple):
+    run = tmp_path / "run"
+    run_folder.open_run(run, simple("data.source=[a, b]", "data.target=[b, c]"), {"source": records()})
+    run_folder.check_run(run, simple("data.source=[d, e]", "data.target=[e, f]"))
+    for source, target in (("[d, e]", "[f, g]"), ("[d, d]", "[d, e]"), ("[a]", "[b, c]"), ("a", "[b, c]")):
+        with pytest.raises(ConfigError, match="holds a run with other settings"):
+            run_folder.check_run(run, simple(f"data.source={source}", f"data.target={target}"))
+    with pytest.raises(ConfigError, match="balance was 'images' and is now 'equal'"):
+        run_folder.check_run(run, simple("data.source=[a, b]", "data.target=[b, c]", "data.balance=equal"))
 
 
 def test_a_run_of_an_older_version_is_compared_as_far_as_it_can_be(tmp_path, simple):

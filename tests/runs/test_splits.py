@@ -1,6 +1,8 @@
 """What may be trained on and scored."""
 
 import os
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,7 +11,7 @@ from conftest import SIZE, make_records, stage_configs, stage_of
 
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
-from tf_reid.runs import splits
+from tf_reid.runs import fingerprints, splits
 from tf_reid.settings import Config, Data, Evaluate
 
 IDENTITY, CAMERA = np.repeat(np.arange(1, 7), 2), np.tile([1, 2], 6)
@@ -239,19 +241,132 @@ def test_a_folder_that_is_moved_or_touched_keeps_its_fingerprint(tmp_path):
         path = crops / f"{identity + 1}_c{camera + 1}_{shot}.png"
         cv2.imwrite(str(path), rng.integers(256, size=(16, 8, 3), dtype=np.uint8))
 
-    def fingerprint():
-        spec = {"name": "folder", "root": str(crops), "pattern": r"(?P<person>\d+)_c(?P<camera>\d+)"}
-        config = settings(source=spec, data_dir=str(tmp_path / "data"))
-        return splits.fingerprint(splits.load_data(config)["source"])
+    more = Path(shutil.copytree(crops, tmp_path / "here" / "more"))
 
-    before = fingerprint()
-    crops = crops.rename(tmp_path / "elsewhere")
+    def fingerprint(*folders):
+        specs = [
+            {"name": "folder", "root": str(one), "pattern": r"(?P<person>\d+)_c(?P<camera>\d+)"} for one in folders
+        ]
+        config = settings(source=specs if len(specs) > 1 else specs[0], data_dir=str(tmp_path / "data"))
+        return fingerprints.fingerprint(splits.load_data(config)["source"])
+
+    before, of_list = fingerprint(crops), fingerprint(crops, more)
+    assert (of_list["images"], of_list["identities"]) == (16 + 8, 4 + 2)  # the first, and half of the second
+    crops, more = crops.rename(tmp_path / "elsewhere"), more.rename(tmp_path / "nowhere")
     for path in crops.iterdir():
         os.utime(path, (0, 0))
-    after = fingerprint()
-    assert before["name"] != after["name"] and splits.same_images(before, after)
+    after = fingerprint(crops)
+    assert before["name"] != after["name"] and fingerprints.same_images(before, after)
+    assert fingerprints.same_images(of_list, fingerprint(crops, more))
     path.write_bytes(next(other for other in crops.iterdir() if other != path).read_bytes())
-    assert not splits.same_images(before, fingerprint())
+    assert not fingerprints.same_images(before, fingerprint(crops))
+    assert not fingerprints.same_images(of_list, fingerprint(crops, more))
+
+
+# --------------------------------------------------------------------- several sources and targets
+
+OF_B = THREE_TRIALS | {"test_identities": [[2, 3]]}
+
+
+@pytest.fixture
+def named(monkeypatch):
+    """Data sets by name: a, b (each of six identities, with protocols of its own) and more of a's people."""
+    sets = {
+        "a": records("a"),
+        "b": records("b", {"own": OF_B}),
+        "a2": make_records(
+            [1, 2, 7, 0], [1, 2, 3, 3], ["train", "train", "train", "gallery"], name="a2", population="a"
+        ),
+        "tested": make_records([1, 1], [1, 2], ["query", "gallery"], name="tested"),
+    }
+    monkeypatch.setattr(splits.tfds_builders, "builder", lambda spec, data_dir: spec)
+    monkeypatch.setattr(splits.tfds_builders, "prepare", lambda builder, manual_dir: builder)
+    monkeypatch.setattr(splits, "stay_in_files", lambda builders: False)
+    monkeypatch.setattr(splits, "load_records", lambda name, in_files=None: sets[name])
+
+
+def test_all_sources_are_trained_on_and_the_first_is_scored(named):
+    config = settings(source=["a", "b"], trial=1)
+    domains = splits.load_data(config)
+    seen = splits.training_records(config, domains)
+    # The first leaves out its trial 1, the second the first trial of its own protocol: 6 is added to its numbers.
+    assert sorted(set(seen["source"].identity)) == [1, 2, 5, 6, 7, 10, 11, 12]
+    assert set(seen["source"].camera) == {1, 2, 4, 5}
+    assert len(domains["source"]) == 12 + 8  # of the second there is nothing else
+    trials = splits.fair_trials(config, domains["source"], seen)
+    assert numbers_of(trials) == [1]
+    for trial in trials:
+        assert set(domains["source"].identity[np.concatenate([trial.query, trial.gallery])]) == {3, 4}
+    assert fingerprints.fingerprint(seen["source"])["identities"] == 8
+
+
+def test_all_of_every_source_is_trained_on_where_a_target_is_scored(named):
+    config = settings("identity", source=["a", "b"], source_split="all", target="tested")
+    domains = splits.load_data(config)
+    assert splits.training_records(config, domains | {"target": records("c")})["source"].identities == 12
+
+
+def test_a_second_source_with_the_targets_people_is_not_scored(named):
+    config = settings("simpgan", source=["b", "a"], source_split="all", target="a")
+    domains = splits.load_data(config)
+    with pytest.raises(ConfigError, match=r"Every trial of a holds identities .* than those of b \+ a"):
+        splits.fair_trials(config, domains["target"], splits.training_records(config, domains))
+
+
+def test_people_of_one_population_are_one_person_each_and_are_not_tested(named):
+    config = settings(source=["a", "a2"])
+    domains = splits.load_data(config)
+    seen = splits.training_records(config, domains)
+    assert sorted(set(seen["source"].identity)) == [3, 4, 5, 6, 7]  # 1 and 2 are the first trial's, in a2 as well
+    (trial, _) = splits.fair_trials(config, domains["source"], seen)
+    assert len(trial.query) == len(trial.gallery) == 2  # a2's images of 1 and 2 take no part
+
+
+def test_validation_identities_are_of_the_source_that_is_scored(named):
+    config = settings(source=["a", "b"], validation_identities=2)
+    domains = splits.load_data(config)
+    assert sorted(set(splits.validation_records(config, domains).identity)) == [5, 6]
+    assert sorted(set(splits.training_records(config, domains)["source"].identity)) == [3, 4, 7, 10, 11, 12]
+    (validation, _) = splits.validation_trials(config, domains["source"])
+    assert set(domains["source"].identity[validation.query]) == {5, 6}
+
+
+def test_all_targets_are_trained_on_and_the_first_is_scored(named):
+    config = settings("simpgan", source="b", target=["a", "a2"], trial=2)
+    domains = splits.load_data(config)
+    seen = splits.training_records(config, domains)
+    assert sorted(set(seen["target"].identity)) == [1, 2, 3, 4, 7]
+    assert numbers_of(splits.fair_trials(config, domains["target"], seen)) == [2]
+
+
+def test_a_second_source_without_training_images_is_named(named):
+    with pytest.raises(ConfigError, match=r"^tested has no training image; leave it out of the list data\.source"):
+        splits.load_data(settings(source=["a", "tested"]))
+
+
+def test_cameras_are_chosen_of_one_source_alone():
+    with pytest.raises(ValueError, match="source_cameras numbers the cameras of one data set, but source is a list"):
+        settings(source=["a", "b"], source_cameras=[1])
+    with pytest.raises(ValueError, match="source"):
+        settings(source=[])
+    assert settings(source=["a"], source_cameras=None).data.sets_of("source") == ["a"]
+
+
+def test_another_data_set_is_scored_without_the_identities_that_were_trained_on(named):
+    config = settings("simpgan", source=["b", "a2"], target="b", trial=0)
+    seen = splits.training_records(config, splits.load_data(config))
+
+    def fair_on(records, protocol):
+        return numbers_of(splits.fair_trials_elsewhere(config, records, seen, protocol))
+
+    assert fair_on(records("c"), THREE_TRIALS) == [0, 1, 2]
+    assert fair_on(records("a"), THREE_TRIALS) == [1, 2]  # a2 shows 1 and 2 of a
+    assert fair_on(records("b"), OF_B) == [0]  # of the target the identities count, although they had no labels
+    with pytest.raises(ConfigError, match=r"Every trial of b shows identities that the run was trained on"):
+        fair_on(records("b"), THREE_TRIALS)
+    config.stages["translation"].steps = 0
+    seen["source"] = records("a")
+    assert fair_on(records("b"), THREE_TRIALS) == [0, 1, 2]
 
 
 # --------------------------------------------------------------------- validation identities

@@ -1,7 +1,7 @@
 """The images of a data set, still encoded, and what is known of each. Importing this module loads no TensorFlow."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,8 +13,22 @@ IN_MEMORY = 2**28  # bytes of a data set whose encoded images are kept in memory
 
 
 @dataclass(frozen=True)
+class Origin:
+    """One of several data sets that were joined.
+
+    Attributes:
+        name: of the data set. population: of its identities.
+        added: what was added to its identities' numbers.
+    """
+
+    name: str
+    population: str
+    added: int
+
+
+@dataclass(frozen=True)
 class Records:
-    """The images of one data set, still encoded, and what is known of each.
+    """The images of one data set, or of several that were joined, still encoded, and what is known of each.
 
     Attributes:
         name: the data set, for messages.
@@ -27,6 +41,8 @@ class Records:
         default_protocol: the one that is used where none is asked for.
         population: which people the identities are of. In two data sets of one population, a number is one person.
         identity_labels, camera_labels: number -> what the user calls it, of a folder of his own; else nothing.
+        origins: of joined data sets each one, see `joined_records`; protocols and population are those of the first.
+        origin: int64 [N], the place of an image's data set among `origins`; None where there are none.
     """
 
     name: str
@@ -41,6 +57,8 @@ class Records:
     population: str
     identity_labels: Mapping[int, str] = field(default_factory=dict)
     camera_labels: Mapping[int, str] = field(default_factory=dict)
+    origins: tuple[Origin, ...] = ()
+    origin: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,26 +70,64 @@ class Records:
 
     def take(self, chosen: np.ndarray | slice) -> "Records":
         """The records at these indices, or where this mask is true."""
-        columns = ("images", "identity", "camera", "modality", "file", "split")
+        columns = ("images", "identity", "camera", "modality", "file", "split", *(["origin"] if self.origins else []))
         return replace(self, **{column: getattr(self, column)[chosen] for column in columns})
 
+    @property
+    def scored_name(self) -> str:
+        """The data set that the protocols are of: of joined ones the first."""
+        return self.origins[0].name if self.origins else self.name
 
-def load_records(builder) -> Records:
-    """Read an `images` data set that a builder of `tfds_builders` has prepared; the images stay encoded."""
+    @property
+    def data_sets(self) -> list[tuple[str, int]]:
+        """Name and number of images of each data set; of joined ones there are several."""
+        if self.origin is None:
+            return [(self.name, len(self))]
+        return [(one.name, int((self.origin == place).sum())) for place, one in enumerate(self.origins)]
+
+    @property
+    def is_scored(self) -> np.ndarray:
+        """Which images are of that data set, bool [N]."""
+        return np.ones(len(self), bool) if self.origin is None else self.origin == 0
+
+    def numbers_in(self, population: str) -> np.ndarray:
+        """Which of a population's identities the images show, by its own numbers: int64 [N], -1 for those of others.
+
+        Distractors and junk, which have no one number, are -1 as well.
+        """
+        origins = self.origins or (Origin(self.name, self.population, 0),)
+        origin = np.zeros(len(self), np.int64) if self.origin is None else self.origin
+        numbers = np.full(len(self), -1)
+        for place, one in enumerate(origins):
+            if one.population == population:
+                own = (origin == place) & (self.identity > 0)
+                numbers[own] = self.identity[own] - one.added
+        return numbers
+
+
+def load_records(builder, in_files: bool | None = None) -> Records:
+    """Read an `images` data set that a builder of `tfds_builders` has prepared; the images stay encoded.
+
+    Args:
+        in_files: whether the images stay in the data set's files; by default, if they are many: see `stay_in_files`.
+    """
     import tensorflow_datasets as tfds
 
+    if in_files is None:
+        in_files = stay_in_files([builder])
+
     columns: dict[str, list] = {name: [] for name in ("identity", "camera", "modality", "file", "split")}
-    in_memory, in_files = [], TFRecordImages(Path(builder.data_dir)) if _stays_in_files(builder) else None
+    in_memory, stored = [], TFRecordImages(Path(builder.data_dir)) if in_files else None
     modalities = builder.info.features["modality"].names
     for split in builder.info.splits:
         dataset = builder.as_dataset(
             split,
             decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(add_tfds_id=in_files is not None),
+            read_config=tfds.ReadConfig(add_tfds_id=in_files),
         )
         for record in dataset.as_numpy_iterator():
-            if in_files:
-                in_files.find(record["tfds_id"].decode(), record["image"])
+            if stored:
+                stored.find(record["tfds_id"].decode(), record["image"])
             else:
                 in_memory.append(record["image"])
             columns["identity"].append(record["identity"])
@@ -82,7 +138,7 @@ def load_records(builder) -> Records:
     metadata = builder.info.metadata
     return Records(
         builder.info.full_name,
-        in_files.images() if in_files else np.array(in_memory, dtype=object),
+        stored.images() if stored else np.array(in_memory, dtype=object),
         **{name: np.array(values) for name, values in columns.items()},
         protocols=metadata["protocols"],
         default_protocol=metadata["default_protocol"],
@@ -92,10 +148,11 @@ def load_records(builder) -> Records:
     )
 
 
-def _stays_in_files(builder) -> bool:
-    """Whether a data set is larger than `IN_MEMORY`, and its files are of a kind in which a record can be found."""
-    is_local = "://" not in str(builder.data_dir)
-    return builder.info.dataset_size > IN_MEMORY and is_local and builder.info.file_format.value == "tfrecord"
+def stay_in_files(builders: Sequence) -> bool:
+    """Whether data sets are together larger than `IN_MEMORY`, and of files in which a record can be found."""
+    are_local = all("://" not in str(builder.data_dir) for builder in builders)
+    are_indexed = all(builder.info.file_format.value == "tfrecord" for builder in builders)
+    return sum(builder.info.dataset_size for builder in builders) > IN_MEMORY and are_local and are_indexed
 
 
 def content(records: Records) -> str:

@@ -56,6 +56,19 @@ class StoredImages:
         """All of them in memory."""
         return list(self)
 
+    @staticmethod
+    def concatenated(parts: "Sequence[StoredImages]") -> "StoredImages":
+        """One sequence after the other."""
+        files: list[Path] = []
+        columns: dict[str, list[np.ndarray]] = {"file": [], "start": [], "size": [], "plain": []}
+        for part in parts:
+            columns["file"].append(part.file + len(files))
+            columns["start"].append(part.start)
+            columns["size"].append(part.size)
+            columns["plain"].append(part.plain)
+            files += part.files
+        return StoredImages(files, **{name: np.concatenate(values) for name, values in columns.items()})
+
 
 class TFRecordImages:
     """Finds the images of a data set's TFRecord files; `images` gives those that were found, in that order.

@@ -56,8 +56,8 @@ def evaluate(
         results |= scoring.score_baselines(model, config, scored, trials, seen)
     by_name = {name: metrics["cmc"] for name, metrics in results.items()}
     grids.write_png(folder / "evaluation" / "cmc.png", curves.cmc(by_name))
-    write_text(folder / "metrics.json", json.dumps(results, indent=2, default=_plain) + "\n")
-    print(table(results, scored.name))
+    write_text(folder / "metrics.json", json.dumps(results, indent=2, default=plain) + "\n")
+    print(table(results, scored.scored_name))
     print(f"Written: {folder / 'metrics.json'}, {folder / 'evaluation'}; to look at: tensorboard --logdir {folder}")
     return results
 
@@ -76,7 +76,7 @@ def table(results: Mapping[str, Metrics], name: str) -> str:
         f"{'':22}" + "".join(f"{key:>15}" for key in SHOWN),
     ]
     for representation, metrics in results.items():
-        cells = [_cell(metrics, key) for key in SHOWN]
+        cells = [cell(metrics, key) for key in SHOWN]
         lines.append(f"{representation:22}" + "".join(f"{cell:>15}" for cell in cells))
         if metrics["dropped"]:
             lines.append(f"{'':22}{metrics['dropped']:g} queries have no match in the gallery and are left out:")
@@ -87,7 +87,8 @@ def table(results: Mapping[str, Metrics], name: str) -> str:
     return "\n".join(lines)
 
 
-def _cell(metrics: Metrics, key: str) -> str:
+def cell(metrics: Metrics, key: str) -> str:
+    """A rate, per cent, with its spread over trials where there are several."""
     return f"{metrics[key]:.1f}" + (f" ± {metrics['spread'][key]:.1f}" if metrics["trials"] > 1 else "")
 
 
@@ -105,6 +106,6 @@ def _verification_lines(representation: str, verified: Metrics) -> Iterator[str]
         )
 
 
-def _plain(value: Any) -> Any:
-    """NumPy's values as JSON has them."""
+def plain(value: Any) -> Any:
+    """NumPy's values as `json.dumps` takes them."""
     return value.tolist() if isinstance(value, np.ndarray) else value.item()

@@ -22,7 +22,7 @@ from tf_reid.methods.representation import Representation
 from tf_reid.metrics import verification
 from tf_reid.metrics.protocols import Trial
 from tf_reid.metrics.similarity import Similarity
-from tf_reid.runs import reproducibility, run_folder
+from tf_reid.runs import reproducibility, run_folder, splits
 from tf_reid.runs.splits import (
     fair_trials,
     load_data,
@@ -112,14 +112,19 @@ def check_overrides(trained: Config, overrides: Sequence[str]) -> None:
 
 def _check_that_folders_are_there(config: Config) -> None:
     """Make sure that a user's own images lie where the run's settings say, or say how to name their new place."""
-    for domain, spec in (("source", config.data.source), ("target", config.data.target)):
-        for key in ("root", "csv"):
-            place = spec.get(key) if isinstance(spec, dict) else None
-            if place and not Path(str(place)).expanduser().exists():
-                raise ConfigError(
-                    f"data.{domain}.{key}: there is no {place}; if the images have moved, name their place with "
-                    f"--set data.{domain}.{key}=... (without --set: start the run's training with it, which keeps it)."
-                )
+    for domain in splits.domains_of(config):
+        for spec in config.data.sets_of(domain):
+            for key in ("root", "csv"):
+                place = spec.get(key) if isinstance(spec, dict) else None
+                if place and not Path(str(place)).expanduser().exists():
+                    is_list = isinstance(getattr(config.data, domain), list)
+                    new = (
+                        f"--set 'data.{domain}=[...]', the whole list" if is_list else f"--set data.{domain}.{key}=..."
+                    )
+                    raise ConfigError(
+                        f"data.{domain}.{key}: there is no {place}; if the images have moved, name their place with "
+                        f"{new} (without --set: start the run's training with it, which keeps it)."
+                    )
 
 
 def scores(

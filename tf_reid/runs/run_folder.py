@@ -23,9 +23,9 @@ from tf_reid.files import UNFINISHED, remove_unfinished, write_text
 from tf_reid.methods import METHODS
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import checkpoints, lock, strategy
+from tf_reid.runs.fingerprints import fingerprint, same_images
 from tf_reid.runs.progress import Progress
 from tf_reid.runs.reproducibility import environment
-from tf_reid.runs.splits import fingerprint, same_images
 from tf_reid.settings import Config, Data
 
 # Settings that change what is shown, where things lie or how steps are carried out, and no result but by rounding. The
@@ -87,12 +87,18 @@ def _has_moved(before: Config, config: Config) -> bool:
 
 
 def same_roles(before: Data, now: Data) -> bool:
-    """Whether there is a target as before, and it is still the source or still another data set.
+    """Whether there are as many sources and targets as before, and two that were one data set still are one.
 
-    If it is the source, the identities that were trained on are left out of the evaluation.
+    If the target is a source, the identities that were trained on are left out of the evaluation.
     """
-    both = (before.target is None) == (now.target is None)
-    return both and (before.source == before.target) == (now.source == now.target)
+    return _roles(before) == _roles(now)
+
+
+def _roles(data: Data) -> dict[str, list[int]]:
+    """Where each source and target comes first among them all."""
+    domains = ("source", "target")
+    every = [spec for domain in domains for spec in data.sets_of(domain)]
+    return {domain: [every.index(spec) for spec in data.sets_of(domain)] for domain in domains}
 
 
 def _knows_content(folder: Path) -> bool:

@@ -1,7 +1,5 @@
 """Source and target: which records a run trains on, which are held out, and in which trials it may be scored."""
 
-import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,10 +8,11 @@ import numpy as np
 
 import tfds_builders
 from tf_reid.config import ConfigError
-from tf_reid.data.records import Records, content, load_records
+from tf_reid.data.joined_records import joined
+from tf_reid.data.records import Records, load_records, stay_in_files
 from tf_reid.methods import METHODS
 from tf_reid.metrics import protocols
-from tf_reid.settings import Config
+from tf_reid.settings import Config, DataSet
 
 LEAST_VALIDATED = 2  # identities that a fraction of them holds out at least
 
@@ -24,26 +23,52 @@ def build_data(config: Config) -> None:
     Building draws random numbers. A run calls this before it seeds the random generators, so that its results are the
     same whether its data sets were built already or not.
     """
-    for spec in _specs(config).values():
-        _built(spec, config)
+    for domain in domains_of(config):
+        for spec in config.data.sets_of(domain):
+            built(spec, config)
 
 
 def load_data(config: Config) -> dict[str, Records]:
-    """Every record of `source` and, if there is one, `target`; a data set that is not built yet is built."""
-    loaded = {domain: load_records(_built(spec, config)) for domain, spec in _specs(config).items()}
+    """The records of `source` and, if there is one, `target`; a data set that is not built yet is built.
+
+    Every record of a data set; of several in a list every record of the first, which may be scored, and what may be
+    trained on of the others: by their default protocol's first trial, or `all`.
+
+    Raises:
+        ConfigError: one of the others has no training image, or the source has no such camera.
+    """
+    loaded = {domain: _load(config, domain) for domain in domains_of(config)}
     if config.data.source_cameras is not None:
         loaded["source"] = _seen_by(config.data.source_cameras, loaded["source"])
     return loaded
 
 
-def _specs(config: Config) -> dict[str, str | dict[str, str | int | None]]:
-    specs = {"source": config.data.source, "target": config.data.target}
-    return {domain: spec for domain, spec in specs.items() if spec is not None}
+def domains_of(config: Config) -> list[str]:
+    """`source` and, if there is one, `target`."""
+    return ["source"] if config.data.target is None else ["source", "target"]
 
 
-def _built(spec: str | dict[str, str | int | None], config: Config) -> Any:
+def built(spec: DataSet, config: Config) -> Any:
+    """The builder of a data set, which is built now if it is not yet."""
     builder = tfds_builders.builder(spec, data_dir=config.data.data_dir)
     return tfds_builders.prepare(builder, config.data.manual_dir)
+
+
+def _load(config: Config, domain: str) -> Records:
+    builders = [built(spec, config) for spec in config.data.sets_of(domain)]
+    if len(builders) == 1:
+        return load_records(builders[0])
+    in_files = stay_in_files(builders)
+    first, *others = [load_records(builder, in_files) for builder in builders]
+    return joined([first, *(_to_train_on(config, domain, records) for records in others)])
+
+
+def _to_train_on(config: Config, domain: str, records: Records) -> Records:
+    """What a list's later data set adds to a domain: its training images, which are scored in no protocol."""
+    chosen = records.take(_allowed(config, domain, records, protocol_of(records, None), 0))
+    if not len(chosen):
+        raise ConfigError(f"{records.name} has no training image; leave it out of the list data.{domain}.")
+    return replace(chosen, split=np.full(len(chosen), "train"))
 
 
 def _seen_by(cameras: Sequence[int], records: Records) -> Records:
@@ -132,27 +157,30 @@ def _may_be_held_out(config: Config, records: Records) -> np.ndarray:
     identities must not choose settings.
     """
     domain = scored_domain(config)
-    mask = _trainable(config, domain, records) & (records.identity > 0)
+    mask = records.is_scored & _trainable(config, domain, records) & (records.identity > 0)
     if domain == "target":
-        mask &= _of_training_identities(config, domain, records)
+        mask &= protocols.train_mask(records.identity, records.split, *_protocol_and_trial(config, domain, records))
     return mask
 
 
 def _trainable(config: Config, domain: str, records: Records) -> np.ndarray:
     """Which images may be trained on or held out for validation, bool [N]: those of no test identity, and no junk."""
+    return _allowed(config, domain, records, *_protocol_and_trial(config, domain, records))
+
+
+def _allowed(config: Config, domain: str, records: Records, protocol: dict[str, Any], trial: int) -> np.ndarray:
+    """Which images the domain's split and a protocol's trial allow to train on, bool [N]."""
     mask = records.identity >= (1 if domain == "source" else 0)
     if getattr(config.data, f"{domain}_split") == "train":
-        mask &= _of_training_identities(config, domain, records)
+        mask &= protocols.train_mask(records.identity, records.split, protocol, trial)
     return mask
 
 
-def _of_training_identities(config: Config, domain: str, records: Records) -> np.ndarray:
-    """Which images the domain's protocol gives to training or to validation, bool [N]."""
-    scored = domain == scored_domain(config)
-    protocol = protocol_of(records, config.evaluate.protocol if scored else None)
-    if scored:
-        protocol = protocol | {"validation_identities": None}
-    return protocols.train_mask(records.identity, records.split, protocol, config.data.trial if scored else 0)
+def _protocol_and_trial(config: Config, domain: str, records: Records) -> tuple[dict[str, Any], int]:
+    """The protocol that divides a domain's identities, as if it held out none for validation, and its trial."""
+    if domain == scored_domain(config):
+        return protocol_of(records, config.evaluate.protocol) | {"validation_identities": None}, config.data.trial
+    return protocol_of(records, None), 0
 
 
 def _why_no_training_image(config: Config, domain: str, domains: dict[str, Records]) -> str:
@@ -211,20 +239,15 @@ def fair_trials(
         trials = validation_trials(config, records)
     else:
         protocol = protocol or protocol_of(records, config.evaluate.protocol)
-        trials = protocols.trials(records.identity, records.camera, records.split, protocol, file=records.file)
-    trained_on = np.zeros(len(records), bool)
-    labelled = seen["source"].population == records.population
-    if labelled:
-        trained_on |= np.isin(records.identity, seen["source"].identity)
+        trials = trials_of(records, protocol)
+    trained_on = shown_in(records, seen["source"])
+    labelled = bool(trained_on.any())
     if adapted is None:
         adapted = _trains_on_target(config)
     if adapted and scored_domain(config) == "target" and config.data.target_split == "train":
         trained_on |= np.isin(records.file, seen["target"].file)
 
-    fair = []
-    for trial in trials:
-        if not trained_on[trial.query_images].any() and not trained_on[trial.gallery].any():
-            fair.append(trial)
+    fair = _without(trained_on, trials)
     if not fair:
         key, what = ("source_split", "identities") if labelled else ("target_split", "images")
         of_others = ""
@@ -237,6 +260,49 @@ def fair_trials(
     return fair
 
 
+def fair_trials_elsewhere(
+    config: Config, records: Records, seen: dict[str, Records], protocol: dict[str, Any]
+) -> list[protocols.Trial]:
+    """The trials of any data set in which a run may be scored: those without identities that it was trained on.
+
+    The target's identities count as well, though they had no labels.
+
+    Args:
+        config: the run's. seen: domain -> the training records.
+
+    Raises:
+        ConfigError: there is no such trial.
+    """
+    trained_on = shown_in(records, seen["source"])
+    if _trains_on_target(config):
+        trained_on |= shown_in(records, seen["target"])
+    fair = _without(trained_on, trials_of(records, protocol))
+    if not fair:
+        raise ConfigError(
+            f"Every trial of {records.name} shows identities that the run was trained on, so no score would be fair; "
+            "leave this data set out."
+        )
+    return fair
+
+
+def _without(trained_on: np.ndarray, trials: list[protocols.Trial]) -> list[protocols.Trial]:
+    """The trials that need none of these images (bool [N])."""
+    used = [np.concatenate([trial.query_images, trial.gallery]) for trial in trials]
+    return [trial for trial, images in zip(trials, used, strict=True) if not trained_on[images].any()]
+
+
+def trials_of(records: Records, protocol: dict[str, Any]) -> list[protocols.Trial]:
+    """The trials of a protocol; of joined data sets the first one's images alone take part."""
+    identity = np.where(records.is_scored, records.identity, -1)
+    return protocols.trials(identity, records.camera, records.split, protocol, file=records.file)
+
+
+def shown_in(records: Records, training: Records) -> np.ndarray:
+    """Which records show an identity of these training records, bool [N]; of joined data sets those of the first."""
+    numbers = training.numbers_in(records.population)
+    return records.is_scored & np.isin(records.identity, numbers[numbers > 0])
+
+
 def validation_trials(config: Config, records: Records) -> list[protocols.Trial]:
     """The trials of the identities that are held out of training, see `protocols.of_validation`.
 
@@ -247,7 +313,8 @@ def validation_trials(config: Config, records: Records) -> list[protocols.Trial]
     protocol = protocols.of_validation(
         protocol_of(records, config.evaluate.protocol), np.unique(held_out.identity), np.unique(held_out.camera)
     )
-    usable = _may_be_held_out(config, records)  # an identity's other images are not part of the validation
+    # An identity's other images are no part of the validation, nor are those of a list's later data sets.
+    usable = _may_be_held_out(config, records)
     trials = protocols.trials(np.where(usable, records.identity, -1), records.camera, records.split, protocol)
     return [
         replace(trial, name=trial.name.replace("trial 0", "validation"), number=config.data.trial) for trial in trials
@@ -262,31 +329,3 @@ def transductive(config: Config) -> bool:
 def _trains_on_target(config: Config) -> bool:
     kinds = METHODS[config.method["name"]].STAGES
     return any(kinds[name].domains == 2 and stage.steps for name, stage in config.stages.items())
-
-
-def fingerprint(records: Records) -> dict[str, Any]:
-    """What identifies a choice of images: their number, a hash of files, identities and cameras, one of the images too.
-
-    The name is for messages: the same images keep their fingerprint where their folder is moved or touched.
-    """
-    lines = (f"{f}\t{p}\t{c}\n" for f, p, c in zip(records.file, records.identity, records.camera, strict=True))
-    return {
-        "name": records.name,
-        "images": len(records),
-        "identities": records.identities,
-        "sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),
-        "content": content(records),
-    }
-
-
-def same_images(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether two fingerprints are of the same images.
-
-    Older runs have no hash of the images; then the data set has to be of the same name, but for the mark of a folder's
-    place and times.
-    """
-    keys = ["images", "identities", "sha256"]
-    if "content" in before:
-        return all(before[key] == now[key] for key in [*keys, "content"])
-    names = [re.sub(r"-[0-9a-f]{12}(?=/|$)", "", fingerprint["name"]) for fingerprint in (before, now)]
-    return all(before[key] == now[key] for key in keys) and names[0] == names[1]

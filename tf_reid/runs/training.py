@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_reid import config as configuration
 from tf_reid import files
-from tf_reid.data import samplers
+from tf_reid.data import balancing, samplers
 from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import validation
@@ -89,7 +89,7 @@ def train(
                 print(f"Resuming stage {name} at step {start} of {stage.steps}.")
             try:
                 if start < stage.steps and not selection.has_ended(stage):
-                    sampler = samplers.of_stage(model.STAGES[name], stage, records)
+                    sampler = balancing.sampler(config.data.balance, model.STAGES[name], stage, records)
                     if repeated := samplers.repetition(model.STAGES[name], stage, records["source"]):
                         print(repeated)
                     batches = augmented_batches(config, number, records, sampler, start, stage.steps)

@@ -1,0 +1,66 @@
+"""Rows of a list's data sets in equal numbers, whatever their sizes."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from tf_reid.data import samplers
+from tf_reid.data.pipeline import Sampler
+from tf_reid.data.records import Records
+
+
+def sampler(balance: str, kind, stage: samplers.BatchSettings, records: Mapping[str, Records]) -> Sampler:
+    """The sampler of a method's stage.
+
+    Args:
+        balance: "images": one sampler draws from all images of a domain. "equal": each data set of a domain has a
+            sampler of its own, and a batch takes rows from them in turn. A row, such as a pair, is of one data set.
+        kind, stage, records: as `samplers.of_stage` takes them.
+
+    Raises:
+        ValueError: as the stage's sampler; with "equal" every data set must suffice for a batch.
+    """
+    read = ["source", "target"][: kind.domains]
+    parts = {domain: _parts(records[domain]) for domain in read}
+    if balance == "images" or all(len(of_domain) == 1 for of_domain in parts.values()):
+        return samplers.of_stage(kind, stage, dict(records))
+    together = stage.images_per_view if kind.sampler == "views" else 1  # rows that show one identity
+    drawers = []
+    for chosen in itertools.product(*parts.values()):
+        images, own = {}, {}
+        for domain, (name, indices) in zip(read, chosen, strict=True):
+            images[domain] = indices
+            own[domain] = replace(records[domain].take(indices), name=name)
+        drawers.append((images, samplers.of_stage(kind, stage, own)))
+
+    def epoch(rng: np.random.Generator) -> dict[str, np.ndarray]:
+        passes = [_as_indices(images, draw(rng)) for images, draw in drawers]
+        longest = max(len(one["source"]) for one in passes)
+        for one, (images, draw) in zip(passes, drawers, strict=True):
+            while len(one["source"]) < longest:
+                more = _as_indices(images, draw(rng))
+                one |= {domain: np.concatenate([one[domain], more[domain]]) for domain in one}
+        return {domain: _in_turn([one[domain][:longest] for one in passes], together) for domain in passes[0]}
+
+    return epoch
+
+
+def _parts(records: Records) -> list[tuple[str, np.ndarray]]:
+    """Name and images (indices) of each data set that was joined."""
+    if records.origin is None:
+        return [(records.name, np.arange(len(records)))]
+    return [(one.name, np.flatnonzero(records.origin == place)) for place, one in enumerate(records.origins)]
+
+
+def _as_indices(images: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a data set's own sampler drew, as indices into all records of each domain."""
+    return {domain: images[domain][rows] for domain, rows in drawn.items()}
+
+
+def _in_turn(steps_of_each: list[np.ndarray], together: int) -> np.ndarray:
+    """int [steps, rows, ...] of each data set -> as many steps for each, whose rows are of the data sets in turn."""
+    steps, rows, *row = steps_of_each[0].shape
+    groups = [steps_of.reshape(-1, together, *row) for steps_of in steps_of_each]
+    return np.stack(groups, axis=1).reshape(steps * len(groups), rows, *row)
