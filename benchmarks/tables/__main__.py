@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.tables import cmgan, crossgan, dgnet, simpgan, view_adaptation
+from benchmarks.tables import cmgan, crossgan, dgnet, simpgan, strong, view_adaptation
 from benchmarks.tables.definitions import Table
 from tf_reid.command_line import positive, run_command
 
@@ -21,6 +21,7 @@ PAPERS = {
     "cmGAN": cmgan,
     "Cross-GAN": crossgan,
     "Cross-Entropy Adversarial View Adaptation": view_adaptation,
+    "Bag of Tricks and a Strong Baseline": strong,
 }
 TABLES: dict[str, Table] = {table.name: table for paper in PAPERS.values() for table in paper.TABLES}
 

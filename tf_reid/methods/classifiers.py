@@ -29,6 +29,8 @@ def check_form(run: str, setting: str, network: Any, last_stride: int) -> None:
     Raises:
         ConfigError: the run had another last stride.
     """
+    if not isinstance(network, StrongClassifier):
+        return
     trained = form_of(run)["last_stride"]
-    if isinstance(network, StrongClassifier) and trained != last_stride:
+    if trained != last_stride:
         raise ConfigError(f"method.{setting}: {run} was trained with method.last_stride={trained}; set it here too.")
