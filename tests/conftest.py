@@ -156,6 +156,14 @@ def random_batch(images=8, seed=0):
     }
 
 
+def eager_step(model, stage, batch, step=0):
+    """Losses of a training step that is not traced first, which would take far longer than the step."""
+    model.step.assign(step)
+    model.begin(stage)
+    model.phase = model.phase_of(step)
+    return model.train_step(batch)
+
+
 def convolutions(traced):
     """How many convolutions a traced function has that no gradient calls for."""
     operations = traced.graph.get_operations()
@@ -194,6 +202,14 @@ def folder_of_known_models(tmp_path_factory):
 def two_replicas():
     """One for all tests: a second strategy over the same devices would reuse the first one's collective keys."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture
+def plain_graphs():
+    """Graphs as they were traced: TensorFlow's rewriting takes longer than fifty steps."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture

@@ -32,14 +32,6 @@ FALLING = {
 }
 
 
-@pytest.fixture
-def plain_graphs():
-    """Graphs as they were traced: TensorFlow's rewriting takes longer than fifty steps."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-
-
 def traced(model, batch, step):
     """The model's training step of this phase, traced."""
     model.phase = model.phase_of(step)
