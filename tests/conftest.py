@@ -23,6 +23,10 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
+# Graphs stay as they were traced: TensorFlow's rewriting takes longer than the steps of a test. It is at work where
+# tests start commands in processes of their own, which train, evaluate, export and serve.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
 SIZE = (32, 16)
 IDENTITIES = 5
 CONFIGS = SHIPPED
@@ -202,14 +206,6 @@ def folder_of_known_models(tmp_path_factory):
 def two_replicas():
     """One for all tests: a second strategy over the same devices would reuse the first one's collective keys."""
     return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-
-@pytest.fixture
-def plain_graphs():
-    """Graphs as they were traced: TensorFlow's rewriting takes longer than fifty steps."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def one_step_of_each_phase(name, stage):
 
 
 @pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas, plain_graphs):
+def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas):
     """Equal weights of every player after a step, and the reported losses are those of the global batch.
 
     Each is reported under its player, and finite.

@@ -63,7 +63,7 @@ def _uses_bfloat16(operation):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_stage_trains_in_bfloat16(name, plain_graphs):
+def test_every_stage_trains_in_bfloat16(name):
     model = build(name, optimizer="adam", learning_rate=1e-3, l2=1e-5)
     model.precision = "bfloat16"
     start, images = model.get_weights(), random_batch()["source"][:1, 0]

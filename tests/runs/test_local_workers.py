@@ -44,11 +44,12 @@ def start_each(arguments_of_workers):
 def test_two_workers_train_what_one_device_trains(tmp_path, data_dir):  # noqa: F811
     alone = command("identity", tmp_path / "one", data_dir, SGD, "strategy=one")
     tf_reid.train.main(alone)
-    done = start(tmp_path / "logs", command("identity", tmp_path / "two", data_dir, SGD))
+    done = start(tmp_path / "logs", command("identity", tmp_path / "two", data_dir, SGD, "evaluate_every=2"))
     other = (tmp_path / "logs" / "worker_1.log").read_text()
     assert done.returncode == 0, done.stderr[-2000:] + other[-2000:]
     for printed in (done.stdout, other):
         assert "Training on 2 workers with 2 replicas." in printed
+        assert ("metrics.json" in printed) == (printed is done.stdout)  # the first one alone scores the run
 
     weights = []
     model = METHODS["identity"]((32, 16), 4, 0, **small_settings("identity"))
