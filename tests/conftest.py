@@ -4,8 +4,11 @@ import inspect
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# A test carries out a compiled step once: less optimisation saves half of its time.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# A test carries out a compiled step once: less optimisation, and the older emitters, save most of its time.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 import cv2
 import keras
@@ -22,6 +25,10 @@ from tf_reid.settings import Optimizer, StageSettings
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+# Graphs stay as they were traced: TensorFlow's rewriting takes longer than the steps of a test. It is at work where
+# tests start commands in processes of their own, which train, evaluate, export and serve.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 SIZE = (32, 16)
 IDENTITIES = 5
@@ -154,6 +161,14 @@ def random_batch(images=8, seed=0):
         "target": tf.constant(rng.uniform(-0.5, 1, (pairs, 2, *SIZE, 3)), tf.float32),
         "source_identity": tf.constant(identity, tf.int64),
     }
+
+
+def eager_step(model, stage, batch, step=0):
+    """Losses of a training step that is not traced first, which would take far longer than the step."""
+    model.step.assign(step)
+    model.begin(stage)
+    model.phase = model.phase_of(step)
+    return model.train_step(batch)
 
 
 def convolutions(traced):

@@ -16,6 +16,7 @@ HELD_BACK = [
     "2026-11-26 13:41:50.171669: W external/local_xla/xla/stream_executor/cuda/cuda_fft.cc:485] a warning",
     "E0000 00:00:1795700505.991971   20811 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error",
     "E0000 00:00:1795700505.99   20811 x.cc:1] NodeDef mentions attribute use_unbounded_threadpool",
+    "E0000 00:00:1795737590.928385   32200 meta_optimizer.cc:967] remapper failed: INVALID_ARGUMENT: Mutation::Apply",
 ]
 PASSED_ON = ["E0000 00:00:1795700505.991971   20811 cuda_dnn.cc:52] Could not create cudnn handle", "another line"]
 # The lines come from the process itself and from one that it starts, as Ray's workers do.

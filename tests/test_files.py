@@ -66,6 +66,15 @@ def test_what_a_killed_writer_left_is_removed_and_what_another_writes_now_stays(
     assert [path.name for path in tmp_path.iterdir()] == [".unfinished_2"]
 
 
+def test_where_one_process_alone_writes_all_that_is_unfinished_is_removed(tmp_path):
+    for name in ("half_1", "kept"):
+        (tmp_path / name).touch()
+    (tmp_path / "half_2").mkdir()
+    (tmp_path / "half_2" / "part").touch()
+    files.remove_unfinished(tmp_path, "half_", one_writer=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_images_are_those_named_and_those_below_folders_and_what_is_left_out_is_printed(tmp_path, capsys):
     for name in (
         "crops/b.jpg",

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -99,12 +100,17 @@ def without_pattern(folder: Path) -> Iterator[Path]:
         yield link
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove what killed writers left in a folder; files that another process may be writing now stay."""
-    for path in folder.glob(f"{UNFINISHED}*"):
+def remove_unfinished(folder: Path, begins: str = UNFINISHED, *, one_writer: bool = False) -> None:
+    """Remove what killed writers left in a folder; what another process may be writing now stays.
+
+    Args:
+        begins: how the names of unfinished files and folders begin.
+        one_writer: no other process writes there, so that none of them is being written.
+    """
+    for path in folder.glob(f"{begins}*"):
         with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                path.unlink()
+            if one_writer or time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def to_stderr(sentence: str) -> None:

@@ -45,7 +45,8 @@ def train(
 
     Returns:
         representation -> metrics, as in the run's metrics.json: rank1, mAP and the others of
-        `tf_reid.metrics.ranking.score`, per cent, averaged over the protocol's trials.
+        `tf_reid.metrics.ranking.score`, per cent, averaged over the protocol's trials. Of several workers the first
+        scores the run; the others return nothing.
 
     Raises:
         ConfigError: a setting is wrong, the folder holds another run or another training uses it, no checkpoint of it
@@ -72,7 +73,7 @@ def train(
 
 def _train_and_evaluate(settings, devices, folder, own):
     from tf_reid.evaluation import comparison, during_training, report, scoring
-    from tf_reid.runs import reproducibility, run_folder, splits, training, validation
+    from tf_reid.runs import reproducibility, run_folder, splits, strategy, training, validation
 
     splits.build_data(settings)
     reproducibility.make_deterministic(settings)
@@ -93,20 +94,23 @@ def _train_and_evaluate(settings, devices, folder, own):
         model = run_folder.build_model(settings, seen["source"].identities)
     model.check_training()
     during_training.check_watched(model, settings, scoring.representations(model, settings, scored))
-    if own == folder:  # of several workers, the first
+    first = own == folder  # of several workers, the first; the others wait while it scores
+    if first:
         run_folder.open_run(folder, settings, seen)  # no earlier: settings that the method refuses leave no run behind
 
     images, identities = len(seen["source"]), seen["source"].identities
     print(f"{settings.method['name']}: {images} labelled images of {identities} identities; run folder {folder}")
 
     def scores():
-        return scoring.scores(model, settings, domains, seen, during=model.stage)
+        return scoring.scores(model, settings, domains, seen, during=model.stage) if first else {}
 
-    def validation_scores():
+    def validation_scores():  # every worker's: all must decide alike
         return scoring.scores(model, validating, domains, seen, during=model.stage)
 
     training.train(model, settings, seen, folder, scores, own, held_out, validation_scores)
-    return report.evaluate(model, settings, domains, seen, own)
+    results = report.evaluate(model, settings, domains, seen, folder) if first else {}
+    strategy.wait_for_all_workers(devices)
+    return results
 
 
 if __name__ == "__main__":

@@ -108,6 +108,14 @@ def test_the_map_has_a_panel_a_representation_above_and_below():
     assert picture.shape == (2 * curves.HEIGHT, 2 * curves.WIDTH, 3)
 
 
+def test_a_map_by_t_sne_says_what_takes_long(capsys, monkeypatch):
+    monkeypatch.setattr(pages, "_plane", lambda features, *_: features[:, :2])
+    features = {"pixels": np.eye(10, dtype=np.float32), "raw": np.arange(20.0).reshape(10, 2)}
+    for method, said in (("tsne", True), ("pca", False)):
+        pages.feature_map(features, np.array(["camera 1"] * 10), RECORDS.identity, method, 0)
+        assert ("t-SNE of 10 images: 100%" in capsys.readouterr().err) == said
+
+
 def test_features_of_queries_and_of_gallery_images_are_told_apart():
     query, gallery = np.zeros((10, 3), np.float32), np.ones((10, 3), np.float32)
     images, is_query = pages.sample(TRIAL, 0, 4)

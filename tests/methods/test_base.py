@@ -1,9 +1,11 @@
 """What holds for every method and every player."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import batch_for, build, random_batch, stage_configs
+from conftest import batch_for, build, eager_step, random_batch, stage_configs
 
 from tf_reid.methods import METHODS
 from tf_reid.methods.optimizers import LearningRate
@@ -22,14 +24,11 @@ def one_step_of_each_phase(name, stage):
     return phases.values()
 
 
-def begin_at(model, stage, step):
-    model.step.assign(step)
-    model.begin(stage)
-
-
 @pytest.mark.parametrize(("name", "stage"), STAGES)
 def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas):
     """Equal weights of every player after a step, and the reported losses are those of the global batch.
+
+    Each is reported under its player, and finite.
 
     In some batches two places of a map are so alike that rounding, which differs from one processor to another, decides
     where a maximum's gradient goes. Such a batch compares nothing, so DG-Net's stages may take another one.
@@ -48,12 +47,13 @@ def compare_one_replica_with_two(name, stage, batch, two_replicas):
     moved, start = set(), build(name)
     for step in one_step_of_each_phase(name, stage):
         alone = build(name)
-        begin_at(alone, stage, step)
-        expected = alone.advance(iter(tf.data.Dataset.from_tensors(batch)))[1]
+        expected = eager_step(alone, stage, batch, step)
+        check_report(expected, METHODS[name].STAGES[stage].players)
 
         with two_replicas.scope():
             shared = build(name)
-        begin_at(shared, stage, step)
+        shared.step.assign(step)
+        shared.begin(stage)
         halves = tf.data.Dataset.from_tensors(batch)
         losses = shared.advance(iter(two_replicas.experimental_distribute_dataset(halves)))[1]
 
@@ -71,16 +71,21 @@ def compare_one_replica_with_two(name, stage, batch, two_replicas):
     assert moved == set(start.STAGES[stage].players)
 
 
-@pytest.mark.parametrize(("name", "stage"), STAGES)
-def test_reports_every_loss_it_minimises_under_its_player(one_step, name, stage):
-    losses = one_step(build(name), stage, batch_for(name, stage))
-    assert {key.split("/")[0] for key in losses} == set(METHODS[name].STAGES[stage].players)
+def check_report(losses, players):
+    """Every loss that is minimised is reported, under its player."""
+    assert {key.split("/")[0] for key in losses} == set(players)
     assert all(np.isfinite(float(value)) for value in losses.values())
 
 
+@pytest.fixture(scope="module")
+def untrained():
+    """Name -> a small method that no test trains."""
+    return functools.cache(build)
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_players_share_no_variable_and_optimizers_are_built_early(name):
-    model = build(name)
+def test_players_share_no_variable_and_optimizers_are_built_early(name, untrained):
+    model = untrained(name)
     paths = [id(v) for player in model.players() for v in model.variables_of(player)]
     assert len(paths) == len(set(paths))
     for stage, settings in stage_configs(METHODS[name]).items():
@@ -89,8 +94,8 @@ def test_players_share_no_variable_and_optimizers_are_built_early(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_encoders_give_one_finite_vector_an_image(name):
-    model = build(name)
+def test_encoders_give_one_finite_vector_an_image(name, untrained):
+    model = untrained(name)
     images = random_batch()["source"][:, 0]
     for encoder in model.encoders().values():
         features = encoder(images).numpy()
@@ -98,8 +103,8 @@ def test_encoders_give_one_finite_vector_an_image(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_pictures_are_columns_of_images_in_range(name):
-    model = build(name)
+def test_pictures_are_columns_of_images_in_range(name, untrained):
+    model = untrained(name)
     stage = list(METHODS[name].STAGES)[-1]
     model.begin(stage)
     for titles, columns in model.presentation().pictures(batch_for(name, stage)).values():
@@ -108,8 +113,8 @@ def test_pictures_are_columns_of_images_in_range(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_presentation_fits_its_method(name):
-    model, stage = build(name), list(METHODS[name].STAGES)[-1]
+def test_a_presentation_fits_its_method(name, untrained):
+    model, stage = untrained(name), list(METHODS[name].STAGES)[-1]
     model.begin(stage)
     presentation, images = model.presentation(), random_batch()["source"][:, 0]
     assert set(presentation.maps()) <= set(model.encoders())

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IDENTITIES, SIZE, batch_for, build, convolutions, rows_of_four
+from conftest import IDENTITIES, SIZE, batch_for, build, convolutions, eager_step, rows_of_four
 
 from tf_reid.evaluation.feature_store import identifier
 from tf_reid.methods import dgnet
@@ -41,18 +41,10 @@ def code_losses(model, real, appearance, structure, swapped):
     return model.code_losses(BATCH, real, Codes(appearance, None, structure), swapped, model.seen_in(swapped)[0])
 
 
-def one_eager_step(model, stage, batch, step=0):
-    """Losses of a training step that is not traced first, which would take far longer than the step."""
-    model.step.assign(step)
-    model.begin(stage)
-    model.phase = model.phase_of(step)
-    return model.train_step(batch)
-
-
 def moved(model, stage, batch, step=0):
     """Players of whose trainable variables a step moves any, and the losses reported."""
     before = {player: [v.numpy() for v in model.variables_of(player)] for player in model.players()}
-    found = one_eager_step(model, stage, batch, step)
+    found = eager_step(model, stage, batch, step)
     players = {
         player
         for player, old in before.items()
@@ -190,6 +182,22 @@ def test_too_many_scales_are_refused():
         build("dgnet", scales=3)
 
 
+def test_one_scale_is_scored_as_one_of_several_is():
+    """Keras gives a single output without a list, whose rows must not be taken for scales."""
+    model, real = build("dgnet", scales=1), networks.to_imagenet(images())
+    scores, penalty = scores_and_penalty(model.D, real)
+    assert [score.shape for score in scores] == [(4, 8, 4, 1)]
+    with tf.GradientTape() as tape:
+        tape.watch(real)
+        score = model.D(real)
+    by_hand = 2.0 * (tape.gradient(score, real).numpy() ** 2).sum(axis=(1, 2, 3)).mean()
+    np.testing.assert_allclose(penalty, by_hand, rtol=1e-4)
+    found = eager_step(model, "joint", rows_of_four(), step=5)
+    # Scores are about zero as D is drawn: of real images (D - 1)^2 is about 1, of swaps D^2 about 0; both directions.
+    np.testing.assert_allclose(found["discriminator/adversarial"], 2.0, atol=0.2)
+    np.testing.assert_allclose(found["generator/adversarial"], 4.0, atol=0.4)
+
+
 # ----------------------------------------------------------------- who is moved
 
 ALL = {"appearance", "heads", "generator", "discriminator"}
@@ -288,7 +296,7 @@ def test_swaps_looked_at_once_teach_as_if_looked_at_twice(monkeypatch):
                     model.E_a(networks.from_imagenet(tf.stop_gradient(swapped)), training=True)[1],
                 ),
             )
-        one_eager_step(model, "joint", rows_of_four(), step=5)
+        eager_step(model, "joint", rows_of_four(), step=5)
         return [v.numpy() for v in model.weights]
 
     for once, twice in zip(after(False), after(True), strict=True):
@@ -402,16 +410,14 @@ def test_every_loss_of_a_fed_step_is_of_the_right_images_and_identities():
     assert (
         abs(before - expected["generator/adversarial"]) > 1e-2 * before
     )  # else the order of the players would not show
-    found = one_eager_step(model, "joint", batch, step=5)
+    found = eager_step(model, "joint", batch, step=5)
     assert set(found) == set(expected | for_heads)
     for name, value in (expected | for_heads).items():
         np.testing.assert_allclose(found[name], value, rtol=2e-3, err_msg=name)
 
 
 def test_identities_are_learned_of_erased_images_and_codes_of_whole_ones():
-    whole, erased = (
-        one_eager_step(build("dgnet", erasing=share), "joint", rows_of_four(), step=5) for share in (0.0, 1.0)
-    )
+    whole, erased = (eager_step(build("dgnet", erasing=share), "joint", rows_of_four(), step=5) for share in (0.0, 1.0))
     np.testing.assert_allclose(whole["generator/reconstruction"], erased["generator/reconstruction"], rtol=1e-5)
     assert abs(float(whole["appearance/identity"] - erased["appearance/identity"])) > 1e-4
 
@@ -494,7 +500,7 @@ def test_a_step_reports_the_images_losses_of_the_equations():
         "generator/reconstruction": 7 * 2 * np.abs(model.G([codes[:4], structure]) - real).mean(),
         "generator/reconstruction_by_positive": 7 * 2 * np.abs(model.G([codes[4:], structure]) - real).mean(),
     }
-    found = one_eager_step(model, "joint", batch)
+    found = eager_step(model, "joint", batch)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-3)
 
@@ -668,6 +674,14 @@ def test_without_fed_images_only_the_primary_feature_is_scored():
         model = built_with_a_trained_teacher(**changes)
         assert set(model.representations()) == {"raw", "teacher"} - set(changes.get("skipped", ()))
         assert model.encoders()["image"].output_shape == (None, 512)
+
+
+def test_what_is_scored_is_built_once():
+    """A model that is built anew is traced anew at every evaluation."""
+    model = built_with_a_trained_teacher()
+    first, again = ({name: one.encoders["image"] for name, one in model.representations().items()} for _ in range(2))
+    assert list(first) == ["raw", "primary", "fine", "teacher"]
+    assert all(again[name] is encoder for name, encoder in first.items())
 
 
 def test_training_overfits_one_batch():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import batch_for, build
+from conftest import batch_for, build, eager_step
 
 from tf_reid.methods import METHODS
 from tf_reid.networks.image_pool import ImagePool
@@ -55,22 +55,19 @@ def test_a_compiled_step_equals_a_plain_one_and_uses_no_int32_variable(name, sta
     model = build(name, learning_rate=1.0e-3, **CHANGES.get(name, {}))
     batch = batch_for(name, stage)
     step = first_step_of_kind(begun(model, stage), number)
-    model.phase = model.phase_of(step)
-    model.step.assign(step)
     state = [*model.variables, *(pool.images for pool in vars(model).values() if isinstance(pool, ImagePool))]
     start = [variable.numpy() for variable in state]
-    results = []
-    for compiled in (False, True):
-        traced = tf.function(model.compiled_step if compiled else model.train_step, jit_compile=compiled)
-        traced = traced.get_concrete_function(batch)
-        kinds = variable_types(traced)
-        assert len(kinds) > 3 and not set(kinds) & set(WITHOUT_DEVICE)
-        losses = {key: float(value) for key, value in traced(batch).items()}
-        results.append((losses, [variable.numpy() for variable in state]))
-        for variable, value in zip(state, start, strict=True):
-            variable.assign(value)
-        model.step.assign(step)
-    (losses, plain), (same_losses, compiled) = results
+    losses = {key: float(value) for key, value in eager_step(model, stage, batch, step).items()}
+    plain = [variable.numpy() for variable in state]
+    for variable, value in zip(state, start, strict=True):
+        variable.assign(value)
+    model.step.assign(step)
+
+    traced = tf.function(model.compiled_step, jit_compile=True).get_concrete_function(batch)
+    kinds = variable_types(traced)
+    assert len(kinds) > 3 and not set(kinds) & set(WITHOUT_DEVICE)
+    same_losses = {key: float(value) for key, value in traced(batch).items()}
+    compiled = [variable.numpy() for variable in state]
     for key, value in losses.items():
         np.testing.assert_allclose(same_losses[key], value, rtol=1e-4, err_msg=key)
     assert any(np.any(a != before) for a, before in zip(plain, start, strict=True))

@@ -32,14 +32,6 @@ FALLING = {
 }
 
 
-@pytest.fixture
-def plain_graphs():
-    """Graphs as they were traced: TensorFlow's rewriting takes longer than fifty steps."""
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
-    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-
-
 def traced(model, batch, step):
     """The model's training step of this phase, traced."""
     model.phase = model.phase_of(step)
@@ -71,7 +63,7 @@ def _uses_bfloat16(operation):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_stage_trains_in_bfloat16(name, plain_graphs):
+def test_every_stage_trains_in_bfloat16(name):
     model = build(name, optimizer="adam", learning_rate=1e-3, l2=1e-5)
     model.precision = "bfloat16"
     start, images = model.get_weights(), random_batch()["source"][:1, 0]

@@ -45,11 +45,13 @@ def start_each(arguments_of_workers):
 def test_two_workers_train_and_choose_what_one_device_does(tmp_path, data_dir):  # noqa: F811
     alone = command("identity", tmp_path / "one", data_dir, SGD, *CHOSEN, "strategy=one")
     tf_reid.train.main(alone)
-    done = start(tmp_path / "logs", command("identity", tmp_path / "two", data_dir, SGD, *CHOSEN))
+    chosen = command("identity", tmp_path / "two", data_dir, SGD, *CHOSEN, "evaluate_every=2")
+    done = start(tmp_path / "logs", chosen)
     other = (tmp_path / "logs" / "worker_1.log").read_text()
     assert done.returncode == 0, done.stderr[-2000:] + other[-2000:]
     for printed in (done.stdout, other):
         assert "Training on 2 workers with 2 replicas." in printed
+        assert ("metrics.json" in printed) == (printed is done.stdout)  # the first one alone scores the run
     kept = [json.loads((tmp_path / run / "validation.json").read_text())["classifier"] for run in ("one", "two")]
     assert kept[0]["step"] == kept[1]["step"] and kept[0]["mAP"] == pytest.approx(kept[1]["mAP"], abs=1e-3)
     sentence = f"Stage classifier: the weights after step {kept[1]['step']} of 2 are kept"

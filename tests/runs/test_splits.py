@@ -323,7 +323,7 @@ def test_people_of_one_population_are_one_person_each_and_are_not_tested(named):
 
 
 def test_validation_identities_are_of_the_source_that_is_scored(named):
-    config = settings(source=["a", "b"], validation_identities=2)
+    config = settings(source=["a", "b"], validation=2)
     domains = splits.load_data(config)
     assert sorted(set(splits.validation_records(config, domains).identity)) == [5, 6]
     assert sorted(set(splits.training_records(config, domains)["source"].identity)) == [3, 4, 7, 10, 11, 12]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ SPLIT = np.tile(["train", "query", "train", "gallery"], 5)
 # What two processes can be compared on: no dropout, and plain descent, which does not enlarge rounding as Adam does.
 ONE_STAGE = ("data.target=null", "method.dropout=0.0", "stages.classifier.optimizers.classifier.name=sgd")
 
-AVERAGED = "stages.translation.optimizers.generators.ema_momentum=0.5"
+AVERAGED = ("stages.translation.optimizers.generators.ema_momentum=0.5", "run.evaluate_every=6")
 
 
 def settings(tmp_path, *overrides, name="simpgan"):
@@ -83,23 +84,49 @@ def weights(model):
     return [v.numpy() for v in [*model.variables, *optimizers, *raw]]
 
 
-def test_a_run_killed_and_resumed_three_times_is_bit_identical_to_an_uninterrupted_one(tmp_path):
-    config = settings(tmp_path, AVERAGED)
-    expected = weights(train(tmp_path / "whole", config))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run, what tests compare with it, and the weights that were scored and drawn.
+
+    Its generators keep a running mean of their weights.
+    """
+    place = tmp_path_factory.mktemp("finished")
+    run = SimpleNamespace(folder=place / "run", config=settings(place, *AVERAGED), drawn=[], scored=[], pictures=[])
+    save, pictures = checkpoints.save, SimPGANPictures.pictures
+
+    def noted(checkpoint, folder, damaged):
+        save(checkpoint, folder, damaged)
+        run.pictures.append({path.name[-10:-4] for path in folder.parent.glob("pictures/translation*")})
+
+    def drawn(self, batch):
+        run.drawn.append(model.F.get_weights())
+        return pictures(self, batch)
+
+    model = built(run.config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "save", noted)
+        patch.setattr(SimPGANPictures, "pictures", drawn)
+        train(run.folder, run.config, model, lambda: run.scored.append(model.F.get_weights()) or {})
+    run.weights, run.kept = weights(model), model.F.get_weights()
+    return run
+
+
+def test_a_run_killed_and_resumed_twice_is_bit_identical_to_an_uninterrupted_one(finished, tmp_path):
+    """Killed at the end of the first stage, and in the middle of the second."""
     script = (
         "import sys, pathlib; sys.path[:0] = ['tests', 'tests/runs']; import test_training as t\n"
-        "tmp = pathlib.Path(sys.argv[1]); t.train(tmp / 'killed', t.settings(tmp, t.AVERAGED))"
+        "tmp = pathlib.Path(sys.argv[1]); t.train(tmp / 'killed', t.settings(tmp, *t.AVERAGED))"
     )
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    for number in (1, 3, 5):  # killed some time after the n-th checkpoint
+    for number in (3, 5):  # killed some time after the n-th checkpoint
         process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], env=environment)
         marker = tmp_path / "killed" / "checkpoints" / f"ckpt-{number}.index"
         while process.poll() is None and not marker.exists():
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    found = weights(train(tmp_path / "killed", config))
-    for a, b in zip(expected, found, strict=True):
+    found = weights(train(tmp_path / "killed", settings(tmp_path, *AVERAGED)))
+    for a, b in zip(finished.weights, found, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -234,60 +261,30 @@ def test_a_file_that_is_too_large_does_not_end_a_stage_as_if_the_data_had_ended(
     assert checkpoints.newest(tmp_path / "run" / "checkpoints") == ((1, {}) if what == "the weights" else None)
 
 
-def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(tmp_path, monkeypatch):
+def test_the_running_mean_of_the_weights_is_scored_drawn_and_kept(finished):
     """At the last step all three see the mean, which differs from the weights that went on training."""
-    config = settings(tmp_path, AVERAGED, "run.evaluate_every=6")
-    model = built(config)
-    scored, drawn = [], []
-    real = SimPGANPictures.pictures
-
-    def pictures(self, batch):
-        drawn.append(model.F.get_weights())
-        return real(self, batch)
-
-    monkeypatch.setattr(SimPGANPictures, "pictures", pictures)
-    train(tmp_path / "run", config, model, lambda: scored.append(model.F.get_weights()) or {})
-    kept = model.F.get_weights()
-    model.F.load_weights(tmp_path / "run" / "networks" / "F.weights.h5")
-    trained_on = built(config)
-    Progress(tmp_path / "run", trained_on).checkpoint.restore(
-        str(tmp_path / "run" / "checkpoints" / "ckpt-7")
-    )  # of its last step
-    for mean in (scored[-1], drawn[-1], model.F.get_weights()):
-        assert all(np.array_equal(a, b) for a, b in zip(kept, mean, strict=True))
-    assert any(np.any(a != b) for a, b in zip(kept, trained_on.F.get_weights(), strict=True))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder, settings and weights of a run that three tests look at; and what was drawn at each checkpoint."""
-    folder = tmp_path_factory.mktemp("finished")
-    config, drawn, save = settings(folder), [], checkpoints.save
-
-    def noted(checkpoint, place, damaged):
-        save(checkpoint, place, damaged)
-        drawn.append({path.name[-10:-4] for path in place.parent.glob("pictures/translation*")})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "save", noted)
-        model = train(folder / "run", config)
-    return folder / "run", config, weights(model), drawn
+    model = built(finished.config)
+    model.F.load_weights(finished.folder / "networks" / "F.weights.h5")
+    for mean in (finished.scored[-1], finished.drawn[-1], model.F.get_weights()):
+        assert all(np.array_equal(a, b) for a, b in zip(finished.kept, mean, strict=True))
+    of_last_step = str(finished.folder / "checkpoints" / "ckpt-7")
+    Progress(finished.folder, model).checkpoint.restore(of_last_step)
+    assert any(np.any(a != b) for a, b in zip(finished.kept, model.F.get_weights(), strict=True))
 
 
 def test_a_checkpoint_comes_after_the_pictures_of_its_step(finished):  # else a kill between the two would lose them
-    *_, drawn = finished
-    assert drawn[-4:] == [set(), {"000003"}, {"000003", "000006"}, {"000003", "000006"}]  # at 2, 4, 6 and the end
+    at_2_4_6_and_the_end = [set(), {"000003"}, {"000003", "000006"}, {"000003", "000006"}]
+    assert finished.pictures[-4:] == at_2_4_6_and_the_end
 
 
 def test_a_finished_run_is_not_trained_again(finished):
-    folder, config, expected, _ = finished
-    found = weights(train(folder, config))
-    for a, b in zip(expected, found, strict=True):
+    found = weights(train(finished.folder, finished.config))
+    for a, b in zip(finished.weights, found, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_a_loss_that_is_nan_stops_the_run_and_is_in_no_checkpoint(tmp_path):
-    config = settings(tmp_path, "run.checkpoint_every=1")
+    config = settings(tmp_path, "run.checkpoint_every=1", "stages.classifier.steps=1", "run.pictures_every=0")
     model = built(config)
     real = model.similarity_loss
 
@@ -326,7 +323,7 @@ def test_weights_that_are_nan_are_in_no_checkpoint_also_after_a_last_step(tmp_pa
 
 
 def test_a_run_leaves_pictures_curves_settings_and_networks(finished):
-    folder, *_ = finished
+    folder = finished.folder
     names = sorted(path.name for path in (folder / "pictures").iterdir())
     assert names == [f"translation_{d}_{s:06d}.png" for d in ("source_to_target", "target_to_source") for s in (3, 6)]
     assert {path.name for path in (folder / "networks").iterdir()} == {

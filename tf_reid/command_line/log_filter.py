@@ -25,6 +25,8 @@ HELD_BACK = re.compile(
     rb"|[IW]\d{4} \d\d:\d\d"  # information and warnings; of the errors only those below, which stop nothing
     rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] "
     rb"|E\d{4} .*(use_unbounded_threadpool|failed call to cuInit|Unable to register cu\w+ factory)"
+    # One of the passes that rewrite a graph, refused: the graph is as it was. DG-Net's penalty is such a graph.
+    rb"|E\d{4} .*meta_optimizer\.cc.*remapper failed"
 )
 UNFINISHED = re.compile(rb"[IWE]\d|W?A?R?$|WARNING|To enable|\d{4}-")  # how a line begins that may be held back
 

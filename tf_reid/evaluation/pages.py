@@ -7,6 +7,7 @@ import cv2
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
@@ -192,7 +193,8 @@ def feature_map(
     coloured = np.random.default_rng(seed).permutation(known[counts > 1])[:IDENTITIES_COLOURED]
     names = np.where(np.isin(identities, coloured), np.char.add("identity ", identities.astype(str)), "others")
     axis = "t-SNE" if method == "tsne" else "component"
-    planes = {title: _plane(features, method, seed) for title, features in panels.items()}
+    panels_drawn = tqdm(panels.items(), f"{axis} of {len(identities)} images", unit="panel", disable=method == "pca")
+    planes = {title: _plane(features, method, seed) for title, features in panels_drawn}
     rows = []
     for colours in (groups, names):
         row = [curves.scatter(points, colours, title, axis) for title, points in planes.items()]

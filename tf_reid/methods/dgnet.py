@@ -221,9 +221,9 @@ class DGNet(ReIDModel):
         """D on Eq. 7 and the gradient penalty."""
         with tf.GradientTape() as tape:
             real_scores, penalty = (
-                nets.scores_and_penalty(self.D, real) if self.penalty_weight else (self.D(real), None)
+                nets.scores_and_penalty(self.D, real) if self.penalty_weight else (nets.scores_of(self.D, real), None)
             )
-            adversarial = nets.discriminator_adversarial_loss(real_scores, self.D(swapped))
+            adversarial = nets.discriminator_adversarial_loss(real_scores, nets.scores_of(self.D, swapped))
             terms = {"adversarial": self.adversarial_weight * adversarial}
             if self.penalty_weight:
                 terms["gradient_penalty"] = self.penalty_weight * penalty

@@ -1,5 +1,7 @@
 """What DG-Net is scored by: the features of its two heads, side by side or alone, and the teacher's."""
 
+import functools
+
 import keras
 
 from tf_reid.methods.base import ReIDModel
@@ -31,11 +33,17 @@ def scored_by(model: ReIDModel) -> str:
     return "primary" if never_fed or not model.fine_ratio else "both"
 
 
+@functools.lru_cache(maxsize=1)
+def features_of(teacher: keras.Model) -> keras.Model:
+    """What a teacher is scored by: one model, which is traced once, however often it is evaluated."""
+    return teacher.features()
+
+
 def representations_of(model: ReIDModel) -> dict[str, Representation]:
     """`raw`, the single heads where `raw` is both, and the teacher where this run trained one: the paper's baseline."""
     scored = scored_by(model)
     heads = ("primary", "fine") if scored == "both" else ()
     encoders = {"raw": model.features[scored]} | {head: model.features[head] for head in heads}
     if model.steps_of_stage["teacher"] and model.teacher.trained:
-        encoders["teacher"] = model.teacher.features()
+        encoders["teacher"] = features_of(model.teacher)
     return {name: Representation({"image": encoder}) for name, encoder in encoders.items()}

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tf_reid.data.pipeline import erased
 from tf_reid.networks import losses
-from tf_reid.networks.dgnet import from_imagenet, generator_adversarial_loss
+from tf_reid.networks.dgnet import from_imagenet, generator_adversarial_loss, scores_of
 
 
 class SwapBatch(NamedTuple):
@@ -93,7 +93,9 @@ def losses_of_images(
         "reconstruction_by_positive": image_weight * 2.0 * losses.l1(generated.by_positive, real),
     }
     if adversarial_weight:
-        terms["adversarial"] = adversarial_weight * generator_adversarial_loss(discriminator(generated.swapped))
+        terms["adversarial"] = adversarial_weight * generator_adversarial_loss(
+            scores_of(discriminator, generated.swapped)
+        )
     return terms
 
 

@@ -158,6 +158,14 @@ def discriminator(image_size: tuple[int, int], width: int, scales: int) -> keras
     return keras.Model(images, scores, name="D")
 
 
+def scores_of(discriminator: keras.Model, images: tf.Tensor) -> list[tf.Tensor]:
+    """D's scores for normalised images [B, H, W, 3]: [B, h, w, 1] for each scale, also where there is one alone.
+
+    Keras gives a single output of a model without its list.
+    """
+    return keras.tree.flatten(discriminator(images))
+
+
 def discriminator_adversarial_loss(real: list[tf.Tensor], fake: list[tf.Tensor]) -> tf.Tensor:
     """Eq. 7 for D, with squares instead of logarithms, summed over scales and both directions of a swap.
 
@@ -181,7 +189,7 @@ def scores_and_penalty(discriminator, real: tf.Tensor) -> tuple[list[tf.Tensor],
     """
     with products_in("float32"), tf.GradientTape(persistent=True) as tape:  # a gradient of gradients
         tape.watch(real)
-        scores = discriminator(real)
+        scores = scores_of(discriminator, real)
     gradients = [tape.gradient(score, real) for score in scores]
     return scores, 2.0 * tf.add_n([tf.reduce_mean(tf.reduce_sum(g * g, axis=(1, 2, 3))) for g in gradients])
 

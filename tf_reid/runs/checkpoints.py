@@ -50,7 +50,7 @@ def save(checkpoint: tf.train.Checkpoint, folder: Path, damaged: dict[int, str])
             path.replace(folder / path.name.removeprefix(BESIDE))
         files.sync(folder)
     except (tf.errors.OpError, OSError) as error:
-        _remove_unfinished(folder)
+        _remove_half_written(folder)
         raise NotSaved(
             f"A checkpoint cannot be written to {folder} ({reason(error)}); the one before it stands. Make room there, "
             "or raise the limit on the size of files (ulimit -f); then the same command resumes the training."
@@ -101,7 +101,7 @@ def clean(folder: Path) -> None:
     """Remove what killed processes left; call it only where no other process writes checkpoints."""
     for path in folder.glob("ckpt-*_temp"):  # of older versions
         shutil.rmtree(path)
-    _remove_unfinished(folder)
+    _remove_half_written(folder)
 
 
 def reason(error: Exception) -> str:
@@ -132,11 +132,10 @@ def _remove(folder: Path, number: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_unfinished(folder: Path) -> None:
+def _remove_half_written(folder: Path) -> None:
     for number in _half_named(folder):
         _remove(folder, number)
-    for path in folder.glob(f"{BESIDE}*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    files.remove_unfinished(folder, BESIDE, one_writer=True)
 
 
 def _half_named(folder: Path) -> set[int]:

@@ -141,8 +141,7 @@ def _remove_leftovers(folder: Path) -> None:
             if OLD_BESIDE.fullmatch(path.name):
                 path.unlink()
     checkpoints.clean(folder / "checkpoints")
-    for path in (folder / "networks").glob(f"{checkpoints.BESIDE}*"):
-        path.unlink()
+    remove_unfinished(folder / "networks", checkpoints.BESIDE, one_writer=True)
 
 
 def check_data(folder: Path, seen: dict[str, Records]) -> None:

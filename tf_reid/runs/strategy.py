@@ -88,6 +88,12 @@ def sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor],
     return summed
 
 
+def wait_for_all_workers(strategy: tf.distribute.Strategy) -> None:
+    """Return where every worker has come to this place; at once where a process trains alone."""
+    if strategy.cluster_resolver is not None:
+        sum_over_replicas(strategy)(tf.constant(0, tf.int64)).numpy()
+
+
 def compiles(config: Config) -> bool:
     """Whether XLA compiles the steps of a run here; call it inside the strategy's scope."""
     if config.run.jit_compile != "auto":
