@@ -93,8 +93,7 @@ def card_of(run: Path, settings: Config, weights: bytes) -> dict[str, Any]:
     """What the weights are, what they were made of and how well they do, of a finished run."""
     metrics = json.loads((run / "metrics.json").read_text())["raw"]
     trained_on = json.loads((run / "data.json").read_text())["source"]
-    source = settings.data.source
-    names = [name_of(spec) for spec in (source if isinstance(source, list) else [source])]
+    names = [name_of(spec) for spec in settings.data.sets_of("source")]
     bound = [name for name in names if not name.startswith(RENDERED)]
     return {
         "weights": {
