@@ -121,7 +121,7 @@ def name_of(source: Any) -> str:
 
 def terms(name: str) -> str:
     """A data set's terms of use, in a few words."""
-    cls = tfds_builders.builder_class(name.split("/")[0])
+    cls: Any = tfds_builders.builder_class(name.split("/")[0])
     return cls.TERMS or cls.ARCHIVE.terms
 
 

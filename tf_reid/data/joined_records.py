@@ -1,6 +1,7 @@
 """Several data sets as one: identities and cameras of different ones are kept apart."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,8 @@ def joined(sets: Sequence[Records]) -> Records:
     added = _added(sets)
     columns = ("identity", "camera", "file", "modality", "split")
     of_each: dict[str, list[np.ndarray]] = {column: [] for column in columns}
-    identity_labels, camera_labels = {}, {}
+    identity_labels: dict[int, str] = {}
+    camera_labels: dict[int, str] = {}
     for place, one in enumerate(sets):
         to_identity, to_camera = added[one.population]
         of_each["identity"].append(np.where(one.identity > 0, one.identity + to_identity, one.identity))
@@ -34,10 +36,11 @@ def joined(sets: Sequence[Records]) -> Records:
         of_each["split"].append(one.split)
         identity_labels |= {number + to_identity: label for number, label in one.identity_labels.items()}
         camera_labels |= {number + to_camera: label for number, label in one.camera_labels.items()}
+    known: dict[str, Any] = {column: np.concatenate(values) for column, values in of_each.items()}
     return Records(
         " + ".join(one.name for one in sets),
         _images(sets),
-        **{column: np.concatenate(values) for column, values in of_each.items()},
+        **known,
         protocols=sets[0].protocols,
         default_protocol=sets[0].default_protocol,
         population=sets[0].population,
@@ -68,7 +71,7 @@ def _added(sets: Sequence[Records]) -> dict[str, tuple[int, int]]:
 
 def _images(sets: Sequence[Records]) -> np.ndarray | StoredImages:
     """All in memory or all in files, as `load_records` was asked for; no image is copied."""
-    images = [one.images for one in sets]
-    if all(isinstance(one, StoredImages) for one in images):
-        return StoredImages.concatenated(images)
-    return np.concatenate(images)
+    in_files = [one.images for one in sets if isinstance(one.images, StoredImages)]
+    if len(in_files) == len(sets):
+        return StoredImages.concatenated(in_files)
+    return np.concatenate([np.asarray(one.images) for one in sets])

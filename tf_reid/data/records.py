@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -136,10 +137,11 @@ def load_records(builder, in_files: bool | None = None) -> Records:
             columns["file"].append(record["file"].decode())
             columns["split"].append(split)
     metadata = builder.info.metadata
+    known: dict[str, Any] = {name: np.array(values) for name, values in columns.items()}
     return Records(
         builder.info.full_name,
         stored.images() if stored else np.array(in_memory, dtype=object),
-        **{name: np.array(values) for name, values in columns.items()},
+        **known,
         protocols=metadata["protocols"],
         default_protocol=metadata["default_protocol"],
         population=builder.population,
