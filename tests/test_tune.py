@@ -1,5 +1,6 @@
 """The command that tries a grid: nothing is trained twice, and nothing without validation identities."""
 
+import io
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,13 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import make_records
+from rich.console import Console
 
 import tf_reid.tune
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.files import write_text
 from tf_reid.methods import METHODS
-from tf_reid.runs import side_by_side, splits
+from tf_reid.runs import side_by_side, splits, tuning
+from tf_reid.runs.tuning import Over
 
 OVER = ["--config", "identity", "--over", "method.dropout=0,0.5", "--seeds", "0", "1"]
 
@@ -52,7 +55,7 @@ def test_a_grid_that_was_stopped_is_completed_by_the_same_command(tmp_path, trai
     assert trained.names == names  # each once
     printed = capsys.readouterr().out
     assert "Chosen by mAP: `--set method.dropout=0.5`" in printed
-    assert "--run runs/identity_chosen --set data.validation=3 method.dropout=0.5 data.validation=0" in printed
+    assert "--run runs/identity_chosen --set method.dropout=0.5 data.validation=0" in printed
     assert (tmp_path / "tune.csv").read_text().startswith("choice,metric,mean,spread,runs,planned\n")
 
 
@@ -69,3 +72,10 @@ def test_the_commands_are_printed_where_nothing_is_to_be_run(tmp_path, trained, 
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4 and all(line.startswith("python -m tf_reid.train --run ") for line in lines)
     assert not trained.names
+
+
+def test_a_terminal_shows_choices_as_they_are_typed(tmp_path):
+    cells = tuning.cells("identity", [Over.read("data.image_size=[64,32]")], [3], [], tmp_path)
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(tf_reid.tune._table(cells))  # where brackets may be markup
+    assert "data.image_size=[64, 32]" in shown.getvalue() and "waiting" in shown.getvalue()

@@ -10,6 +10,7 @@ import pytest
 from conftest import SIZE, make_records, stage_configs, stage_of
 
 from tf_reid.config import ConfigError
+from tf_reid.data.joined_records import joined
 from tf_reid.methods import METHODS
 from tf_reid.runs import fingerprints, splits
 from tf_reid.settings import Config, Data, Evaluate
@@ -472,6 +473,15 @@ def test_of_a_target_training_identities_are_held_out_and_their_images_not_train
         validating = config.model_copy(update={"evaluate": Evaluate(identities="validation")})
         (trial,) = splits.fair_trials(validating, found, seen)
         assert set(IDENTITY[trial.query]) == set(IDENTITY[trial.gallery]) == {3, 4}
+
+
+def test_validation_identities_are_left_out_of_a_later_source_of_the_same_people():
+    target, config = of_halves(target="b", validation=2)
+    same_people = make_records(IDENTITY, CAMERA, target.split, name="night", population="a")
+    source = joined([make_records(IDENTITY, CAMERA, name="other"), same_people])
+    seen = splits.training_records(config, {"source": source, "target": target})["source"]
+    assert sorted(set(seen.numbers_in("a").tolist())) == [-1, 1, 2]
+    assert sorted(set(seen.numbers_in("other").tolist())) == [-1, 1, 2, 3, 4, 5, 6]
 
 
 def test_distractors_of_a_gallery_are_no_validation_identities():

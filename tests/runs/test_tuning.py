@@ -94,7 +94,7 @@ def test_the_final_command_holds_no_identity_out_and_chooses_nothing_by_one():
     settings.append("stages.classifier.early_stop={watch: mAP}")
     config = configuration.load("identity", settings, METHODS)
     command = tuning.final_command("identity", config, settings, ("method.dropout=0.5",), Path("runs/x"))
-    assert command.startswith("python -m tf_reid.train --config identity --run runs/x --set data.validation=30 ")
+    assert command.startswith("python -m tf_reid.train --config identity --run runs/x --set method.dropout=0.5 ")
     *_, dropout, none, every, keep, stop = command.split()
     assert (dropout, none, every) == ("method.dropout=0.5", "data.validation=0", "run.validate_every=0")
     assert (keep, stop) == ("run.keep=last", "stages.classifier.early_stop=null")

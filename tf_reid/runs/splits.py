@@ -91,9 +91,8 @@ def training_records(config: Config, domains: dict[str, Records]) -> dict[str, R
     scored = domains[scored_domain(config)]
     held_out = validation_identities(config, scored)
     for domain, records in domains.items():
-        mask = _trainable(config, domain, records)
-        if records.population == scored.population:  # a source may show the people of the target
-            mask &= ~np.isin(records.identity, held_out)
+        shows_held_out = np.isin(records.numbers_in(scored.population), held_out)  # also a source, of the same people
+        mask = _trainable(config, domain, records) & ~shows_held_out
         chosen[domain] = records.take(mask)
         if not len(chosen[domain]):
             raise ConfigError(_why_no_training_image(config, domain, domains))

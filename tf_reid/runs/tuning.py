@@ -212,7 +212,9 @@ def final_command(path: str, config: Config, settings: Sequence[str], choice: Se
         config: the settings of every training, as they were read. settings: as they were typed.
     """
     whole = _without_validation(config) if config.data.validation else []
-    return shlex.join(command("train", "--config", path, "--run", run, "--set", *settings, *choice, *whole))
+    replaced = [setting.split("=")[0] for setting in whole]
+    kept = [setting for setting in settings if setting.split("=")[0] not in replaced]
+    return shlex.join(command("train", "--config", path, "--run", run, "--set", *kept, *choice, *whole))
 
 
 def _without_validation(config: Config) -> list[str]:
