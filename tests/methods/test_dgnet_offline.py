@@ -69,6 +69,8 @@ def test_offline_begins_after_the_warm_up_and_both_heads_are_scored(finished):
     assert set(one_step(model, 2)) == {"appearance/identity", "heads/identity"}
     assert model.encoders()["image"] is model.features["both"]
     assert not {id(v) for v in model.finished.G.variables} & {id(v) for v in model.variables}
+    shown = model.presentation()  # its own generator is not trained
+    assert not shown.has_pictures and not shown.pages() and shown.image_maker() is None and "image" in shown.maps()
     opened = build("dgnet", feed="offline", warm_up=3, skipped=("joint",))  # as evaluation opens it, without the run
     assert opened.encoders()["image"] is opened.features["both"]
     with pytest.raises(ConfigError, match=r"method\.feed=offline needs .*method\.swaps_from=RUN"):

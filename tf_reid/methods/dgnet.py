@@ -12,7 +12,7 @@ import tensorflow as tf
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.dgnet_features import FED_IN, feature_models, representations_of, scored_by
 from tf_reid.methods.dgnet_offline import FinishedGenerator, check_feed, check_pretraining
-from tf_reid.methods.dgnet_pictures import DGNetPictures
+from tf_reid.methods.dgnet_pictures import presentation_of
 from tf_reid.methods.dgnet_swaps import Codes, SwapBatch, exchanged, generated_images, losses_of_images, partly_erased
 from tf_reid.methods.dgnet_teacher import build_teacher, teacher_labels
 from tf_reid.networks import dgnet as nets
@@ -346,4 +346,4 @@ class DGNet(ReIDModel):
         return representations_of(self)
 
     def presentation(self):
-        return DGNetPictures(self)
+        return presentation_of(self)

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.dgnet_swaps import SwapBatch, exchanged
 from tf_reid.methods.presentation import Columns, Generated, ImageMaker, Presentation
 from tf_reid.networks.dgnet import from_imagenet, to_imagenet
@@ -60,3 +61,10 @@ class DGNetPictures(Presentation):
 
     def image_maker(self):
         return ImageMaker(("appearance", "structure"), self.composed)
+
+
+def presentation_of(model: ReIDModel) -> Presentation:
+    """A run that trains no generator, such as one with feed="offline", has no swaps to show: its own would be noise."""
+    if model.steps_of_stage["joint"]:
+        return DGNetPictures(model)
+    return Presentation(model, {"image": model.last_maps})
