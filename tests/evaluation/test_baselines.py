@@ -127,13 +127,13 @@ def test_an_adapted_encoder_sees_through_a_shift_of_the_target(source):
     np.testing.assert_allclose(adapted, expected, atol=0.03)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", ["small", "small_vgg", "vgg_m", "ResNet50", "MobileNetV2", "VGG16"])
 def test_every_backbone_can_be_adapted(name, target):
     keras.utils.set_random_seed(0)
     encoder = BACKBONES[name]((64, 64), None)
     adapted = adaptive_batch_norm(encoder, target.take(np.arange(2)), (64, 64))
     statistics = [w for w in adapted.non_trainable_weights if "moving_mean" in w.path]
-    assert len(statistics) == {"resnet50": 53, "mobilenet_v2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
+    assert len(statistics) == {"ResNet50": 53, "MobileNetV2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
     assert all(np.abs(mean).max() > 0 for mean in statistics)
     adapted.set_weights(encoder.get_weights())
     images = tf.random.stateless_uniform((2, 64, 64, 3), [0, 1], -1, 1)
