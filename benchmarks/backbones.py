@@ -67,11 +67,8 @@ def row(name, size, batches, rounds, served):
     encoder = random_encoder(name, size)
     forward = tf.function(lambda images: encoder(images, training=False))
     graph = forward.get_concrete_function(tf.TensorSpec((1, *size, 3))).graph
-    cells = [
-        str(encoder.output_shape[-1]),
-        f"{encoder.count_params() / 1e6:.2f}",
-        f"{multiply_adds_of(graph) / 1e9:.2f}",
-    ]
+    weights, products = encoder.count_params() / 1e6, multiply_adds_of(graph) / 1e9
+    cells = [str(encoder.output_shape[-1]), f"{weights:.2f}", f"{products:.3f}"]
     for batch in batches:
         images = tf.random.stateless_uniform((batch, *size, 3), [0, 1], -1, 1)
         seconds = median_seconds(lambda images=images: forward(images).numpy(), rounds)
