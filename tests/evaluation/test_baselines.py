@@ -159,3 +159,10 @@ def test_small_pixels_forgive_a_shift_of_a_pixel():
     same, shifted, other = baselines.small_pixels(np.stack([images[0], np.roll(images[0], 1, 1), images[1]]))
     assert same.shape == (32 * 16 * 3,) and same.dtype == np.float32 and same.min() >= 0.0 and same.max() <= 1.0
     assert np.abs(same - shifted).mean() < np.abs(same - other).mean() / 4
+
+
+def test_an_encoder_without_batch_norm_is_adapted_in_colours_alone(source, target, capsys):
+    encoder = keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.Flatten(), keras.layers.LayerNormalization()])
+    assert list(baselines.adapted_encoders(encoder, source, target, SIZE)) == ["colour_covariance"]
+    assert "adaptive_batch_norm is left out: the encoder has no batch normalisation" in capsys.readouterr().out
+    assert list(baselines.adapted_encoders(small(SIZE), source, target, SIZE))[1:] == ["adaptive_batch_norm"]
