@@ -73,7 +73,7 @@ for name in $parts; do
         continue
       fi
       part simpgan 180 "$python" -m tf_reid.train --config simpgan_viper_to_grid --run "$to/simpgan_0" --set \
-        run.seed=0 "data.data_dir=$data" "$small" data.augment.pad=10 method.backbone=mobilenet_v2 \
+        run.seed=0 "data.data_dir=$data" "$small" data.augment.pad=10 method.backbone=MobileNetV2 \
         "method.weights=${weights:-null}" method.generator=tanh method.generator_width=64 method.generator_blocks=6 \
         method.discriminator_width=64 stages.classifier.steps=1000 stages.classifier.batch_size=64 \
         stages.translation.steps=1200 stages.translation.batch_size=4 run.jit_compile=auto run.pictures_every=600 ;;

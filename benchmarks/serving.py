@@ -1,7 +1,7 @@
 """An exported encoder beside the Keras model and ONNX Runtime; latency and throughput of a server.
 
-python -m benchmarks.serving forward [--backbone resnet50] [--size 256 128] [--batches 1 8 32]
-python -m benchmarks.serving model FOLDER [--backbone resnet50] [--size 256 128]
+python -m benchmarks.serving forward [--backbone ResNet50] [--size 256 128] [--batches 1 8 32]
+python -m benchmarks.serving model FOLDER [--backbone ResNet50] [--size 256 128]
 python -m benchmarks.serving server localhost:8500 MODEL IMAGE [--bare VERSION] [--clients 1 8 32]
 python -m benchmarks.serving server http://localhost:8501 MODEL IMAGE ANOTHER
 
@@ -36,13 +36,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
     commands = parser.add_subparsers(dest="command", required=True)
     forwards = commands.add_parser("forward")
-    forwards.add_argument("--backbone", default="resnet50")
+    forwards.add_argument("--backbone", default="ResNet50")
     forwards.add_argument("--size", type=int, nargs=2, default=[256, 128])
     forwards.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     forwards.add_argument("--rounds", type=int, default=12)
     models = commands.add_parser("model")
     models.add_argument("folder", type=Path)
-    models.add_argument("--backbone", default="resnet50")
+    models.add_argument("--backbone", default="ResNet50")
     models.add_argument("--size", type=int, nargs=2, default=[256, 128])
     servers = commands.add_parser("server")
     servers.add_argument("server", help="host:port of gRPC, or http://host:port of REST")
@@ -63,7 +63,7 @@ def forward(args):
     from tf_reid.data.pipeline import as_seen
     from tf_reid.encoders.servable import Servable
 
-    encoder = random_encoder(args)
+    encoder = random_encoder(args.backbone, tuple(args.size))
     servable = Servable(encoder, tuple(args.size), flip=False, unit=True)
     calibration = np.random.default_rng(1).integers(256, size=(16, *args.size, 3), dtype=np.uint8)
     in_int8 = Servable(encoder, tuple(args.size), flip=False, unit=True, calibration=calibration)
@@ -100,14 +100,14 @@ def forward(args):
             print(f"  {name:16}{1000 * taken / batch:8.2f} ms   {'   '.join(against)}")
 
 
-def random_encoder(args):
+def random_encoder(name, size):
     """A backbone whose weights and batch normalisations are random."""
     import keras
 
-    from tf_reid.networks.backbones import BACKBONES
+    from tf_reid.networks.backbones import build_backbone
 
     keras.utils.set_random_seed(0)
-    encoder, rng = BACKBONES[args.backbone](tuple(args.size), None), np.random.default_rng(0)
+    encoder, rng = build_backbone(name, size), np.random.default_rng(0)
     for weight in encoder.weights:
         if weight.path.endswith(("beta", "moving_mean")):
             weight.assign(rng.normal(0.0, 0.1, weight.shape))
@@ -117,14 +117,13 @@ def random_encoder(args):
 
 
 def model(args):
-    import tensorflow as tf
     from PIL import Image
 
-    from export import deployment
+    from export import deployment, saving
     from tf_reid.encoders.servable import Servable
 
-    servable = Servable(random_encoder(args), tuple(args.size), flip=False, unit=True)
-    tf.saved_model.save(servable, str(args.folder / "reid" / "1"), signatures=servable.signatures())
+    servable = Servable(random_encoder(args.backbone, tuple(args.size)), tuple(args.size), flip=False, unit=True)
+    saving.save(servable, args.folder / "reid" / "1")
     deployment.write(args.folder)
     blocks = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)
     photograph = Image.fromarray(blocks).resize((4000, 3000), Image.Resampling.BICUBIC)

@@ -140,6 +140,11 @@ def multiply_adds(model: ReIDModel, stage: str, batch: dict[str, tf.Tensor], at:
     begin(model, stage, at)
     model.phase = model.phase_of(at)
     graph = tf.function(model.train_step).get_concrete_function(batch).graph
+    return multiply_adds_of(graph)
+
+
+def multiply_adds_of(graph: tf.Graph) -> int:
+    """Multiply-adds of the convolutions and matrix products of a graph, whose shapes are all known."""
     return sum(map(_of_operation, _operations(graph)))
 
 

@@ -41,7 +41,7 @@ from benchmarks.steps import VARIANTS
 
 # One full-size configuration a method. `identity` has a small one only.
 CONFIGS = {
-    "identity": ["method.backbone=resnet50", "data.image_size=[256, 128]"],
+    "identity": ["method.backbone=ResNet50", "data.image_size=[256, 128]"],
     "simpgan_market_to_grid": [],
     "dgnet_market1501": [],
     "cmgan_sysu_mm01": [],

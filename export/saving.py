@@ -147,16 +147,22 @@ def write_images(folder: Path, servable: ImageServable, run: Trained, run_folder
 def _write(folder, servable, about, description, run_folder):
     extra = folder / "assets.extra"
     extra.mkdir(parents=True)
-    # Gradients of a graph's own parts cannot be saved, and no server asks for them.
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    with without_pattern(folder) as path:
-        tf.saved_model.save(servable, str(path), signatures=servable.signatures(), options=options)
+    save(servable, folder)
     write_warm_up(extra / "tf_serving_warmup_requests", folder.parent.name, servable)
     for file in OF_THE_RUN:
         if (run_folder / file).exists():
             shutil.copy(run_folder / file, extra / file)
     write_text(extra / "model.json", json.dumps(about, indent=2) + "\n")
     write_text(extra / "README.md", description)
+
+
+def save(servable: Servable | ImageServable, folder: Path) -> None:
+    """The model itself, which any server of SavedModels takes, without what surrounds an exported one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Gradients of a graph's own parts cannot be saved, and no server asks for them.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    with without_pattern(folder) as path:
+        tf.saved_model.save(servable, str(path), signatures=servable.signatures(), options=options)
 
 
 def write_warm_up(path: Path, name: str, servable: Servable | ImageServable) -> None:

@@ -53,7 +53,7 @@ def _write_model(folder):
     import keras
     import tensorflow as tf
 
-    from export import deployment
+    from export import deployment, saving
     from tf_reid.encoders.servable import Servable
 
     keras.utils.set_random_seed(0)
@@ -64,7 +64,7 @@ def _write_model(folder):
     own = servable.from_bytes(tf.constant([plain(name) for name in names]))["embedding"].numpy()
     servable.search_in(names, own, top=2)
     version = folder / MODEL / "1"
-    tf.saved_model.save(servable, str(version), signatures=servable.signatures())
+    saving.save(servable, version)
     about = {
         "digest": "0123456789abcdef",
         "role": "image",

@@ -69,11 +69,11 @@ def with_networks(name: str, variant: Variant, full: tuple[str, str], cpu: tuple
 
 
 def swapped(variant: Variant) -> Variant:
-    return with_networks("swapped", variant, ("vgg19", "vgg16"), ("small_vgg", "small"))
+    return with_networks("swapped", variant, ("VGG19", "VGG16"), ("small_vgg", "small"))
 
 
 def alike(variant: Variant) -> Variant:
-    return with_networks("alike", variant, ("resnet50", "resnet50"), ("small", "small"))
+    return with_networks("alike", variant, ("ResNet50", "ResNet50"), ("small", "small"))
 
 
 def two_rows(paper: str, plain: tuple[float, ...], adaptive: tuple[float, ...]) -> tuple[Row, ...]:
@@ -81,8 +81,8 @@ def two_rows(paper: str, plain: tuple[float, ...], adaptive: tuple[float, ...]) 
     return Row("Eq. 2: plain", PLAIN, paper={paper: plain}), Row("Eq. 5: adaptive", ADAPTIVE, paper={paper: adaptive})
 
 
-VGG_M_FIRST = with_networks("vgg_m_first", PLAIN, ("vgg_m", "vgg16"), ("small", "small_vgg"))
-VGG_M_LAST = with_networks("vgg_m_last", PLAIN, ("vgg16", "vgg_m"), ("small_vgg", "small"))
+VGG_M_FIRST = with_networks("vgg_m_first", PLAIN, ("vgg_m", "VGG16"), ("small", "small_vgg"))
+VGG_M_LAST = with_networks("vgg_m_last", PLAIN, ("VGG16", "vgg_m"), ("small_vgg", "small"))
 VARIANTS = (
     Row("adaptive", ADAPTIVE),
     Row("adaptive, by D_s", ADAPTIVE, "learned"),

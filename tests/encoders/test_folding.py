@@ -41,6 +41,15 @@ def test_a_convolution_takes_the_normalisation_after_it(settings, use_bias):
     compare(keras.Model(images, layers.Flatten()(x)), 1, 0)
 
 
+@pytest.mark.parametrize(
+    "layer", [layers.DepthwiseConv2D(3, depth_multiplier=2), layers.SeparableConv2D(5, 3, depth_multiplier=2)]
+)
+def test_depthwise_and_separable_convolutions_take_it_too(layer):
+    images = keras.Input((*SIZE, 3))
+    x = layers.BatchNormalization(epsilon=0.1)(layer(images))
+    compare(keras.Model(images, layers.Flatten()(x)), 1, 0)
+
+
 def test_a_dense_layer_inside_a_model_inside_a_model_too():
     images = keras.Input((*SIZE, 3))
     inner = keras.Sequential([layers.Dense(5), layers.BatchNormalization(), layers.ReLU()])

@@ -127,13 +127,13 @@ def test_an_adapted_encoder_sees_through_a_shift_of_the_target(source):
     np.testing.assert_allclose(adapted, expected, atol=0.03)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", ["small", "small_vgg", "vgg_m", "ResNet50", "MobileNetV2", "VGG16"])
 def test_every_backbone_can_be_adapted(name, target):
     keras.utils.set_random_seed(0)
     encoder = BACKBONES[name]((64, 64), None)
     adapted = adaptive_batch_norm(encoder, target.take(np.arange(2)), (64, 64))
     statistics = [w for w in adapted.non_trainable_weights if "moving_mean" in w.path]
-    assert len(statistics) == {"resnet50": 53, "mobilenet_v2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
+    assert len(statistics) == {"ResNet50": 53, "MobileNetV2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
     assert all(np.abs(mean).max() > 0 for mean in statistics)
     adapted.set_weights(encoder.get_weights())
     images = tf.random.stateless_uniform((2, 64, 64, 3), [0, 1], -1, 1)
@@ -159,3 +159,10 @@ def test_small_pixels_forgive_a_shift_of_a_pixel():
     same, shifted, other = baselines.small_pixels(np.stack([images[0], np.roll(images[0], 1, 1), images[1]]))
     assert same.shape == (32 * 16 * 3,) and same.dtype == np.float32 and same.min() >= 0.0 and same.max() <= 1.0
     assert np.abs(same - shifted).mean() < np.abs(same - other).mean() / 4
+
+
+def test_an_encoder_without_batch_norm_is_adapted_in_colours_alone(source, target, capsys):
+    encoder = keras.Sequential([keras.Input((*SIZE, 3)), keras.layers.Flatten(), keras.layers.LayerNormalization()])
+    assert list(baselines.adapted_encoders(encoder, source, target, SIZE)) == ["colour_covariance"]
+    assert "adaptive_batch_norm is left out: the encoder has no batch normalisation" in capsys.readouterr().out
+    assert list(baselines.adapted_encoders(small(SIZE), source, target, SIZE))[1:] == ["adaptive_batch_norm"]

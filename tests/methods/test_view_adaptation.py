@@ -337,7 +337,7 @@ def test_a_baseline_refuses_an_early_stop_of_stages_with_steps_alone():
 
 @pytest.mark.parametrize(("baseline", "stage"), [("dan", "finetune"), ("adda", "adversarial")])
 def test_a_baseline_on_two_replicas_takes_the_step_of_one(baseline, stage, two_replicas, monkeypatch):
-    def tiny(image_size, weights):
+    def tiny(image_size, weights, last_stride):
         images = tf.keras.Input((*image_size, 3))
         features = tf.keras.layers.Conv2D(4, SIZE, activation="relu")(images)[:, 0, 0]
         return tf.keras.Model(images, BatchNormalization()(features))
@@ -359,21 +359,21 @@ def test_a_baseline_on_two_replicas_takes_the_step_of_one(baseline, stage, two_r
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=bound, err_msg=a.path)
 
 
-@pytest.mark.parametrize(("probe", "gallery"), [("vgg_m", "vgg16"), ("vgg16", "vgg_m")])
+@pytest.mark.parametrize(("probe", "gallery"), [("vgg_m", "VGG16"), ("VGG16", "vgg_m")])
 def test_the_papers_pairs_exchange_views_by_their_names_alone(probe, gallery, tmp_path, monkeypatch):
     """`imagenet` beside vgg_m is a file, on either side."""
     file, built = str(tmp_path / "imagenet-vgg-m.mat"), []
     (tmp_path / "imagenet-vgg-m.mat").write_bytes(b"")
 
     def backbone(name):
-        def make(image_size, weights):
+        def make(image_size, weights, last_stride):
             built.append((name, weights))
             images = tf.keras.Input((*image_size, 3))
             return tf.keras.Model(images, tf.keras.layers.Dense(4)(tf.keras.layers.GlobalAveragePooling2D()(images)))
 
         return make
 
-    for name in ("vgg_m", "vgg16"):
+    for name in ("vgg_m", "VGG16"):
         monkeypatch.setitem(BACKBONES, name, backbone(name))
     weights = {"probe_weights": "imagenet", "gallery_weights": "imagenet", "vgg_m_weights": file}
     build("view_adaptation", probe_backbone=probe, gallery_backbone=gallery, **weights)

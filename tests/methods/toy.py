@@ -5,7 +5,7 @@ from typing import ClassVar
 import tensorflow as tf
 
 from tf_reid.methods.base import ReIDModel, Stage
-from tf_reid.networks.backbones import BACKBONES, Backbone
+from tf_reid.networks.backbones import Backbone, build_backbone
 from tf_reid.networks.layers import feed_forward
 from tf_reid.networks.losses import identification
 from tf_reid.settings import Weights
@@ -20,9 +20,9 @@ class Toy(ReIDModel):
 
     STAGES: ClassVar = {"identification": Stage(players=("encoder",), sampler="pairs")}
 
-    def __init__(self, image_size, identities, seed, *, backbone: Backbone = "resnet50", weights: Weights = "imagenet"):
+    def __init__(self, image_size, identities, seed, *, backbone: Backbone = "ResNet50", weights: Weights = "imagenet"):
         super().__init__(image_size, identities, seed)
-        self.encoder = BACKBONES[backbone](image_size, weights)
+        self.encoder = build_backbone(backbone, image_size, weights)
         self.classifier = feed_forward(self.encoder.output_shape[-1], [], identities, "classifier")
 
     def players(self):

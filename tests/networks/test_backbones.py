@@ -4,12 +4,15 @@ import pytest
 import scipy.io
 import tensorflow as tf
 
-from tf_reid.networks import backbones
+from tf_reid import config as configuration
+from tf_reid.config import ConfigError
+from tf_reid.methods import METHODS
+from tf_reid.networks import applications, backbones
 
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("small", 256), ("small_vgg", 256), ("resnet50", 2048), ("vgg16", 512), ("vgg_m", 512), ("mobilenet_v2", 1280)],
+    [("small", 256), ("small_vgg", 256), ("ResNet50", 2048), ("VGG16", 512), ("vgg_m", 512), ("MobileNetV2", 1280)],
 )
 def test_a_backbone_gives_one_vector_an_image_and_a_gradient_to_its_input(name, width):
     backbone = backbones.BACKBONES[name]((64, 64), None)
@@ -25,7 +28,7 @@ def test_a_backbone_gives_one_vector_an_image_and_a_gradient_to_its_input(name, 
 def test_preprocessing_is_what_keras_weights_were_trained_on():
     pixels = np.random.default_rng(0).integers(256, size=(2, 8, 4, 3)).astype(np.float32)
     expected = keras.applications.resnet50.preprocess_input(pixels.copy())
-    np.testing.assert_allclose(backbones.CaffePreprocessing()(pixels / 127.5 - 1.0), expected, atol=1e-3)
+    np.testing.assert_allclose(applications.CaffePreprocessing()(pixels / 127.5 - 1.0), expected, atol=1e-3)
 
 
 def test_weights_are_read_from_a_local_file(tmp_path):
@@ -37,14 +40,14 @@ def test_weights_are_read_from_a_local_file(tmp_path):
 
 
 def test_a_network_of_kerass_starts_from_the_weights_of_a_backbone_or_of_keras(tmp_path):
-    trained = backbones.mobilenet_v2((32, 32), None)
+    trained = backbones.build_backbone("MobileNetV2", (32, 32), None)
     trained.save_weights(tmp_path / "backbone.weights.h5")
-    again = backbones.mobilenet_v2((64, 32), str(tmp_path / "backbone.weights.h5"))
+    again = backbones.build_backbone("MobileNetV2", (64, 32), str(tmp_path / "backbone.weights.h5"))
     for a, b in zip(trained.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     plain = keras.applications.MobileNetV2(include_top=False, weights=None)
     plain.save_weights(tmp_path / "keras.weights.h5")
-    kernel = backbones.mobilenet_v2((32, 32), str(tmp_path / "keras.weights.h5")).get_weights()[0]
+    kernel = backbones.build_backbone("MobileNetV2", (32, 32), str(tmp_path / "keras.weights.h5")).get_weights()[0]
     np.testing.assert_array_equal(kernel, plain.get_weights()[0])
 
 
@@ -55,14 +58,14 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
     unreachable.__name__ = "ResNet50"
     monkeypatch.setattr(keras.applications, "ResNet50", unreachable)
     with pytest.raises(OSError, match="set the method's weights to its path"):
-        backbones.resnet50((64, 32), "imagenet")
+        backbones.build_backbone("ResNet50", (64, 32), "imagenet")
 
 
-@pytest.mark.parametrize("name", backbones.BACKBONES)
+@pytest.mark.parametrize("name", ["small", "small_vgg", "vgg_m", "ResNet50", "MobileNetV2", "VGG16", "VGG19"])
 def test_every_batch_norm_has_one_momentum_one_epsilon_and_the_statistics_of_all_replicas(name):
     layers = backbones.BACKBONES[name]((64, 64), None)._flatten_layers()
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert len(norms) >= {"resnet50": 53, "mobilenet_v2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
+    assert len(norms) >= {"ResNet50": 53, "MobileNetV2": 52, "small": 12, "small_vgg": 8}.get(name, 0)
     assert all(norm.synchronized for norm in norms)
     assert {(norm.momentum, norm.epsilon) for norm in norms} <= {(0.9, 1e-5)}  # PyTorch's 0.1 and 1e-5
 
@@ -73,7 +76,7 @@ def test_our_epsilon_changes_no_feature_of_trained_weights():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.moving_variance.assign(0.001 * layer.moving_variance)  # as small as Keras's epsilon
     images = tf.random.stateless_uniform((2, 32, 32, 3), [0, 1], -1, 1)
-    ours = backbones._with_our_layers(theirs, 2)
+    ours = applications.with_our_layers(theirs, "mobilenet_v2")
     np.testing.assert_allclose(ours(images), theirs(images), rtol=1e-3, atol=1e-4)
     assert np.abs(theirs(images)).max() > 0.01
 
@@ -114,3 +117,59 @@ def test_vgg_m_has_the_published_number_of_convolution_weights():
     net = backbones.vgg_m((224, 224))
     assert net.count_params() == 6_528_640
     assert net.get_layer("pool5").output.shape == (None, 6, 6, 512)  # what its first fully-connected layer takes
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("resnet50", "ResNet50"), ("mobilenet_v2", "MobileNetV2"), ("vgg16", "VGG16"), ("Small_VGG", "small_vgg")],
+)
+def test_case_and_underscores_of_a_name_do_not_matter(name, expected):
+    assert backbones.spelled(name) == expected
+
+
+def test_a_name_that_is_none_gives_one_sentence_with_similar_ones():
+    settings = ["method.backbone=ResNet5O", "method.weights=null"]
+    with pytest.raises(ConfigError) as refused:
+        configuration.load("identity", settings, METHODS)
+    (sentence,) = str(refused.value).splitlines()
+    assert "method.backbone is 'ResNet5O', but it must be a network of keras.applications" in sentence
+    assert "ResNet50" in sentence and len(sentence) < 300
+    loaded = configuration.load("crossgan", ["method.encoder=mobilenet_v2"], METHODS)
+    assert loaded.method["encoder"] == "MobileNetV2"
+    with pytest.raises(ConfigError) as refused:
+        configuration.load("crossgan", ["method.encoder=pixel"], METHODS)
+    assert "similar ones are pixels" in str(refused.value) and "\n" not in str(refused.value)
+
+
+PREPROCESSED = {  # a network of each way to preprocess -> Keras's own, on 0-255
+    "VGG16": keras.applications.vgg16.preprocess_input,
+    "DenseNet121": keras.applications.densenet.preprocess_input,
+    "EfficientNetV2B0": keras.applications.efficientnet_v2.preprocess_input,
+    "MobileNetV3Small": keras.applications.mobilenet_v3.preprocess_input,
+    "ConvNeXtTiny": keras.applications.convnext.preprocess_input,
+    "ResNet50V2": keras.applications.resnet_v2.preprocess_input,
+    "Xception": keras.applications.xception.preprocess_input,
+}
+
+
+@pytest.mark.parametrize("name", PREPROCESSED)
+def test_a_network_sees_what_kerass_own_preprocessing_gives(name):
+    pixels = np.random.default_rng(0).integers(256, size=(2, 8, 4, 3)).astype(np.float32)
+    make = applications.PREPROCESSING.get(applications.family_of(name), keras.layers.Identity)
+    found = make()(tf.constant(pixels / 127.5 - 1.0))
+    np.testing.assert_allclose(found, PREPROCESSED[name](pixels.copy()), atol=1e-3)
+
+
+def test_what_does_not_fit_a_network_gives_one_sentence(tmp_path):
+    backbones.small((32, 16)).save_weights(tmp_path / "small.weights.h5")
+    (tmp_path / "text.weights.h5").write_text("no weights")
+    for file in ("small.weights.h5", "text.weights.h5"):
+        with pytest.raises(ConfigError, match=rf"{file} does not hold the weights of the backbone MobileNetV2"):
+            backbones.build_backbone("MobileNetV2", (32, 32), str(tmp_path / file))
+    with pytest.raises(ConfigError, match="does not hold the weights of the backbone small_vgg"):
+        backbones.build_backbone("small_vgg", (32, 16), str(tmp_path / "small.weights.h5"))
+    for name in ("VGG16", "small_vgg", "ConvNeXtTiny"):
+        with pytest.raises(ConfigError, match=f"the last stage of {name} cannot keep its size: set 2"):
+            backbones.build_backbone(name, (32, 16), None, last_stride=1)
+    with pytest.raises(ConfigError, match="too small for Xception"):
+        backbones.build_backbone("Xception", (8, 8))

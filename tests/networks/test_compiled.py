@@ -28,14 +28,15 @@ def test_draws_are_tensorflows(shape):
     np.testing.assert_allclose(by_xla, plain, atol=1e-5)
 
 
-def test_dropout_is_keras_dropout():
+@pytest.mark.parametrize("shape", [None, (None, 1)])  # the second one drops whole rows
+def test_dropout_is_keras_dropout(shape):
     x = tf.random.stateless_normal((8, 16), [0, 1])
-    expected = keras.layers.Dropout(0.4, seed=3)(x, training=True)
+    expected = keras.layers.Dropout(0.4, shape, seed=3)(x, training=True)
     for compile_it in (False, True):
-        layer = compiled.Dropout(0.4, seed=3)
+        layer = compiled.Dropout(0.4, shape, seed=3)
         found = plain_and_compiled(lambda x, layer=layer: layer(x, training=True), x)[compile_it]
         if compile_it:  # the second call of this layer
-            keras_layer = keras.layers.Dropout(0.4, seed=3)
+            keras_layer = keras.layers.Dropout(0.4, shape, seed=3)
             keras_layer(x, training=True)
             expected = keras_layer(x, training=True)
         np.testing.assert_array_equal(found, expected)

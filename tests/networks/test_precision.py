@@ -29,6 +29,22 @@ def values(shape, seed=0):
     return tf.constant(np.random.default_rng(seed).normal(size=shape), tf.float32)
 
 
+def test_a_separable_convolution_rounds_the_factors_of_both_products():
+    layer = built("SeparableConv2D", (2, 8, 6, 5), filters=6, kernel_size=3, strides=2, padding="same")
+    reference = keras.layers.SeparableConv2D.from_config(layer.get_config())
+    reference.build((2, 8, 6, 5))
+    reference.set_weights(layer.get_weights())
+    x = values((2, 8, 6, 5))
+    np.testing.assert_allclose(layer(x), reference(x), atol=1e-6)
+    depthwise, pointwise, bias = layer.get_weights()
+    with products_in("bfloat16"):
+        low = layer(x)
+    between = keras.ops.depthwise_conv(rounded(x), rounded(depthwise), 2, "same")
+    expected = keras.ops.conv(rounded(rounded(between)), rounded(pointwise)) + bias
+    np.testing.assert_allclose(low, tf.tanh(expected), atol=2**-7)
+    assert np.abs(low - reference(x)).max() > 1e-4
+
+
 def rounded(x):
     return tf.cast(tf.cast(x, tf.bfloat16), tf.float32)
 

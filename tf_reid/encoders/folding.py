@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import layers
 
+FOLDABLE = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
+
 
 def folded(model: keras.Model) -> tuple[keras.Model, int, int]:
     """A copy of a model in which no batch normalisation is left that directly follows a convolution or dense layer.
@@ -61,7 +63,7 @@ def _norm_after(model: keras.Model) -> dict[int, layers.BatchNormalization]:
         outputs = {id(tensor) for tensor in part.outputs}
 
         for layer in part.layers:
-            if not isinstance(layer, layers.Conv2D | layers.Dense) or layer.activation is not keras.activations.linear:
+            if not isinstance(layer, FOLDABLE) or layer.activation is not keras.activations.linear:
                 continue
             results = [tensor for node in layer._inbound_nodes for tensor in node.output_tensors]
             if len(results) != 1 or id(results[0]) in outputs:
@@ -81,13 +83,15 @@ def _models_in(model: keras.Model) -> Iterator[keras.Model]:
 
 
 def _with_norm(layer: layers.Layer, norm: layers.BatchNormalization) -> list[np.ndarray]:
-    """Kernel and bias of one layer that does what this layer and the normalisation after it do."""
-    kernel = np.asarray(layer.kernel, np.float64)
+    """Kernels and bias of one layer that does what this layer and the normalisation after it do."""
+    kernels = [np.asarray(v, np.float64) for v in layer.weights[: len(layer.weights) - layer.use_bias]]
     bias = np.asarray(layer.bias, np.float64) if layer.use_bias else 0.0
     mean, variance = (np.asarray(v, np.float64) for v in (norm.moving_mean, norm.moving_variance))
     factor = 1.0 / np.sqrt(variance + norm.epsilon)
     if norm.scale:
         factor = factor * np.asarray(norm.gamma, np.float64)
     shift = np.asarray(norm.beta, np.float64) if norm.center else 0.0
-    # The last axis of a kernel is that of its outputs, for a convolution as for a dense layer.
-    return [(kernel * factor).astype(np.float32), ((bias - mean) * factor + shift).astype(np.float32)]
+    # The last axis of the last kernel is that of its outputs; a depthwise one has two, inputs and outputs of each.
+    of_kernel = factor.reshape(kernels[-1].shape[2:]) if isinstance(layer, layers.DepthwiseConv2D) else factor
+    kernels[-1] = kernels[-1] * of_kernel
+    return [array.astype(np.float32) for array in (*kernels, (bias - mean) * factor + shift)]

@@ -45,6 +45,24 @@ class ColourCovariance:
         return self.encoder(tf.clip_by_value(images @ self.matrix + self.offset, -1.0, 1.0))
 
 
+def adapted_encoders(
+    encoder: keras.Model, source: Records, target: Records, image_size: Sequence[int]
+) -> dict[str, Callable[[tf.Tensor], tf.Tensor]]:
+    """Name -> the encoder after a simple adaptation to the target. One without batch norm has no second one."""
+    adapted: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+        "colour_covariance": ColourCovariance(encoder, source, target, image_size)
+    }
+    if _normalisations(encoder):
+        adapted["adaptive_batch_norm"] = adaptive_batch_norm(encoder, target, image_size)
+    else:
+        print("adaptive_batch_norm is left out: the encoder has no batch normalisation whose statistics could change.")
+    return adapted
+
+
+def _normalisations(encoder: keras.Model) -> list[keras.layers.BatchNormalization]:
+    return [layer for layer in encoder._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+
+
 def adaptive_batch_norm(
     encoder: keras.Model, target: Records, image_size: Sequence[int], batch_size: int = 64
 ) -> keras.Model:
@@ -53,7 +71,7 @@ def adaptive_batch_norm(
     With a momentum of k / (k + 1) at batch k, the moving averages become the mean over the batches of one pass.
     """
     adapted = copied(encoder)
-    normalisations = [x for x in adapted._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    normalisations = _normalisations(adapted)
     batches = pipeline.image_batches(target, image_size, batch_size)
     for number, images in enumerate(batches):
         for layer in normalisations:

@@ -13,7 +13,7 @@ from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
 from tf_reid.evaluation import comparison, during_training, extraction
-from tf_reid.evaluation.baselines import ColourCovariance, adaptive_batch_norm, colour_histogram, small_pixels
+from tf_reid.evaluation.baselines import adapted_encoders, colour_histogram, small_pixels
 from tf_reid.evaluation.comparison import Comparison
 from tf_reid.evaluation.feature_store import Store, can_keep
 from tf_reid.methods import METHODS
@@ -273,10 +273,7 @@ def score_baselines(
         metrics[name] = _score(compared, scored, trials, config)
     if "target" in seen:
         encoder = model.representations()["raw"].encoders["image"]
-        adapted = {
-            "colour_covariance": ColourCovariance(encoder, seen["source"], seen["target"], size),
-            "adaptive_batch_norm": adaptive_batch_norm(encoder, seen["target"], size),
-        }
+        adapted = adapted_encoders(encoder, seen["source"], seen["target"], size)
         trials = fair_trials(config, scored, seen, adapted=True)  # without the images that they were adapted to
         for name, encoder in adapted.items():
             compared = comparison_of(Representation({"image": encoder}), scored, trials, config)

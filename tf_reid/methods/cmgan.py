@@ -13,7 +13,7 @@ from pydantic import Field
 from tf_reid.config import ConfigError
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.presentation import Presentation
-from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
+from tf_reid.networks.backbones import Backbone, build_backbone, maps_of
 from tf_reid.networks.layers import GreyImages, OneChannel, StandardisedImages, feed_forward
 from tf_reid.networks.losses import identification, squared_distances, triplet
 from tf_reid.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Weights
@@ -36,6 +36,7 @@ class CmGAN(ReIDModel):
 
     Args:
         backbone, weights: of the encoder; images of one channel are read as three equal ones.
+        last_stride: of the backbone's last stage; with 1 its last maps are twice as large.
         channels: what the encoder sees of an image. "colour": its three channels; "grey": three that are equal, of
             colour images as well (the one-stream network of Wu et al., 2017); "zero_padding": the grey image in the
             first channel if it is an RGB image, in the second if it is infrared, 0 elsewhere (their deep zero-padding).
@@ -67,8 +68,9 @@ class CmGAN(ReIDModel):
         identities,
         seed,
         *,
-        backbone: Backbone = "resnet50",
+        backbone: Backbone = "ResNet50",
         weights: Weights = "imagenet",
+        last_stride: Literal[1, 2] = 2,
         channels: Literal["colour", "grey", "zero_padding"] = "colour",
         standardise: bool = False,
         head_width: PositiveInt = 512,
@@ -87,7 +89,7 @@ class CmGAN(ReIDModel):
         super().__init__(image_size, identities, seed)
         if not triplet_weight and not identity_weight:
             raise ValueError("method.triplet_weight and method.identity_weight are both 0: no identity is learned.")
-        self.network = BACKBONES[backbone](image_size, weights)
+        self.network = build_backbone(backbone, image_size, weights, last_stride)
         self.encoder, self.last_maps = self.network, maps_of(self.network)
         if channels != "colour" or standardise:
             images = keras.Input((*image_size, 3))

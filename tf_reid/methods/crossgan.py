@@ -4,18 +4,19 @@
 """
 
 import warnings
+from functools import partial
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
 from keras import layers
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.crossgan_pictures import CrossGANPictures
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
-from tf_reid.networks.backbones import Backbone
+from tf_reid.networks.backbones import spelled
 from tf_reid.networks.compiled import normal
 from tf_reid.networks.crossgan import (
     DISCRIMINATOR_UNITS,
@@ -38,6 +39,9 @@ class Latents(NamedTuple):
     mean: tf.Tensor
     log_variance: tf.Tensor
     z: tf.Tensor
+
+
+Encoder = Annotated[str, AfterValidator(partial(spelled, others=("pixels",)))]
 
 
 class CrossGAN(ReIDModel):
@@ -88,7 +92,7 @@ class CrossGAN(ReIDModel):
         seed,
         *,
         latent_width: PositiveInt = 100,
-        encoder: Literal["pixels"] | Backbone = "pixels",
+        encoder: Encoder = "pixels",
         encoder_weights: Weights = None,
         encoder_width: PositiveInt = 512,
         width: Annotated[int, Field(ge=8, multiple_of=8)] = 512,

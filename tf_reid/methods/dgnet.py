@@ -17,7 +17,7 @@ from tf_reid.methods.dgnet_swaps import Codes, SwapBatch, exchanged, generated_i
 from tf_reid.methods.dgnet_teacher import build_teacher, teacher_labels
 from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
-from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
+from tf_reid.networks.backbones import Backbone, build_backbone, maps_of
 from tf_reid.networks.compiled import uniform
 from tf_reid.networks.layers import frozen, scale_gradient
 from tf_reid.settings import (
@@ -92,13 +92,13 @@ class DGNet(ReIDModel):
         identities,
         seed,
         *,
-        backbone: Literal["resnet50", "small"] = "resnet50",
+        backbone: Backbone = "ResNet50",
         weights: Weights = "imagenet",
         last_stride: Literal[1, 2] = 1,
         dropout: Fraction = 0.5,
         fine_dropout: Fraction = 0.75,
         teacher: ExistingPath | None = None,
-        teacher_backbone: Backbone = "resnet50",
+        teacher_backbone: Backbone = "ResNet50",
         teacher_weights: Weights = "imagenet",
         teacher_dropout: Fraction = 0.5,
         teacher_style: Literal["soft", "hard", "appearance", "uniform", "both"] = "soft",
@@ -129,7 +129,7 @@ class DGNet(ReIDModel):
         self.teacher = build_teacher(
             teacher, image_size, identities, teacher_backbone, teacher_weights, teacher_dropout
         )
-        self.last_maps = maps_of(BACKBONES[backbone](image_size, weights, last_stride=last_stride))
+        self.last_maps = maps_of(build_backbone(backbone, image_size, weights, last_stride))
         self.E_a = nets.appearance_encoder(self.last_maps, stripes)
         code_width, pooled_width = (shape[-1] for shape in self.E_a.output_shape)
         self.primary, self.fine = (nets.embedding_head(pooled_width, name) for name in ("primary", "fine"))

@@ -10,7 +10,7 @@ from tf_reid.methods.classifiers import form_of
 from tf_reid.methods.dgnet_swaps import SwapBatch, exchanged
 from tf_reid.networks import dgnet as nets
 from tf_reid.networks import losses
-from tf_reid.networks.backbones import BACKBONES
+from tf_reid.networks.backbones import build_backbone
 from tf_reid.networks.layers import frozen
 from tf_reid.networks.siamese import SiameseClassifier
 from tf_reid.networks.strong import StrongClassifier
@@ -23,9 +23,9 @@ class Teacher(keras.Model):
     Called on images [B, H, W, 3] in [-1, 1] it gives the 512 features.
     """
 
-    def __init__(self, image_size, identities, backbone="resnet50", weights=None, dropout=0.5):
+    def __init__(self, image_size, identities, backbone="ResNet50", weights=None, dropout=0.5):
         super().__init__(name="teacher")
-        self.backbone = BACKBONES[backbone](image_size, weights)
+        self.backbone = build_backbone(backbone, image_size, weights)
         self.embedding = nets.embedding_head(self.backbone.output_shape[-1], "teacher_embedding")
         self.classifier = nets.classifier_head(identities, dropout, "teacher_classifier")
         self.built = True

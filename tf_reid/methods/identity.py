@@ -28,7 +28,7 @@ class Identity(ReIDModel):
         identities,
         seed,
         *,
-        backbone: Backbone = "resnet50",
+        backbone: Backbone = "ResNet50",
         weights: Weights = "imagenet",
         dropout: Fraction = 0.5,
     ):

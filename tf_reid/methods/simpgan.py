@@ -86,7 +86,7 @@ class SimPGAN(ReIDModel):
         identities,
         seed,
         *,
-        backbone: Backbone = "resnet50",
+        backbone: Backbone = "ResNet50",
         weights: Weights = "imagenet",
         dropout: Fraction = 0.5,
         classifier: ExistingPath | None = None,

@@ -47,7 +47,7 @@ class Strong(ReIDModel):
         identities,
         seed,
         *,
-        backbone: Backbone = "resnet50",
+        backbone: Backbone = "ResNet50",
         weights: Weights = "imagenet",
         last_stride: Literal[1, 2] = 1,
         bnneck: bool = True,

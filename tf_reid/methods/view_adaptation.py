@@ -13,7 +13,7 @@ from tf_reid.methods.base import ReIDModel, Stage
 from tf_reid.methods.presentation import Presentation
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
-from tf_reid.networks.backbones import BACKBONES, Backbone, maps_of
+from tf_reid.networks.backbones import Backbone, build_backbone, maps_of
 from tf_reid.networks.layers import feed_forward, frozen
 from tf_reid.settings import ExistingPath, NonNegativeFloat, PositiveFloat, PositiveInt, Weights
 
@@ -68,7 +68,7 @@ class ViewAdaptation(ReIDModel):
         seed,
         *,
         probe_backbone: Backbone = "vgg_m",
-        gallery_backbone: Backbone = "vgg16",
+        gallery_backbone: Backbone = "VGG16",
         probe_weights: Weights = None,
         gallery_weights: Weights = "imagenet",
         vgg_m_weights: ExistingPath | None = None,
@@ -98,7 +98,7 @@ class ViewAdaptation(ReIDModel):
         def mapping(backbone, weights):
             if backbone == "vgg_m" and weights == "imagenet" and vgg_m_weights:
                 weights = vgg_m_weights
-            return BACKBONES[backbone](image_size, weights)
+            return build_backbone(backbone, image_size, weights)
 
         self.M_s = mapping(probe_backbone, probe_weights)
         self.M_t = self.M_s if shared else mapping(gallery_backbone, gallery_weights)

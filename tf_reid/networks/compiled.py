@@ -70,7 +70,10 @@ class Dropout(keras.layers.Dropout):
         def drawn(shape, dtype):
             return tf.cast(uniform(shape, seed), dtype)
 
-        return tf.nn.experimental.general_dropout(inputs, self.rate, drawn)
+        kept = self.noise_shape  # such as (None, 1, 1, 1): one draw an image
+        if kept is not None:
+            kept = [tf.shape(inputs)[axis] if size is None else size for axis, size in enumerate(kept)]
+        return tf.nn.experimental.general_dropout(inputs, self.rate, drawn, kept)
 
 
 class MaxPooling2D(keras.layers.MaxPooling2D):

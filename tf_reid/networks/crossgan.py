@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from tf_reid.networks import losses
-from tf_reid.networks.backbones import BACKBONES
+from tf_reid.networks.backbones import build_backbone
 from tf_reid.networks.compiled import MaxPooling2D
 from tf_reid.networks.layers import BatchNormalization, gan_init
 from tf_reid.networks.precision import Conv2D, Conv2DTranspose, Dense
@@ -22,7 +22,7 @@ def encoder_input(image_size: tuple[int, int], encoder: str, weights: str | None
     """Images -> what E1 and E2 are given: the flattened pixels, or the features of a backbone that is not trained."""
     if encoder == "pixels":
         return keras.Sequential([keras.Input((*image_size, 3)), layers.Flatten()])
-    backbone = BACKBONES[encoder](image_size, weights)
+    backbone = build_backbone(encoder, image_size, weights)
     backbone.trainable = False
     return backbone
 

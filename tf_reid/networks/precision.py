@@ -82,6 +82,24 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
         return self.activation(outputs)
 
 
+class SeparableConv2D(keras.layers.SeparableConv2D):
+    """Keras's for maps [B, H, W, C], in the precision of `products_in`; bias and activation are float32."""
+
+    def call(self, inputs):
+        def depthwise(maps, kernel):
+            return keras.ops.depthwise_conv(
+                maps, kernel, self.strides, self.padding, self.data_format, self.dilation_rate
+            )
+
+        def pointwise(maps, kernel):
+            return keras.ops.conv(maps, kernel, 1, "valid", self.data_format)
+
+        outputs = product(pointwise, product(depthwise, inputs, self.depthwise_kernel), self.pointwise_kernel)
+        if self.use_bias:
+            outputs = keras.ops.add(outputs, self.bias)
+        return self.activation(outputs)
+
+
 class Dense(keras.layers.Dense):
     """Keras's, in the precision of `products_in`; bias and activation are float32."""
 

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_reid.networks import losses
-from tf_reid.networks.backbones import BACKBONES
+from tf_reid.networks.backbones import build_backbone
 from tf_reid.networks.compiled import Dropout
 from tf_reid.networks.precision import Dense
 
@@ -22,9 +22,9 @@ class SiameseClassifier(keras.Model):
     Called on images [B, H, W, 3] in [-1, 1] it gives v, float32 [B, D].
     """
 
-    def __init__(self, image_size, identities, backbone="resnet50", weights=None, dropout=0.5):
+    def __init__(self, image_size, identities, backbone="ResNet50", weights=None, dropout=0.5):
         super().__init__(name="classifier")
-        self.backbone = BACKBONES[backbone](image_size, weights)
+        self.backbone = build_backbone(backbone, image_size, weights)
         width = self.backbone.output_shape[-1]
         self.dropout = Dropout(dropout)
         self.identity_head = Dense(identities, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01))

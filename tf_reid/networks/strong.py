@@ -1,30 +1,13 @@
 """The classifier of the strong baseline: a backbone, a batch-norm neck and a linear classifier."""
 
-import inspect
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
-from tf_reid.networks.backbones import BACKBONES
+from tf_reid.networks.backbones import build_backbone
 from tf_reid.networks.layers import BatchNormalization
 from tf_reid.networks.precision import Dense
-
-
-def build_backbone(name: str, image_size: tuple[int, int], weights: str | None, last_stride: int) -> keras.Model:
-    """A backbone with this stride of its last stage.
-
-    Raises:
-        ValueError: the stride is 1, and the backbone has no last stage that can keep its size.
-    """
-    build = BACKBONES[name]
-    if "last_stride" in inspect.signature(build).parameters:
-        return build(image_size, weights, last_stride=last_stride)
-    if last_stride != 2:
-        raise ValueError(
-            f"method.last_stride is {last_stride}, but the last stage of {name} cannot keep its size: set 2."
-        )
-    return build(image_size, weights)
 
 
 class StrongClassifier(keras.Model):
@@ -43,7 +26,7 @@ class StrongClassifier(keras.Model):
         encoder: images -> f_i, the model that is evaluated and exported.
     """
 
-    def __init__(self, image_size, identities, backbone="resnet50", weights=None, last_stride=1, bnneck=True):
+    def __init__(self, image_size, identities, backbone="ResNet50", weights=None, last_stride=1, bnneck=True):
         super().__init__(name="strong")
         self.backbone = build_backbone(backbone, image_size, weights, last_stride)
         width = self.backbone.output_shape[-1]

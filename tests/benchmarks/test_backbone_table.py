@@ -1,0 +1,23 @@
+"""The table of backbones: what it counts, what it times, and its picture."""
+
+import cv2
+import pytest
+
+from benchmarks import backbones
+
+
+def test_a_row_of_the_table_and_the_plot(tmp_path, capsys):
+    picture = tmp_path / "speed.webp"
+    common = ["--size", "32", "16", "--batches", "1", "2", "--rounds", "1"]
+    backbones.main(["small", *common, "--served", "--plot", str(picture), "--scores", "small=12.5"])
+    header, _, row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    name, width, weights, products, *speeds = [cell.strip() for cell in row.strip("|").split("|")]
+    assert (name, width, weights) == ("small", "256", "1.23") and 0.01 <= float(products) < 0.03
+    assert len(speeds) == 3 and all(float(speed) > 0 for speed in speeds) and "embeddings/s" in header
+    assert cv2.imread(str(picture)).shape[0] == 480
+
+
+def test_a_plot_without_scores_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        backbones.arguments(["--plot", "speed.webp"])
+    assert "--scores NAME=RANK1" in capsys.readouterr().err
