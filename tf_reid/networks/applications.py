@@ -11,7 +11,6 @@ import h5py
 import keras
 from keras import layers
 
-from tf_reid.config import ConfigError
 from tf_reid.networks.compiled import Dropout, MaxPooling2D
 from tf_reid.networks.layers import BatchNormalization
 from tf_reid.networks.precision import Conv2D, Dense, DepthwiseConv2D, SeparableConv2D
@@ -95,7 +94,7 @@ def build(
 
     Raises:
         OSError: the ImageNet weights could not be fetched.
-        ConfigError: the images are too small, the file holds other weights, or the last stage cannot keep its size.
+        ValueError: the images are too small, the file holds other weights, or the last stage cannot keep its size.
     """
     family = family_of(name)
     if last_stride != 2 and family not in LAST_STRIDE:
@@ -106,17 +105,20 @@ def build(
     images = keras.Input((*image_size, 3))
     seen = PREPROCESSING[family]()(images) if family in PREPROCESSING else images
     try:
-        backbone = averaged(images, network(seen))
+        maps = network(seen)
     except ValueError as error:
         raise _too_small(name, image_size) from error
+    if 0 in maps.shape:
+        raise _too_small(name, image_size)
+    backbone = averaged(images, maps)
     if of_backbone:
         load(backbone, name, weights)
     return backbone
 
 
-def no_last_stride(name: str, last_stride: int) -> ConfigError:
+def no_last_stride(name: str, last_stride: int) -> ValueError:
     """The error of a backbone whose last stage cannot keep its size."""
-    return ConfigError(
+    return ValueError(
         f"method.last_stride is {last_stride}, but the last stage of {name} cannot keep its size: set 2, or take a "
         "backbone of another family, such as ResNet50 or MobileNetV2."
     )
@@ -131,13 +133,13 @@ def load(network: keras.Model, name: str, path: str) -> None:
     """Load a local file of weights into a network.
 
     Raises:
-        ConfigError: it is no such file, or it holds the weights of another network.
+        ValueError: it is no such file, or it holds the weights of another network.
     """
     try:
         network.load_weights(path)
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(
+        raise ValueError(
             f"{path} does not hold the weights of the backbone {name}: name the file of a backbone of this kind, or "
             f"Keras's own file of it without the classification layer ({reason[:300]})."
         ) from error
@@ -165,7 +167,7 @@ def _built_by_keras(name, family, image_size, weights):
 
 
 def _too_small(name, image_size):
-    return ConfigError(f"data.image_size is {list(image_size)}, which is too small for {name}: take larger images.")
+    return ValueError(f"data.image_size is {list(image_size)}, which is too small for {name}: take larger images.")
 
 
 def _is_of_a_backbone(path):
