@@ -49,9 +49,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         fused = training and self.trainable and len(inputs.shape) == 4
         if not fused or tf.distribute.get_strategy().num_replicas_in_sync > 1:
             return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta), epsilon=self.epsilon
-        )
+        gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(inputs.shape[-1:])
+        beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(inputs.shape[-1:])
+        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon)
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
         variance *= (count - 1.0) / count  # the fused operation divides by n - 1, Keras by n
         for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
