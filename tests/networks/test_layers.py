@@ -30,22 +30,25 @@ def test_norms_equal_those_of_tensorflow_addons():
     np.testing.assert_allclose(spectral.layer.kernel, addons["spectral_norm"], atol=1e-5)
 
 
-def test_batch_normalization_equals_that_of_keras():
+@pytest.mark.parametrize("settings", [{}, {"scale": False}, {"center": False}])
+def test_batch_normalization_equals_that_of_keras(settings):
     """In training, at test and frozen; gradients and running statistics too."""
     rng = np.random.default_rng(0)
     x, weight = (rng.normal(2.0, 3.0, size=(3, 4, 5, 6)).astype(np.float32) for _ in range(2))
-    ours, reference = layers.BatchNormalization(), keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+    ours = layers.BatchNormalization(**settings)
+    reference = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **settings)
     found = []
     for norm in (ours, reference):
         norm.build(x.shape)
-        norm.set_weights([np.linspace(0.5, 2, 6), np.linspace(-1, 1, 6), np.ones(6), np.full(6, 4.0)])
+        affine = [np.linspace(0.5, 2, 6)] * norm.scale + [np.linspace(-1, 1, 6)] * norm.center
+        norm.set_weights([*affine, np.ones(6), np.full(6, 4.0)])
         with tf.GradientTape() as tape:
             images = tf.constant(x)
             tape.watch(images)
             made = norm(images, training=True)
             loss = tf.reduce_sum(made * weight)
         gradients = tape.gradient(loss, [images, *(variable.value for variable in norm.trainable_variables)])
-        moving = norm.get_weights()[2:]
+        moving = norm.get_weights()[-2:]
         norm.trainable = False
         found.append([made, *gradients, *moving, norm(x, training=True), norm(x, training=False)])
     for values, expected in zip(*found, strict=True):
