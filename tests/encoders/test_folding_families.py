@@ -66,7 +66,7 @@ def can_keep_its_size(name):
     return applications.family_of(name) in applications.LAST_STRIDE
 
 
-@pytest.mark.parametrize("name", filter(can_keep_its_size, FAMILIES))
+@pytest.mark.parametrize("name", list(filter(can_keep_its_size, FAMILIES)))
 def test_a_last_stage_that_keeps_its_size_has_maps_twice_as_large(name):
     halved, kept = (maps_of(build_backbone(name, (64, 32), None, stride)) for stride in (2, 1))
     assert halved.output_shape[1:3] == (2, 1) and kept.output_shape[1:3] == (4, 2)
