@@ -12,7 +12,8 @@ def test_a_row_of_the_table_and_the_plot(tmp_path, capsys):
     backbones.main(["small", *common, "--served", "--plot", str(picture), "--scores", "small=12.5"])
     header, _, row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     name, width, weights, products, *speeds = [cell.strip() for cell in row.strip("|").split("|")]
-    assert (name, width, weights) == ("small", "256", "1.23") and 0.01 <= float(products) < 0.03
+    assert (name, width, weights) == ("small", "256", "1.23")
+    assert products == "0.008"  # a block has about 1.8 million, the first one 2.4
     assert len(speeds) == 3 and all(float(speed) > 0 for speed in speeds) and "embeddings/s" in header
     assert cv2.imread(str(picture)).shape[0] == 480
 
