@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import h5py
 import keras
+import numpy as np
 from keras import layers
 
 from tf_reid.networks.compiled import Dropout, MaxPooling2D
@@ -24,6 +25,7 @@ OURS = {  # what stands in for Keras's
     layers.MaxPooling2D: MaxPooling2D,
     layers.Dropout: Dropout,
 }
+OF_DEPTHWISE = ("name", "kernel_size", "strides", "padding", "dilation_rate", "activation", "use_bias")
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue in [0, 1]
 
 
@@ -194,17 +196,27 @@ def with_our_layers(network: keras.Model, family: str, last_stride: int = 2) -> 
             del settings["momentum"], settings["epsilon"]
         if family == "efficientnet":
             settings |= _fixed_standardisation(layer)
+        if _is_of_single_channels(layer):
+            return DepthwiseConv2D.from_config({key: settings[key] for key in OF_DEPTHWISE})
         padded_pooling = isinstance(layer, layers.MaxPooling2D) and layer.padding == "same"
         kind = type(layer) if padded_pooling else OURS.get(type(layer), type(layer))
         return kind.from_config(settings)
 
     clone = keras.models.clone_model(network, clone_function=ours, recursive=True)
     for old, new in zip(network.layers, clone.layers, strict=True):
-        if not isinstance(old, layers.Normalization):
+        if _is_of_single_channels(old):
+            kernel, *bias = old.get_weights()
+            new.set_weights([np.swapaxes(kernel, 2, 3), *bias])
+        elif not isinstance(old, layers.Normalization):
             new.set_weights(old.get_weights())
         if isinstance(old, layers.BatchNormalization):
             new.moving_variance.assign_add(old.epsilon - new.epsilon)
     return clone
+
+
+def _is_of_single_channels(layer):
+    """Whether this is a depthwise convolution in the form of one with groups, which on CPUs needs XLA: ConvNeXt's."""
+    return type(layer) is layers.Conv2D and layer.groups == layer.filters == layer.input.shape[-1] > 1
 
 
 def _fixed_standardisation(layer):
