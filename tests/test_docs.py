@@ -33,6 +33,7 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 SCRIPTS = {
     "tf-reid-train": "tf_reid.train",
     "tf-reid-pretrain": "tf_reid.pretrain",
+    "tf-reid-tune": "tf_reid.tune",
     "tf-reid-evaluate": "tf_reid.evaluate",
     "tf-reid-visualize": "tf_reid.visualize",
     "tf-reid-search": "tf_reid.search",

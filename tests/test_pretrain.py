@@ -60,7 +60,7 @@ def test_data_that_are_bound_to_terms_are_named():
         ("a.weights.h5", "evaluate.identities=test", "evaluate.identities must be validation"),
     ],
 )
-def test_what_could_not_be_written_or_told_is_refused_before_the_training(to, override, sentence, few, tmp_path):
+def test_what_could_not_be_written_or_measured_is_refused_before_the_training(to, override, sentence, few, tmp_path):
     with pytest.raises(ConfigError, match=sentence):
         pretrain.pretrain(to, overrides=[*few, override], run=tmp_path / "run")
     assert not (tmp_path / "run").exists()

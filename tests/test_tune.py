@@ -59,6 +59,14 @@ def test_a_grid_that_was_stopped_is_completed_by_the_same_command(tmp_path, trai
     assert (tmp_path / "tune.csv").read_text().startswith("choice,metric,mean,spread,runs,planned\n")
 
 
+@pytest.mark.parametrize("other", ["data.source=viper", "evaluate.distance=euclidean"])
+def test_scores_of_other_data_or_of_another_distance_are_not_taken_for_this_grids(other, tmp_path, trained):
+    command = [*OVER, "--to", str(tmp_path), "--set", "data.validation=3"]
+    tf_reid.tune.main(command)
+    with pytest.raises(ConfigError, match=rf"holds a run with other settings \({other.partition('=')[0]} was"):
+        tf_reid.tune.main([*command, other])
+
+
 def test_a_grid_without_validation_identities_is_refused_before_it_trains(tmp_path, trained):
     with pytest.raises(ConfigError, match=r"No training identity is held out for validation: set data\.validation"):
         tf_reid.tune.main([*OVER, "--to", str(tmp_path)])

@@ -15,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = {
-    f"tf-reid-{name}" for name in ("train", "pretrain", "evaluate", "visualize", "search", "data", "export", "serve")
+    f"tf-reid-{name}"
+    for name in ("train", "pretrain", "tune", "evaluate", "visualize", "search", "data", "export", "serve")
 }
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 TINY = (

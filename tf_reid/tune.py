@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for cell in cells:
         of_cell = configuration.load(args.config, cell.settings, METHODS)
         validation.check_settings(of_cell)
-        run_folder.check_run(cell.folder, of_cell)
+        run_folder.check_scored_alike(cell.folder, of_cell)
     if args.dry_run:
         for cell in cells:
             print(f"# {cell.folder}: finished" if cell.is_trained() else shlex.join(cell.training()))
@@ -75,16 +75,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     with _live(lambda: _table(cells)):
         failures = side_by_side.make_all(cells, args.side_by_side, workers)
 
-    found = tuning.lines(cells, args.representation)
+    lines = tuning.lines(cells, args.representation)
     again = shlex.join(["python", "-m", "tf_reid.tune", *(sys.argv[1:] if argv is None else argv)])
     head = f"`{again}`\n\nScored on validation identities: `{args.representation}`, mean ± spread over the seeds."
-    parts = [head, tuning.markdown(found, args.metric)]
-    if chosen := tuning.best(found, args.metric):
-        final = tuning.final_command(args.config, config, args.set, chosen.choice, Path("runs") / f"{stem}_chosen")
+    parts = [head, tuning.markdown(lines, args.metric)]
+    if chosen := tuning.best(lines, args.metric):
+        of_choice = configuration.load(args.config, [*args.set, *chosen.choice], METHODS)
+        run = Path("runs") / f"{stem}_chosen"
+        final = tuning.final_command(args.config, of_choice, [*args.set, *chosen.choice], run)
         parts += [f"Chosen by {args.metric}: `{tuning.set_line(chosen.choice)}`", f"To train it:\n\n    {final}"]
     text = "\n\n".join(parts) + "\n"
     write_text(root / "tune.md", text)
-    write_text(root / "tune.csv", tuning.comma_separated(found))
+    write_text(root / "tune.csv", tuning.comma_separated(lines))
     print(text)
     print(f"Written: {root / 'tune.md'} and .csv")
     if failures:

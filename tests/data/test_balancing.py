@@ -67,6 +67,14 @@ def test_every_epoch_has_as_many_steps_and_each_image_of_the_larger_data_set():
     assert set(first[BOTH.origin[first] == 0]) == set(range(80))
 
 
+def test_two_sources_of_the_same_people_have_no_equal_balance():
+    kind = SimpleNamespace(sampler="pairs", domains=1)
+    same = {"source": joined([LARGE, SMALL, LARGE])}
+    balancing.sampler("images", kind, stage_of(8), same)
+    with pytest.raises(ValueError, match=r"large and another data set of data\.source show the same people"):
+        balancing.sampler("equal", kind, stage_of(8), same)
+
+
 def test_a_data_set_that_is_too_small_for_a_batch_is_named():
     kind = SimpleNamespace(sampler="views", domains=1)
     with pytest.raises(ValueError, match=r"^small: .* needs 8 identities seen in two views"):

@@ -46,7 +46,7 @@ def test_identities_are_known_by_the_numbers_of_their_own_population():
 
 
 def test_a_population_in_two_data_sets_is_the_same_people_before_the_same_cameras():
-    """Its highest number may come late: nobody else gets one of its numbers."""
+    """Its highest number may come late: no other identity gets one of its numbers."""
     again = make_records([3, 20], [2, 7], name="a, more", population="a")
     every = joined([first(), second(), again])
     assert every.identity[-2:].tolist() == [3, 20] and every.camera[-2:].tolist() == [2, 7]

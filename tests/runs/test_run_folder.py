@@ -76,6 +76,8 @@ def test_the_protocol_of_a_run_stays_what_it_was_trained_with(tmp_path, simple):
     with pytest.raises(ConfigError, match=r"evaluate\.protocol was None and is now 'market'"):
         run_folder.check_run(tmp_path / "run", simple("evaluate.protocol=market"))
     run_folder.check_run(tmp_path / "run", simple("evaluate.flip=true"))  # changes only how it is scored
+    with pytest.raises(ConfigError, match=r"evaluate\.flip was False and is now True"):  # but where scores choose
+        run_folder.check_run(tmp_path / "run", simple("evaluate.flip=true", "run.validate_every=5"))
 
 
 def test_a_data_set_that_changed_is_refused(tmp_path, simple):

@@ -60,12 +60,18 @@ def test_every_value_is_trained_with_every_other_and_every_seed_and_scored_on_va
         (["validation=10,20"], [], r"--over validation: all trainings are scored on the same identities"),
         (["method.dropout=0,1"], ["method.dropout=0"], r"--over method\.dropout: this setting is there twice"),
         (["method.dropout=0", "method.dropout=1"], [], r"--over method\.dropout: this setting is there twice"),
+        (["data.source=viper,grid"], [], r"--over data\.source: it decides which identities are held out"),
         (["method.dropout=0,0"], [], r"--over method\.dropout=0,0: a value is there twice"),
     ],
 )
 def test_what_a_grid_cannot_vary_is_refused(overs, settings, message):
     with pytest.raises(ConfigError, match=message):
         cells(*overs, settings=settings)
+
+
+def test_a_seed_that_is_there_twice_is_refused():
+    with pytest.raises(ConfigError, match=r"--seeds 0 0: a seed is there twice"):
+        cells("method.dropout=0", seeds=(0, 0))
 
 
 def finish(cell, score, rank1=50.0):
@@ -77,13 +83,13 @@ def test_the_highest_mean_over_the_seeds_is_chosen_of_what_is_complete(tmp_path)
     made = cells("method.dropout=0,0.5,0.7", seeds=(0, 1), root=tmp_path)
     for cell, score in zip(made, (10.0, 20.0, 18.0, 14.0, 99.0), strict=False):
         finish(cell, score)
-    found = tuning.lines(made, "raw")
-    assert tuning.best(found, "mAP").choice == ("method.dropout=0.5",)
-    text = tuning.markdown(found, "mAP")
+    lines = tuning.lines(made, "raw")
+    assert tuning.best(lines, "mAP").choice == ("method.dropout=0.5",)
+    text = tuning.markdown(lines, "mAP")
     assert "| `method.dropout=0` | 50.0 ± 0.0 | 15.0 ± 5.0 | 2 of 2 |" in text
     assert "| `method.dropout=0.5` **best** | 50.0 ± 0.0 | 16.0 ± 2.0 | 2 of 2 |" in text
     assert "| `method.dropout=0.7` | 50.0 | 99.0 | 1 of 2 |" in text
-    assert tuning.comma_separated(found).splitlines()[2] == "method.dropout=0,mAP,15.0,5.0,2,2"
+    assert tuning.comma_separated(lines).splitlines()[2] == "method.dropout=0,mAP,15.0,5.0,2,2"
     assert tuning.best(tuning.lines(made[-1:], "raw"), "mAP") is None
     with pytest.raises(ConfigError, match=r"--representation translated: .* it has raw, other"):
         tuning.lines(made, "translated")
@@ -92,14 +98,20 @@ def test_the_highest_mean_over_the_seeds_is_chosen_of_what_is_complete(tmp_path)
 def test_the_final_command_holds_no_identity_out_and_chooses_nothing_by_one():
     settings = ["data.validation=30", "run.validate_every=5", "run.keep=best"]
     settings.append("stages.classifier.early_stop={watch: mAP}")
+    settings.append("method.dropout=0.5")
     config = configuration.load("identity", settings, METHODS)
-    command = tuning.final_command("identity", config, settings, ("method.dropout=0.5",), Path("runs/x"))
+    command = tuning.final_command("identity", config, settings, Path("runs/x"))
     assert command.startswith("python -m tf_reid.train --config identity --run runs/x --set method.dropout=0.5 ")
     *_, dropout, none, every, keep, stop = command.split()
     assert (dropout, none, every) == ("method.dropout=0.5", "data.validation=0", "run.validate_every=0")
     assert (keep, stop) == ("run.keep=last", "stages.classifier.early_stop=null")
     own = configuration.load("view_adaptation_viper", [], METHODS)  # whose protocol holds out identities
-    assert tuning.final_command("x", own, ["a=1"], ("b=2",), Path("r")).endswith("--run r --set a=1 b=2")
+    assert tuning.final_command("x", own, ["a=1", "b=2"], Path("r")).endswith("--run r --set a=1 b=2")
+    pretrained = configuration.load("pretrain", [], METHODS)  # which is scored on validation identities
+    last = tuning.final_command("pretrain", pretrained, ["evaluate.identities=validation"], Path("r")).split("--set ")[
+        1
+    ]
+    assert last == "data.validation=0 evaluate.identities=test"
 
 
 def test_progress_is_what_a_log_says_last(tmp_path):

@@ -138,6 +138,11 @@ def pretrain() -> None:
     _run_module("tf_reid.pretrain")
 
 
+def tune() -> None:
+    """tf-reid-tune"""
+    _run_module("tf_reid.tune")
+
+
 def evaluate() -> None:
     """tf-reid-evaluate"""
     _run_module("tf_reid.evaluate")

@@ -20,12 +20,14 @@ def sampler(balance: str, kind, stage: samplers.BatchSettings, records: Mapping[
         kind, stage, records: as `samplers.of_stage` takes them.
 
     Raises:
-        ValueError: as the stage's sampler; with "equal" every data set must suffice for a batch.
+        ValueError: as the stage's sampler; with "equal" every data set must suffice for a batch, and no two
+            sources show the same people, who would be in two places of a batch.
     """
     read = ["source", "target"][: kind.domains]
     parts = {domain: _parts(records[domain]) for domain in read}
     if balance == "images" or all(len(of_domain) == 1 for of_domain in parts.values()):
         return samplers.of_stage(kind, stage, dict(records))
+    _check_that_people_differ(records["source"])
     together = stage.images_per_view if kind.sampler == "views" else 1  # rows that show one identity
     drawers = []
     for chosen in itertools.product(*parts.values()):
@@ -45,6 +47,16 @@ def sampler(balance: str, kind, stage: samplers.BatchSettings, records: Mapping[
         return {domain: _in_turn([one[domain][:longest] for one in passes], together) for domain in passes[0]}
 
     return epoch
+
+
+def _check_that_people_differ(source: Records) -> None:
+    populations = [one.population for one in source.origins]
+    for one in source.origins:
+        if populations.count(one.population) > 1:
+            raise ValueError(
+                f"data.balance is equal, but {one.name} and another data set of data.source show the same people; name "
+                "one of the two, or set data.balance=images."
+            )
 
 
 def _parts(records: Records) -> list[tuple[str, np.ndarray]]:

@@ -201,8 +201,8 @@ def representations(model: ReIDModel, config: Config, scored: Records) -> dict[s
     both = protocol_of(scored, config.evaluate.protocol).get("both_directions")
     if both and any("probe" in representation.encoders for representation in by_name.values()):
         raise ConfigError(
-            f"evaluate.protocol: {config.evaluate.protocol or scored.default_protocol} of {scored.name} also takes "
-            f"gallery images as queries, but {config.method['name']} has an encoder for each side; choose another "
+            f"evaluate.protocol: {config.evaluate.protocol or scored.default_protocol} of {scored.scored_name} also "
+            f"takes gallery images as queries, but {config.method['name']} has an encoder for each side; choose another "
             "protocol."
         )
     if config.evaluate.rerank:  # which needs a distance

@@ -32,6 +32,7 @@ from tf_reid.settings import Config, Data
 # protocol decides what is trained on, and scores on validation identities may choose what is kept.
 CARRIED_OUT = "(checkpoint|log|pictures|evaluate)_every|evaluate_queries|strategy|jit_compile|steps_per_call"
 NOT_COMPARED = re.compile(rf"run\.({CARRIED_OUT})|data\.\w+_dir|evaluate\.(?!protocol).*")
+SCORED_BY = re.compile(r"evaluate\.(distance|rerank|flip)")  # compared where scores choose during the training
 PLACE = re.compile(r"data\.(source|target)(\.(root|csv))?")  # may differ where it selects the same images
 # What a training writes before config.yaml, and older versions beside a file: a start that was killed.
 STARTED = re.compile(rf"environment\.json|data\.json|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+")
@@ -54,10 +55,7 @@ def check_run(folder: Path, config: Config) -> None:
         before = _settings_of(folder)
         changed = _changed(before, config)
         if changed and not (_has_moved(before, config) and _knows_content(folder)):
-            shown = "; ".join(f"{key} was {a!r} and is now {b!r}" for key, a, b in changed)
-            raise ConfigError(
-                f"{folder} holds a run with other settings ({shown}); choose another --run, or remove it."
-            )
+            raise _other_settings(folder, changed, "--run")
         return
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if "checkpoints" in names:
@@ -69,10 +67,33 @@ def check_run(folder: Path, config: Config) -> None:
         raise ConfigError(f"{folder} holds other files and no config.yaml of a run; choose another --run.")
 
 
+def check_scored_alike(folder: Path, config: Config) -> None:
+    """As `check_run`, of a run whose scores are compared with others': its data and evaluation are named as now, too.
+
+    Raises:
+        ConfigError: as `check_run`, or the run is of other data or scored otherwise.
+    """
+    check_run(folder, config)
+    if not (folder / "config.yaml").exists():
+        return
+    differences = _differences(_settings_of(folder).model_dump(), config.model_dump())
+    if other := [each for each in differences if re.fullmatch(r"data\.(?!\w+_dir$).*|evaluate\..*", each[0])]:
+        raise _other_settings(folder, other, "--to")
+
+
+def _other_settings(folder: Path, changed: list[tuple[str, Any, Any]], option: str) -> ConfigError:
+    shown = "; ".join(f"{key} was {a!r} and is now {b!r}" for key, a, b in changed)
+    return ConfigError(f"{folder} holds a run with other settings ({shown}); choose another {option}, or remove it.")
+
+
 def _changed(before: Config, config: Config) -> list[tuple[str, Any, Any]]:
     """(key, the run's value, the value now) of every setting that changes results."""
-    differences = _differences(before.model_dump(), config.model_dump())
-    return [difference for difference in differences if not NOT_COMPARED.fullmatch(difference[0])]
+    chooses = before.run.validate_every or config.run.validate_every
+    return [
+        (key, was, now)
+        for key, was, now in _differences(before.model_dump(), config.model_dump())
+        if not NOT_COMPARED.fullmatch(key) or (chooses and SCORED_BY.fullmatch(key))
+    ]
 
 
 def _settings_of(folder: Path) -> Config:

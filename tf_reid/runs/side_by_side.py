@@ -110,6 +110,8 @@ class Workers:
                 words, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
         self.processes.add(process)
+        if self.stopped:  # since `call` looked
+            process.terminate()
         try:
             return process.wait()
         finally:

@@ -143,8 +143,8 @@ def validation_identities(config: Config, records: Records) -> np.ndarray:
     count = int(wanted) if wanted >= 1 else max(LEAST_VALIDATED, round(wanted * len(identities)))
     if count >= len(identities):
         raise ConfigError(
-            f"data.validation is {wanted}, but {records.name} has {len(identities)} training identities; hold out "
-            "fewer."
+            f"data.validation is {wanted}, but {records.scored_name} has {len(identities)} training identities; hold "
+            "out fewer."
         )
     return identities[-count:]
 
@@ -209,7 +209,9 @@ def protocol_of(records: Records, name: str | None) -> dict[str, Any]:
     name = name or records.default_protocol
     if name not in records.protocols:
         known = ", ".join(records.protocols)
-        raise ConfigError(f"evaluate.protocol: {records.name} has no protocol {name!r}; its protocols are {known}.")
+        raise ConfigError(
+            f"evaluate.protocol: {records.scored_name} has no protocol {name!r}; its protocols are {known}."
+        )
     return records.protocols[name]
 
 
@@ -253,7 +255,7 @@ def fair_trials(
         if labelled and seen["source"].name != records.name:
             of_others = f", or score on other identities than those of {seen['source'].name}"
         raise ConfigError(
-            f"Every trial of {records.name} holds {what} that are trained on; set data.{key}=train and keep "
+            f"Every trial of {records.scored_name} holds {what} that are trained on; set data.{key}=train and keep "
             f"evaluate.protocol as it was in training{of_others}."
         )
     return fair

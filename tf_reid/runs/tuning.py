@@ -24,6 +24,10 @@ DECIDED = {
     "run.seed": "name seeds with --seeds",
     "data.validation": "all trainings are scored on the same identities, so give it by --set",
     "evaluate.identities": "a grid is scored on validation identities alone",
+    **dict.fromkeys(
+        ("data.source", "data.source_cameras", "data.target", "data.trial", "evaluate.protocol"),
+        "it decides which identities are held out, and scores on others cannot be compared; give it by --set",
+    ),
 }
 BAR = re.compile(r"(\w+): +\d+%\|[^|]*\| *(\d+)/(\d+)")  # of a stage, as tqdm writes it
 METRICS = ("rank1", "mAP")  # that a table shows
@@ -112,8 +116,11 @@ def cells(config: str, overs: Sequence[Over], seeds: Sequence[int], settings: Se
         settings: of every training. root: their folders lie within it.
 
     Raises:
-        ConfigError: a setting is varied twice, or both varied and set, or it is not for a grid to vary.
+        ConfigError: a setting is varied twice, or both varied and set, or it is not for a grid to vary; or a seed is
+            there twice.
     """
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed is there twice.")
     varied = [over.key for over in overs]
     for key in varied:
         for decided, instead in DECIDED.items():
@@ -148,12 +155,12 @@ def lines(made: Sequence[Cell], representation: str) -> list[Line]:
     by_choice: dict[tuple[str, ...], list[Cell]] = {}
     for cell in made:
         by_choice.setdefault(cell.choice, []).append(cell)
-    found = []
+    of_choices = []
     for choice, own in by_choice.items():
         entries = [_entry(cell, representation) for cell in own if cell.is_trained()]
         values = {metric: [entry[metric] for entry in entries] for metric in METRICS}
-        found.append(Line(choice, values, len(own)))
-    return found
+        of_choices.append(Line(choice, values, len(own)))
+    return of_choices
 
 
 def _entry(cell: Cell, representation: str) -> dict[str, Any]:
@@ -165,17 +172,17 @@ def _entry(cell: Cell, representation: str) -> dict[str, Any]:
     return metrics[representation]
 
 
-def best(found: Sequence[Line], metric: str) -> Line | None:
+def best(of_choices: Sequence[Line], metric: str) -> Line | None:
     """The choice with the highest mean, of those whose trainings are all finished; the first of equal ones."""
-    complete = [line for line in found if line.is_complete]
+    complete = [line for line in of_choices if line.is_complete]
     return max(complete, key=lambda line: np.mean(line.values[metric]), default=None)
 
 
-def markdown(found: Sequence[Line], metric: str) -> str:
+def markdown(of_choices: Sequence[Line], metric: str) -> str:
     """A table of the choices; the best one is marked."""
-    chosen = best(found, metric)
+    chosen = best(of_choices, metric)
     rows = ["| | " + " | ".join(METRICS) + " | runs |", "|---" * (len(METRICS) + 2) + "|"]
-    for line in found:
+    for line in of_choices:
         title = f"`{' '.join(line.choice)}`" + (" **best**" if line is chosen else "")
         texts = [_shown(line.values[name]) for name in METRICS]
         rows.append(f"| {title} | " + " | ".join(texts) + f" | {len(line.values[metric])} of {line.planned} |")
@@ -188,12 +195,12 @@ def _shown(values: Sequence[float]) -> str:
     return f"{np.mean(values):.1f}" + (f" ± {np.std(values):.1f}" if len(values) > 1 else "")
 
 
-def comma_separated(found: Sequence[Line]) -> str:
+def comma_separated(of_choices: Sequence[Line]) -> str:
     """One line for each choice and metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["choice", "metric", "mean", "spread", "runs", "planned"])
-    for line in found:
+    for line in of_choices:
         for metric, values in line.values.items():
             mean, spread = (np.mean(values), np.std(values)) if values else ("", "")
             writer.writerow([" ".join(line.choice), metric, mean, spread, len(values), line.planned])
@@ -205,16 +212,20 @@ def set_line(choice: Sequence[str]) -> str:
     return shlex.join(["--set", *choice])
 
 
-def final_command(path: str, config: Config, settings: Sequence[str], choice: Sequence[str], run: Path) -> str:
-    """The command that trains the choice on all identities; where the protocol holds some out, on all others.
+def final_command(path: str, config: Config, settings: Sequence[str], run: Path) -> str:
+    """The command that trains the choice on all identities, and scores it on those of the test.
+
+    Where the protocol holds some out, it trains on all others.
 
     Args:
-        config: the settings of every training, as they were read. settings: as they were typed.
+        config: the settings with the choice, as they were read. settings: as they are typed.
     """
     whole = _without_validation(config) if config.data.validation else []
+    if config.evaluate.identities == "validation":
+        whole.append("evaluate.identities=test")
     replaced = [setting.split("=")[0] for setting in whole]
     kept = [setting for setting in settings if setting.split("=")[0] not in replaced]
-    return shlex.join(command("train", "--config", path, "--run", run, "--set", *kept, *choice, *whole))
+    return shlex.join(command("train", "--config", path, "--run", run, "--set", *kept, *whole))
 
 
 def _without_validation(config: Config) -> list[str]:

@@ -126,7 +126,7 @@ def _check(held_out: Records) -> int:
     if usable < 2:
         raise ConfigError(
             f"data.validation: {usable} of the {held_out.identities} validation identities of "
-            f"{held_out.name} are seen by two cameras, and their loss needs two at least; hold out more."
+            f"{held_out.scored_name} are seen by two cameras, and their loss needs two at least; hold out more."
         )
     return usable
 
