@@ -202,8 +202,8 @@ def representations(model: ReIDModel, config: Config, scored: Records) -> dict[s
     if both and any("probe" in representation.encoders for representation in by_name.values()):
         raise ConfigError(
             f"evaluate.protocol: {config.evaluate.protocol or scored.default_protocol} of {scored.scored_name} also "
-            f"takes gallery images as queries, but {config.method['name']} has an encoder for each side; choose another "
-            "protocol."
+            f"takes gallery images as queries, but {config.method['name']} has an encoder for each side; choose "
+            "another protocol."
         )
     if config.evaluate.rerank:  # which needs a distance
         by_name = {name: one for name, one in by_name.items() if one.similarity is None}
