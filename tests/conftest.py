@@ -26,10 +26,6 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 
-# Graphs stay as they were traced: TensorFlow's rewriting takes longer than the steps of a test. It is at work where
-# tests start commands in processes of their own, which train, evaluate, export and serve.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
 SIZE = (32, 16)
 IDENTITIES = 5
 CONFIGS = SHIPPED

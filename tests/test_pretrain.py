@@ -34,7 +34,11 @@ def test_weights_and_card_of_a_training_and_a_backbone_that_starts_from_them(tmp
     assert sorted(path.name for path in to.parent.iterdir()) == ["person.card.yaml", "person.weights.h5"]
     assert card["weights"]["sha256"] == hashlib.sha256(to.read_bytes()).hexdigest()
     assert card["data"]["sets"] == [{"name": "synthetic_pedestrians/street", "terms": Builder.TERMS}]
-    assert card["data"]["identities"] == 4 and card["data"]["do_not_pass_on"] == []
+    assert (
+        card["data"]["initial_weights"] == []
+        and card["data"]["identities"] == 4
+        and card["data"]["do_not_pass_on"] == []
+    )
     assert card["validation"]["queries"] > 0 and card["settings"]["evaluate"]["identities"] == "validation"
     assert card["revision"] and str(to) in capsys.readouterr().out
 
@@ -43,6 +47,18 @@ def test_weights_and_card_of_a_training_and_a_backbone_that_starts_from_them(tmp
     for a, b in zip(started.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert any((a != b).any() for a, b in zip(started.get_weights(), fresh.get_weights(), strict=True))
+
+
+def test_the_data_of_the_initial_weights_are_named_too(tmp_path):
+    assert pretrain.of_initial_weights(None) == {"sets": [], "do_not_pass_on": []}
+    assert pretrain.of_initial_weights("imagenet")["do_not_pass_on"] == ["imagenet"]
+    weights = tmp_path / "a.weights.h5"
+    assert pretrain.of_initial_weights(str(weights))["do_not_pass_on"] == [str(weights)]
+    viper = {"name": "viper", "terms": TERMS}
+    data = {"sets": [viper], "initial_weights": [pretrain.IMAGENET], "do_not_pass_on": ["viper", "imagenet"]}
+    pretrain.card_file(weights).write_text(yaml.safe_dump({"data": data}))
+    known = {"sets": [viper, pretrain.IMAGENET], "do_not_pass_on": ["viper", "imagenet"]}
+    assert pretrain.of_initial_weights(str(weights)) == known
 
 
 def test_data_that_are_bound_to_terms_are_named():
@@ -57,6 +73,7 @@ def test_data_that_are_bound_to_terms_are_named():
     ("to", "override", "sentence"),
     [
         ("a.h5", "run.seed=0", r"--to a\.h5: name a file that ends in \.weights\.h5"),
+        ("a.weights.h5", "stages.classifier.steps=0", "there are no weights to write"),
         ("a.weights.h5", "evaluate.identities=test", "evaluate.identities must be validation"),
     ],
 )

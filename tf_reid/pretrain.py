@@ -19,6 +19,7 @@ from tf_reid.train import train
 
 ENDING = ".weights.h5"  # of files that Keras reads weights from
 FIGURES = ("protocol", "queries", "gallery", "rank1", "rank5", "rank10", "mAP")
+IMAGENET = {"name": "imagenet", "terms": "photographs of other owners; for non-commercial research"}
 RENDERED = "synthetic_pedestrians"  # the one data set that shows no real person, and is bound to no terms
 
 
@@ -71,13 +72,17 @@ def pretrain(
 
 
 def check(to: Path, settings: Config) -> None:
-    """Make sure before a training that its weights can be written, and that no test identity makes their figures.
+    """Refuse before a training what could not be written, and figures of test identities.
 
     Raises:
         ConfigError: see `pretrain`.
     """
     if not to.name.endswith(ENDING):
         raise ConfigError(f"--to {to}: name a file that ends in {ENDING}, by which Keras knows weights.")
+    if to.is_dir():
+        raise ConfigError(f"--to {to}: this is a folder; name a file.")
+    if not all(stage.steps for stage in settings.stages.values()):
+        raise ConfigError("stages.classifier.steps is 0, so that there are no weights to write; set it higher.")
     if settings.method["name"] != "strong":
         raise ConfigError(f"method.name is {settings.method['name']!r}; pretrain trains the method strong.")
     if settings.evaluate.identities != "validation":
@@ -94,7 +99,9 @@ def card_of(run: Path, settings: Config, weights: bytes) -> dict[str, Any]:
     metrics = json.loads((run / "metrics.json").read_text())["raw"]
     trained_on = json.loads((run / "data.json").read_text())["source"]
     names = [name_of(spec) for spec in settings.data.sets_of("source")]
+    began_with = of_initial_weights(settings.method["weights"])
     bound = [name for name in names if not name.startswith(RENDERED)]
+    bound += [name for name in began_with["do_not_pass_on"] if name not in bound]
     return {
         "weights": {
             "backbone": settings.method["backbone"],
@@ -103,6 +110,7 @@ def card_of(run: Path, settings: Config, weights: bytes) -> dict[str, Any]:
         },
         "data": {
             "sets": [{"name": name, "terms": terms(name)} for name in names],
+            "initial_weights": began_with["sets"],
             "images": trained_on["images"],
             "identities": trained_on["identities"],
             "do_not_pass_on": bound,
@@ -112,6 +120,22 @@ def card_of(run: Path, settings: Config, weights: bytes) -> dict[str, Any]:
         "revision": json.loads((run / "environment.json").read_text())["revision"],
         "settings": settings.model_dump(),
     }
+
+
+def of_initial_weights(weights: str | None) -> dict[str, Any]:
+    """The data that the initial weights were trained on, and those of them whose terms bind: by the card of a file."""
+    if weights is None:
+        return {"sets": [], "do_not_pass_on": []}
+    if weights == "imagenet":
+        return {"sets": [IMAGENET], "do_not_pass_on": [IMAGENET["name"]]}
+    card = card_file(Path(weights))
+    if not card.is_file():
+        return {
+            "sets": [{"name": weights, "terms": "not known: no card stands beside it"}],
+            "do_not_pass_on": [weights],
+        }
+    data = yaml.safe_load(card.read_text())["data"]
+    return {"sets": [*data["sets"], *data["initial_weights"]], "do_not_pass_on": data["do_not_pass_on"]}
 
 
 def name_of(source: Any) -> str:
@@ -128,7 +152,7 @@ def terms(name: str) -> str:
 def note(bound: Sequence[str]) -> str:
     """What the terms mean for whoever has the weights."""
     if not bound:
-        return "Trained on rendered people alone, after the initial weights that the settings name."
+        return "Trained on rendered people alone."
     return (
         f"The terms of {', '.join(bound)} bind whoever uses these weights. Do not pass them on unless all of these "
         "terms allow it."

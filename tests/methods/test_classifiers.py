@@ -49,10 +49,15 @@ def test_simpgan_judges_pairs_by_the_cosine_of_a_strong_classifiers_features(fin
     assert np.abs(tape.gradient(loss, IMAGES)).max() > 0
 
 
-def test_simpgan_takes_a_strong_classifier_only_as_it_was_trained(finished):
+def test_simpgan_takes_a_strong_classifier_only_as_it_was_trained(finished, tmp_path):
     _, run = finished
     with pytest.raises(ConfigError, match=r"method\.classifier: .* was trained with method\.last_stride=2; set it"):
         simpgan(run, last_stride=1)
+    without_neck = tmp_path / "run"
+    without_neck.mkdir()
+    (without_neck / "config.yaml").write_text(yaml.safe_dump({"method": {"name": "strong", "bnneck": False}}))
+    with pytest.raises(ConfigError, match=r"was trained with method\.bnneck=false; name a run that has the neck"):
+        simpgan(str(without_neck), last_stride=1)
     with pytest.raises(ConfigError, match=r"set stages\.classifier\.steps=0"):
         build("simpgan", classifier_kind="strong", classifier=run, last_stride=2)
     with pytest.raises(ValueError, match=r"does not hold the weights of this strong classifier"):

@@ -146,6 +146,11 @@ def test_every_method_with_a_backbone_knows_it(name, stage, player, networks):
     assert sum(len(network.trainable_variables) for network in networks(model)) == count
 
 
+def test_a_backbone_that_would_rest_in_every_step_is_refused():
+    with pytest.raises(ConfigError, match=r"freeze_steps is 1000000, and the stage has \d+ steps"):
+        built("identity", "classifier", "classifier", freeze_steps=1_000_000)
+
+
 @pytest.mark.parametrize(("setting", "value", "default"), [("backbone_rate", 0.1, 1), ("freeze_steps", 3, 0)])
 def test_a_player_without_a_backbone_is_refused_these_settings(setting, value, default):
     message = (

@@ -59,6 +59,11 @@ def check_settings(method, settings: dict[str, StageSettings]):
                     f"{', '.join(about.players)}."
                 )
             _check_backbone(method, f"stages.{stage}.optimizers.{player}", player, optimizers[player])
+            if 0 < settings[stage].steps <= optimizers[player].freeze_steps:
+                raise ConfigError(
+                    f"stages.{stage}.optimizers.{player}.freeze_steps is {optimizers[player].freeze_steps}, and the "
+                    f"stage has {settings[stage].steps} steps, so that its backbone would never be trained; set fewer."
+                )
             if optimizers[player].ema_momentum and _keeps_batch_statistics(method, player):
                 raise ConfigError(
                     f"stages.{stage}.optimizers.{player}.ema_momentum: the batch normalisation of {player} keeps "

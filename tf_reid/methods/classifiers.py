@@ -27,10 +27,16 @@ def check_form(run: str, setting: str, network: Any, last_stride: int) -> None:
         setting: the method's setting that names the run. network: of any kind. last_stride: of its backbone.
 
     Raises:
-        ConfigError: the run had another last stride.
+        ConfigError: the run had another last stride, or no neck.
     """
     if not isinstance(network, StrongClassifier):
         return
-    trained = form_of(run)["last_stride"]
-    if trained != last_stride:
-        raise ConfigError(f"method.{setting}: {run} was trained with method.last_stride={trained}; set it here too.")
+    trained = form_of(run)
+    if not trained["bnneck"]:
+        raise ConfigError(
+            f"method.{setting}: {run} was trained with method.bnneck=false; name a run that has the neck."
+        )
+    if trained["last_stride"] != last_stride:
+        raise ConfigError(
+            f"method.{setting}: {run} was trained with method.last_stride={trained['last_stride']}; set it here too."
+        )

@@ -161,6 +161,8 @@ def _built_by_keras(name, family, image_size, weights):
         return network
     try:
         return make(include_top=False, weights="imagenet", **size)
+    except ValueError as error:  # which no failed download raises
+        raise _too_small(name, image_size) from error
     except Exception as error:
         raise OSError(
             f"The ImageNet weights of {name} could not be fetched by Keras; fetch the file elsewhere and set "
