@@ -58,9 +58,28 @@ def test_data_that_are_bound_to_terms_are_named():
     [
         ("a.h5", "run.seed=0", r"--to a\.h5: name a file that ends in \.weights\.h5"),
         ("a.weights.h5", "evaluate.identities=test", "evaluate.identities must be validation"),
+        ("a.weights.h5", "stages.classifier.steps=0", "stages.classifier.steps is 0"),
     ],
 )
 def test_what_could_not_be_written_or_measured_is_refused_before_the_training(to, override, sentence, few, tmp_path):
     with pytest.raises(ConfigError, match=sentence):
         pretrain.pretrain(to, overrides=[*few, override], run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_refused_in_place_of_a_file(few, tmp_path):
+    folder = tmp_path / "a.weights.h5"
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="is a folder; name a file in it"):
+        pretrain.pretrain(folder, overrides=few, run=tmp_path / "run")
+
+
+def test_the_terms_of_the_initial_weights_hold_for_what_starts_from_them(tmp_path):
+    assert pretrain.started_from(None) == ([], [])
+    assert pretrain.started_from("imagenet")[0][0]["name"] == "ImageNet"
+    file = tmp_path / "viper.weights.h5"
+    assert pretrain.started_from(str(file)) == ([{"name": f"initial weights: {file}", "terms": "not known"}], [])
+    sets, before = [{"name": "viper", "terms": TERMS}], [{"name": "ImageNet", "terms": "x"}]
+    card = {"data": {"sets": sets, "initial_weights": before, "do_not_pass_on": ["viper"]}}
+    pretrain.card_file(file).write_text(yaml.safe_dump(card))
+    assert pretrain.started_from(str(file)) == ([*before, *sets], ["viper"])

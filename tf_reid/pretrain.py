@@ -54,7 +54,7 @@ def pretrain(
 
     Raises:
         ConfigError: the file has another ending, the method keeps no backbone, or its figures would not be of
-            validation identities; and as `train`.
+            validation identities, `to` is a folder, the stage has no steps; and as `train`.
         OSError: a file cannot be written. What stood in its place still stands.
     """
     from tf_reid.methods import METHODS
@@ -78,10 +78,14 @@ def check(to: Path, settings: Config) -> None:
     """
     if not to.name.endswith(ENDING):
         raise ConfigError(f"--to {to}: name a file that ends in {ENDING}, by which Keras knows weights.")
+    if to.is_dir():
+        raise ConfigError(f"--to {to} is a folder; name a file in it, such as {to / ('person' + ENDING)}.")
     if settings.method["name"] != "strong":
         raise ConfigError(f"method.name is {settings.method['name']!r}; pretrain trains the method strong.")
     if settings.evaluate.identities != "validation":
         raise ConfigError("evaluate.identities must be validation: the card's figures are not of test identities.")
+    if not settings.stages["classifier"].steps:
+        raise ConfigError("stages.classifier.steps is 0, which trains nothing; set at least 1.")
 
 
 def card_file(weights: Path) -> Path:
@@ -94,7 +98,8 @@ def card_of(run: Path, settings: Config, weights: bytes) -> dict[str, Any]:
     metrics = json.loads((run / "metrics.json").read_text())["raw"]
     trained_on = json.loads((run / "data.json").read_text())["source"]
     names = [name_of(spec) for spec in settings.data.sets_of("source")]
-    bound = [name for name in names if not name.startswith(RENDERED)]
+    before, bound_before = started_from(settings.method["weights"])
+    bound = list(dict.fromkeys([*bound_before, *(name for name in names if not name.startswith(RENDERED))]))
     return {
         "weights": {
             "backbone": settings.method["backbone"],
@@ -105,6 +110,7 @@ def card_of(run: Path, settings: Config, weights: bytes) -> dict[str, Any]:
             "sets": [{"name": name, "terms": terms(name)} for name in names],
             "images": trained_on["images"],
             "identities": trained_on["identities"],
+            "initial_weights": before,
             "do_not_pass_on": bound,
             "note": note(bound),
         },
@@ -112,6 +118,23 @@ def card_of(run: Path, settings: Config, weights: bytes) -> dict[str, Any]:
         "revision": json.loads((run / "environment.json").read_text())["revision"],
         "settings": settings.model_dump(),
     }
+
+
+def started_from(weights: str | None) -> tuple[list[dict[str, str]], list[str]]:
+    """What the initial weights were made of, as entries of a card, and what of it must not be passed on.
+
+    Args:
+        weights: the method's setting. A file that `pretrain` wrote has its card beside it.
+    """
+    if weights is None:
+        return [], []
+    if weights == "imagenet":
+        return [{"name": "ImageNet", "terms": "images for non-commercial research and education"}], []
+    card = card_file(Path(weights))
+    if not card.is_file():
+        return [{"name": f"initial weights: {weights}", "terms": "not known"}], []
+    data = yaml.safe_load(card.read_text())["data"]
+    return [*data.get("initial_weights", ()), *data["sets"]], data["do_not_pass_on"]
 
 
 def name_of(source: Any) -> str:

@@ -76,3 +76,10 @@ def test_dgnets_teacher_is_the_network_of_a_strong_run_with_its_last_stride(fini
     expected = -np.log(p[np.arange(4), [0, 1, 2, 3]]).mean()
     np.testing.assert_allclose(teacher.identity_loss(IMAGES, tf.range(4)), expected, rtol=1e-4)
     assert build("dgnet", teacher=run).players()["teacher_head"] != []
+
+
+def test_simpgan_refuses_a_strong_classifier_without_the_neck(tmp_path):
+    method = {"name": "strong", "backbone": "small", "last_stride": 2, "bnneck": False}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"method": method}))
+    with pytest.raises(ConfigError, match=r"was trained with method\.bnneck=false"):
+        simpgan(str(tmp_path), last_stride=2)

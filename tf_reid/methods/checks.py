@@ -58,7 +58,8 @@ def check_settings(method, settings: dict[str, StageSettings]):
                     f"stages.{stage}.optimizers.{player}: stage {stage} does not train {player}; it trains: "
                     f"{', '.join(about.players)}."
                 )
-            _check_backbone(method, f"stages.{stage}.optimizers.{player}", player, optimizers[player])
+            key = f"stages.{stage}.optimizers.{player}"
+            _check_backbone(method, key, player, optimizers[player], settings[stage].steps)
             if optimizers[player].ema_momentum and _keeps_batch_statistics(method, player):
                 raise ConfigError(
                     f"stages.{stage}.optimizers.{player}.ema_momentum: the batch normalisation of {player} keeps "
@@ -76,8 +77,13 @@ def check_settings(method, settings: dict[str, StageSettings]):
             )
 
 
-def _check_backbone(method, key, player, optimizer):
+def _check_backbone(method, key, player, optimizer, steps):
     if player in method.backbones():
+        if 0 < steps <= optimizer.freeze_steps:
+            raise ConfigError(
+                f"{key}.freeze_steps is {optimizer.freeze_steps}, but the stage has {steps} steps, so the backbone "
+                "would never move; set fewer."
+            )
         return
     for name, default in (("backbone_rate", 1.0), ("freeze_steps", 0)):
         if getattr(optimizer, name) != default:

@@ -27,10 +27,13 @@ def check_form(run: str, setting: str, network: Any, last_stride: int) -> None:
         setting: the method's setting that names the run. network: of any kind. last_stride: of its backbone.
 
     Raises:
-        ConfigError: the run had another last stride.
+        ConfigError: the run had another last stride, or no batch-norm neck.
     """
     if not isinstance(network, StrongClassifier):
         return
-    trained = form_of(run)["last_stride"]
+    form = form_of(run)
+    if not form["bnneck"]:
+        raise ConfigError(f"method.{setting}: {run} was trained with method.bnneck=false; name a run with the neck.")
+    trained = form["last_stride"]
     if trained != last_stride:
         raise ConfigError(f"method.{setting}: {run} was trained with method.last_stride={trained}; set it here too.")

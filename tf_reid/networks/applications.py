@@ -96,7 +96,7 @@ def build(
 
     Raises:
         OSError: the ImageNet weights could not be fetched.
-        ValueError: the images are too small, the file holds other weights, or the last stage cannot keep its size.
+        ValueError: the images are too small or have a size that the weights do not fit, the file holds other weights, or the last stage cannot keep its size.
     """
     family = family_of(name)
     if last_stride != 2 and family not in LAST_STRIDE:
@@ -161,6 +161,10 @@ def _built_by_keras(name, family, image_size, weights):
         return network
     try:
         return make(include_top=False, weights="imagenet", **size)
+    except ValueError as error:
+        raise ValueError(
+            f"Keras cannot build {name} with its ImageNet weights for images of {list(image_size)} pixels: {error}"
+        ) from error
     except Exception as error:
         raise OSError(
             f"The ImageNet weights of {name} could not be fetched by Keras; fetch the file elsewhere and set "
