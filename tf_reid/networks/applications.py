@@ -96,7 +96,8 @@ def build(
 
     Raises:
         OSError: the ImageNet weights could not be fetched.
-        ValueError: the images are too small or have a size that the weights do not fit, the file holds other weights, or the last stage cannot keep its size.
+        ValueError: the images are too small or have a size that the weights do not fit, the file holds other weights,
+            or the last stage cannot keep its size.
     """
     family = family_of(name)
     if last_stride != 2 and family not in LAST_STRIDE:
