@@ -26,9 +26,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     size = tuple(args.size)
     print(f"{size[0]}x{size[1]}, {os.cpu_count()} cores")
-    milliseconds = "".join(f" | ms an image, batch {batch}" for batch in args.batches)
-    print(f"| backbone | features | weights, M | multiply-adds, G{milliseconds}{' | embeddings/s' * args.served} |")
-    print("|---|" + "---:|" * (3 + len(args.batches) + args.served))
+    titles = ["features", "weights, M", "multiply-adds, G"]
+    titles += [f"ms an image, batch {batch}" for batch in args.batches]
+    titles += ["embeddings/s"] if args.served else []
+    print(f"| backbone | {' | '.join(titles)} |")
+    print("|---|" + "---:|" * len(titles))
     speeds = {}
     for name in args.names:
         cells, speeds[name] = row(name, size, args.batches, args.rounds, args.served)
@@ -49,6 +51,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.plot and not args.scores:
         parser.error("--plot needs --scores NAME=RANK1 ...")
+    for name, _ in args.scores:
+        if name not in args.names:
+            parser.error(f"--scores {name}: name it among the backbones that are timed: {' '.join(args.names)}")
     return args
 
 
@@ -75,7 +80,7 @@ def row(name, size, batches, rounds, served):
         cells.append(f"{1000 * seconds / batch:.2f}")
         speed = batch / seconds
     if served:
-        speed = embeddings_per_second(encoder, size, batches[-1], rounds)
+        speed = embeddings_per_second(encoder, size, max(batches), rounds)
         cells.append(f"{speed:.1f}")
     return cells, speed
 

@@ -81,3 +81,10 @@ def test_what_could_not_be_written_or_measured_is_refused_before_the_training(to
     with pytest.raises(ConfigError, match=sentence):
         pretrain.pretrain(to, overrides=[*few, override], run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_refused_in_place_of_a_file(few, tmp_path):
+    folder = tmp_path / "a.weights.h5"
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="this is a folder; name a file"):
+        pretrain.pretrain(folder, overrides=few, run=tmp_path / "run")

@@ -19,12 +19,12 @@ from tf_reid.networks.backbones import build_backbone, maps_of
 from tf_reid.networks.layers import BatchNormalization
 from tf_reid.networks.precision import Conv2D, DepthwiseConv2D, products_in
 
-QUICK = {"VGG16": 64, "MobileNet": 32, "MobileNetV3Small": 32}  # name -> height and width of the images
+# name -> height and width of the images
+QUICK = {"VGG16": 64, "MobileNet": 32, "MobileNetV2": 32, "MobileNetV3Small": 32}
 SLOW = {
     "ResNet50": 32,
     "ResNet50V2": 32,
     "DenseNet121": 32,
-    "MobileNetV2": 32,
     "EfficientNetB0": 32,
     "EfficientNetV2B0": 32,
     "ConvNeXtTiny": 32,

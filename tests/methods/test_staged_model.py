@@ -99,7 +99,7 @@ def test_what_follows_a_compiled_step_of_several_replicas_is_not_compiled(two_re
     model.begin("sums")
     batch = tf.data.Dataset.from_tensors([1.0, 2.0])
     traced = model._one_step.get_concrete_function(
-        iter(two_replicas.experimental_distribute_dataset(batch)), (("doubled", False),)
+        iter(two_replicas.experimental_distribute_dataset(batch)), (("doubled", False),), ()
     )
     marked = ["_XlaCompile" in operation.node_def.attr for operation in traced.graph.get_operations()]
     assert any(marked) and not marked[-1]

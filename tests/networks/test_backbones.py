@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
+from tf_reid.data.pipeline import IMAGENET_MEAN
 from tf_reid.methods import METHODS
 from tf_reid.networks import applications, backbones
 
@@ -59,6 +60,20 @@ def test_weights_that_cannot_be_fetched_say_what_to_do(monkeypatch):
     monkeypatch.setattr(keras.applications, "ResNet50", unreachable)
     with pytest.raises(OSError, match="set the method's weights to its path"):
         backbones.build_backbone("ResNet50", (64, 32), "imagenet")
+
+
+def test_images_that_are_too_small_for_imagenets_weights_are_no_failed_fetch(monkeypatch):
+    def of_another_size(**_):
+        raise ValueError("input_shape should be (224, 224, 3)")
+
+    monkeypatch.setattr(applications, "family_of", lambda name: "resnet")
+    monkeypatch.setattr(keras.applications, "ResNet50", of_another_size)
+    with pytest.raises(ValueError, match="too small for ResNet50"):
+        applications.build("ResNet50", (64, 32))
+
+
+def test_what_is_erased_has_the_mean_of_imagenet():
+    np.testing.assert_allclose(np.array(applications.MEAN) * 2 - 1, IMAGENET_MEAN, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["small", "small_vgg", "vgg_m", "ResNet50", "MobileNetV2", "VGG16", "VGG19"])
@@ -173,3 +188,13 @@ def test_what_does_not_fit_a_network_gives_one_sentence(tmp_path):
             backbones.build_backbone(name, (32, 16), None, last_stride=1)
     with pytest.raises(ValueError, match="too small for VGG16"):
         backbones.build_backbone("VGG16", (16, 16))
+
+
+def test_the_fixed_standardisation_of_efficientnet_is_that_of_imagenet():
+    images = keras.Input((2, 2, 3))
+    mean, deviation = np.array(applications.MEAN), np.array(applications.DEVIATION)
+    once_more = keras.layers.Rescaling((1 / np.sqrt(deviation)).tolist())
+    seen = once_more(keras.layers.Normalization()(keras.layers.Rescaling(1 / 255)(images)))
+    network = applications.with_our_layers(keras.Model(images, seen), "efficientnet")
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 2, 2, 3)).astype(np.float32)
+    np.testing.assert_allclose(network(pixels), (pixels / 255 - mean) / deviation, rtol=1e-4, atol=1e-5)

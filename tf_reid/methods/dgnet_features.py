@@ -1,6 +1,6 @@
 """What DG-Net is scored by: the features of its two heads, side by side or alone, and the teacher's."""
 
-import functools
+import weakref
 
 import keras
 
@@ -8,6 +8,7 @@ from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.representation import Representation
 from tf_reid.networks.dgnet import pooled_views, weighted_features
 
+FEATURES_OF: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # by teacher; they go when it goes
 FED_IN = {"online": "joint", "offline": "pretrain"}  # the stage in which the heads learn from swaps
 
 
@@ -33,10 +34,11 @@ def scored_by(model: ReIDModel) -> str:
     return "primary" if never_fed or not model.fine_ratio else "both"
 
 
-@functools.lru_cache(maxsize=1)
 def features_of(teacher: keras.Model) -> keras.Model:
     """What a teacher is scored by: one model, which is traced once, however often it is evaluated."""
-    return teacher.features()
+    if teacher not in FEATURES_OF:
+        FEATURES_OF[teacher] = teacher.features()
+    return FEATURES_OF[teacher]
 
 
 def representations_of(model: ReIDModel) -> dict[str, Representation]:

@@ -63,7 +63,7 @@ class StagedModel(keras.Model):
             return {name: strategy.reduce("MEAN", loss, axis=None) for name, loss in losses.items()}
 
         @tf.function
-        def one_step(batches, phase, frozen=()):
+        def one_step(batches, phase, frozen):
             self.phase = dict(phase) if phase else None
             with self.resting(frozen):
                 return on_replicas(next(batches))

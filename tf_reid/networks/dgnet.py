@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from tf_reid.networks import losses
+from tf_reid.networks.applications import DEVIATION, MEAN
 from tf_reid.networks.compiled import Dropout
 from tf_reid.networks.layers import BatchNormalization, InstanceNorm, ReflectPad, gan_init
 from tf_reid.networks.precision import Conv2D, Dense, product, products_in
@@ -18,17 +19,16 @@ from tf_reid.networks.standardisation import standardised
 
 HEAD_WIDTH = 512  # of the primary feature and of the fine-grained one
 plain_norm = partial(InstanceNorm, affine=False)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's images in [0, 1]
 
 
 def to_imagenet(images: tf.Tensor) -> tf.Tensor:
     """[-1, 1] -> zero mean and unit variance over ImageNet."""
-    return ((images + 1.0) / 2.0 - tf.constant(MEAN)) / tf.constant(STD)
+    return ((images + 1.0) / 2.0 - tf.constant(MEAN)) / tf.constant(DEVIATION)
 
 
 def from_imagenet(images: tf.Tensor) -> tf.Tensor:
     """The inverse of `to_imagenet`; what was generated may lie outside of [-1, 1]."""
-    return (images * tf.constant(STD) + tf.constant(MEAN)) * 2.0 - 1.0
+    return (images * tf.constant(DEVIATION) + tf.constant(MEAN)) * 2.0 - 1.0
 
 
 def appearance_encoder(maps: keras.Model, stripes: bool) -> keras.Model:
