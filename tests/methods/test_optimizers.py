@@ -161,21 +161,6 @@ def test_a_player_without_a_backbone_is_refused_these_settings(setting, value, d
         built("simpgan", "translation", "generators", **{setting: value})
 
 
-def test_a_mean_of_weights_leaves_a_backbone_that_has_not_moved_yet():
-    model = built("identity", "classifier", "classifier", freeze_steps=1, backbone_rate=0.5, ema_momentum=0.5)
-    backbone = model.classifier.backbone.trainable_variables
-    start = values(backbone)
-    advanced(model, 1)
-    with model.averaged():
-        assert all(equal(start, values(backbone)))
-    advanced(model, 1)
-    moved = values(backbone)
-    with model.averaged():  # the first value begins the mean
-        for mean, value in zip(values(backbone), moved, strict=True):
-            np.testing.assert_allclose(mean, value, atol=1e-6)
-    assert not all(equal(start, moved)) and all(equal(moved, values(backbone)))
-
-
 def test_a_player_that_is_a_backbone_alone_may_rest():
     model = built("view_adaptation", "adversarial", "mappings", freeze_steps=1)
     start = values(model.M_t.trainable_variables)
