@@ -90,7 +90,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     for of_queries in (trials, fewer, on_validation):
         comparison.check_matches(scored, of_queries)
     run_folder.check_classifier(settings, seen["source"])
-    encoder_runs.check(settings, domains)
+    encoder_runs.check(settings, {f"data.{domain}": records for domain, records in domains.items()})
     with devices.scope():
         model = run_folder.build_model(settings, seen["source"].identities)
     model.check_training()

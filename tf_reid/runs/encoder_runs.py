@@ -1,5 +1,6 @@
 """A run on other data whose features a method takes: it must know none of the people here."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import tfds_builders
@@ -9,22 +10,24 @@ from tf_reid.runs.run_folder import is_run, load_run
 from tf_reid.settings import Config
 
 
-def check(config: Config, domains: dict[str, Records]) -> None:
+def check(config: Config, shown: Mapping[str, Records]) -> None:
     """Make sure that the run which `method.encoder` names was trained with labels of other people.
 
+    Args:
+        shown: what is trained on or scored, by the setting or option that names it.
+
     Raises:
-        ConfigError: the source or the target shows people whose labels it was trained with.
+        ConfigError: it shows people whose labels that run was trained with.
     """
     run = config.method.get("encoder")
     if not run or not is_run(Path(run)):
         return
     known = populations(load_run(Path(run)))
-    for domain, records in domains.items():
-        here = {origin.population for origin in records.origins} or {records.population}
-        if here & known:
+    for key, records in shown.items():
+        if known & ({origin.population for origin in records.origins} or {records.population}):
             raise ConfigError(
-                f"method.encoder: {run} was trained with labels of the people whom data.{domain} ({records.name}) "
-                "shows; name a run of another data set."
+                f"method.encoder: {run} was trained with labels of people whom {records.name} ({key}) shows; name a "
+                "run of another data set."
             )
 
 
