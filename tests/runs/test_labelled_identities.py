@@ -10,7 +10,7 @@ from tf_reid.runs import splits
 from tf_reid.settings import Config, Data, Run
 
 IDENTITY = np.repeat(np.arange(1, 13), 2)
-SPLIT = np.repeat(["train"] * 9 + ["query"] * 3, 2)
+SPLIT = np.where(IDENTITY <= 9, "train", np.tile(["query", "gallery"], 12))
 
 
 def trained_on(count, seed=0, **data):
