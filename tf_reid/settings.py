@@ -64,6 +64,7 @@ class Data(Section):
     # Training identities of the scored data set, those of the highest numbers, are held out: settings are chosen on
     # them. A fraction or a number of them; 0: none. A protocol with validation identities of its own holds out those.
     validation: Annotated[int | float, BeforeValidator(_number_or_fraction)] = 0
+    labelled_identities: NonNegativeInt = 0  # so many of the source's training identities, drawn by run.seed; 0: all
     trial: NonNegativeInt = 0  # the trial whose training identities `train` means, where a protocol has several
     image_size: Height_Width = [128, 64]
     augment: Augment = Augment()

@@ -73,7 +73,7 @@ def train(
 
 def _train_and_evaluate(settings, devices, folder, own):
     from tf_reid.evaluation import comparison, during_training, report, scoring
-    from tf_reid.runs import reproducibility, run_folder, splits, strategy, training, validation
+    from tf_reid.runs import encoder_runs, reproducibility, run_folder, splits, strategy, training, validation
 
     splits.build_data(settings)
     reproducibility.make_deterministic(settings)
@@ -90,6 +90,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     for of_queries in (trials, fewer, on_validation):
         comparison.check_matches(scored, of_queries)
     run_folder.check_classifier(settings, seen["source"])
+    encoder_runs.check(settings, {f"data.{domain}": records for domain, records in domains.items()})
     with devices.scope():
         model = run_folder.build_model(settings, seen["source"].identities)
     model.check_training()

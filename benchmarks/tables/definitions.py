@@ -150,6 +150,7 @@ class Table:
         full, cpu: the columns at each size; the small size stands in rendered people for the paper's data sets.
         notes: what differs from the paper, or has to be known to read the figures.
         of_paper: false for tables that no paper has.
+        seeds: those of its runs where the command names none.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Table:
     plot: Sweep | Cmc | Logged | None = None
     notes: tuple[str, ...] = ()
     of_paper: bool = True
+    seeds: tuple[int, ...] = (0,)
 
     def columns(self, size: str) -> tuple[Columns, ...]:
         return self.full if size == "full" else self.cpu

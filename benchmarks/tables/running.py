@@ -163,9 +163,12 @@ class Plan:
         return known
 
     def _common(self, data: Data, variant: Variant) -> Iterator[str]:
-        """Settings of every variant; those of method and stages suit the data set's own configuration alone."""
+        """Settings of every variant.
+
+        Those of method and stages suit the data set's own configuration alone; but for the weights to start from.
+        """
         for setting in (*data.settings, *self.request.settings):
-            if variant.config is None or not re.match(r"method|stages", setting):
+            if variant.config is None or not re.match(r"method\.(?!weights=)|stages", setting):
                 yield setting
 
 

@@ -168,6 +168,7 @@ def scored_names(config):
             has["learned"] = True
         case "crossgan":
             has["transformed"] = value["search_steps"]
+            has["direct"] = "/" in value["encoder"]  # a run's folder
             has["discriminator"] = value["adversarial_weight"] or value["matching_weight"]
         case "dgnet":
             fed_in = {"online": "joint", "offline": "pretrain"}[value["feed"]]
@@ -472,3 +473,16 @@ def test_a_figure_without_runs_has_no_picture(tmp_path):
     plan = planned(ONE, root=tmp_path)
     for plot in (Sweep("x"), Cmc(), Logged({"loss": ("a",)})):
         assert output.plots(with_plot(plot, RAW), plan) == {}
+
+
+def test_claims_have_three_seeds_and_weights_reach_the_runs_that_they_need(tmp_path, capsys):
+    weights = tmp_path / "weights.h5"
+    weights.touch()
+    tables.main(["claim-simpgan", "--dry-run", "--runs", str(tmp_path), "--set", f"method.weights={weights}"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "tf_reid.train" in line]
+    assert len(lines) == 3 * 3 * 3  # transfers, variants, seeds
+    strong = [line for line in lines if "--config strong " in line]
+    assert len(strong) == 9 and all(f"method.weights={weights} " in line for line in strong)
+    assert not any("classifier_kind" in line for line in strong)
+    tables.main(["claim-simpgan", "--dry-run", "--runs", str(tmp_path), "--seeds", "4"])
+    assert capsys.readouterr().out.count("tf_reid.train") == 9

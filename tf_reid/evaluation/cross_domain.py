@@ -14,7 +14,7 @@ from tf_reid.evaluation.feature_store import Store
 from tf_reid.evaluation.scoring import Metrics, Trained
 from tf_reid.files import write_text
 from tf_reid.metrics.protocols import Trial
-from tf_reid.runs import splits
+from tf_reid.runs import encoder_runs, splits
 from tf_reid.settings import Config, DataSet
 
 FEATURES, WRITTEN = "evaluation/cross_domain_features", "evaluation/cross_domain"
@@ -109,6 +109,7 @@ def _opened(run: Trained, name: str) -> Other:
     records = load_records(splits.built(spec, config))
     trials = splits.fair_trials_elsewhere(config, records, run.seen, splits.protocol_of(records, protocol))
     comparison.check_matches(records, trials)
+    encoder_runs.check(config, {"--on": records})
     scoring.representations(run.model, config, records)
     return Other(name, records, trials, config)
 

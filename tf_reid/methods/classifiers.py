@@ -1,10 +1,15 @@
-"""What is known of the classifier of a finished run, from the run's own settings."""
+"""The classifier of a finished run: what the run's own settings say of it, and its encoder for another method."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
+from tf_reid.networks.siamese import SiameseClassifier
 from tf_reid.networks.strong import StrongClassifier
 
 
@@ -40,3 +45,40 @@ def check_form(run: str, setting: str, network: Any, last_stride: int) -> None:
         raise ConfigError(
             f"method.{setting}: {run} was trained with method.last_stride={trained['last_stride']}; set it here too."
         )
+
+
+def is_run(name: str) -> bool:
+    """Whether this is the folder of a run."""
+    return os.path.exists(os.path.join(name, "config.yaml"))
+
+
+def encoder_of(run: str, image_size: tuple[int, int]) -> keras.Model:
+    """The encoder of a finished run of `identity` or `strong`, not to be trained.
+
+    Images [B, H, W, 3] in [-1, 1] -> the features by which that run is scored, float32 [B, D].
+
+    Args:
+        run: its folder. image_size: of the images here; the run must have been trained at this size.
+
+    Raises:
+        ConfigError: it is a run of another method or image size, or it is not finished.
+    """
+    settings = configuration.read(str(Path(run) / "config.yaml"))
+    method, trained_size = settings["method"], settings["data"]["image_size"]
+    if method["name"] not in ("identity", "strong"):
+        raise ConfigError(f"method.encoder: {run} is a run of {method['name']}; name one of identity or strong.")
+    if list(trained_size) != list(image_size):
+        raise ConfigError(
+            f"method.encoder: {run} was trained at data.image_size={trained_size}, but this run has {list(image_size)}."
+        )
+    file = Path(run) / "networks" / ("strong.weights.h5" if method["name"] == "strong" else "classifier.weights.h5")
+    if not file.exists():
+        raise ConfigError(f"method.encoder: {run} is not finished; train it to its end with --run {run}.")
+    identities = json.loads((Path(run) / "data.json").read_text())["source"]["identities"]
+    if method["name"] == "strong":
+        classifier = StrongClassifier(image_size, identities, method["backbone"], None, **form_of(run))
+    else:
+        classifier = SiameseClassifier(image_size, identities, method["backbone"], None)
+    classifier.load(str(file), "method.encoder")
+    classifier.encoder.trainable = False
+    return classifier.encoder

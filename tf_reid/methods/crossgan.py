@@ -3,8 +3,8 @@
 "Cross-View Person Re-identification: Crossing Generative Adversarial Networks", 2018, https://arxiv.org/abs/1801.01760.
 """
 
+import os
 import warnings
-from functools import partial
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import keras
@@ -12,7 +12,9 @@ import tensorflow as tf
 from keras import layers
 from pydantic import AfterValidator, Field
 
+from tf_reid.config import ConfigError
 from tf_reid.methods.base import ReIDModel, Stage
+from tf_reid.methods.classifiers import encoder_of, is_run
 from tf_reid.methods.crossgan_pictures import CrossGANPictures
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
@@ -28,6 +30,7 @@ from tf_reid.networks.crossgan import (
     discriminators_loss,
     encoder_input,
     generators_loss,
+    mutual_neighbours,
 )
 from tf_reid.networks.precision import Dense
 from tf_reid.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Weights
@@ -41,7 +44,28 @@ class Latents(NamedTuple):
     z: tf.Tensor
 
 
-Encoder = Annotated[str, AfterValidator(partial(spelled, others=("pixels",)))]
+def _encoder(value: str) -> str:
+    folder = os.path.expanduser(value)
+    if is_run(folder):
+        return folder
+    try:
+        return spelled(value, others=("pixels",))
+    except ValueError as error:
+        raise ValueError(f"{error}, or the folder of a finished run") from None
+
+
+Encoder = Annotated[str, AfterValidator(_encoder)]
+
+
+class Pairs(NamedTuple):
+    """Which images of the two views Eq. 7 takes as pairs, among the P of the global batch.
+
+    Attributes:
+        nearest: int64 [P], for each of the first view its nearest of the second. mutual: float32 [P], 1 for a pair.
+    """
+
+    nearest: tf.Tensor
+    mutual: tf.Tensor
 
 
 class CrossGAN(ReIDModel):
@@ -60,17 +84,25 @@ class CrossGAN(ReIDModel):
     unit, three deconvolutions that halve the channels and one to the image; a discriminator is three convolutions with
     pooling and two dense units.
 
+    `pairing="nearest"` is ours: Eq. 7 of random pairs is given images of two people who have nothing to do with each
+    other, and then its best answer is the mean. Images of a batch that are each other's nearest are pairs instead. All
+    others, which may be most of a batch, have no pair in it, and Eq. 7 leaves them out; the two images that are nearest
+    of all are always a pair. Nothing is kept between steps. A larger batch holds more true pairs.
+
     Args:
         latent_width: of z.
-        encoder: the input of E1 and E2, which are perceptrons: "pixels", or the features of a backbone that is not
-            trained.
-        encoder_weights: of that backbone. If they were learned from identities, the method is not unsupervised.
+        encoder: the input of E1 and E2, which are perceptrons: "pixels", or features that are not trained: of a
+            backbone, or of a finished run of `identity` or `strong`, trained on other people. The features of a run
+            are also evaluated as they are, as `direct`, which the method has to beat.
+        encoder_weights: of a backbone. If they, or a run, were learned from identities, the method is not unsupervised.
         encoder_width: hidden units.
         width: channels of a generator's first maps.
         generator_shared: k, units that g1 and g2 share; discriminator_shared: l, those that f1 and f2 share.
         reconstruction_weight: of the squared error of a VAE's reconstruction, beside the divergence of Eq. 5.
         alignment_weight: of Eq. 7; 0: latents are compared without alignment.
         threshold: tau of Eq. 7.
+        pairing: which images are pairs in Eq. 7: "random" as in the paper, or "nearest", see above.
+        paired_by: what is near: "latents", the means of q(z|x), or "features", the input of E1 and E2.
         clip: "whole": the larger of the squared distance and tau, as printed; "dimension": the squared distance in
             each dimension is at most tau.
         adversarial_weight: of Eq. 10; 0: no GANs.
@@ -100,6 +132,8 @@ class CrossGAN(ReIDModel):
         discriminator_shared: Annotated[int, Field(ge=0, le=DISCRIMINATOR_UNITS)] = 1,
         reconstruction_weight: PositiveFloat = 1.0,
         alignment_weight: NonNegativeFloat = 1.0,
+        pairing: Literal["random", "nearest"] = "random",
+        paired_by: Literal["latents", "features"] = "latents",
         threshold: NonNegativeFloat = 1.0,
         clip: Literal["whole", "dimension"] = "whole",
         adversarial_weight: NonNegativeFloat = 1.0,
@@ -108,14 +142,9 @@ class CrossGAN(ReIDModel):
         search_rate: PositiveFloat = 0.1,
     ):
         super().__init__(image_size, identities, seed)
-        if encoder != "pixels" and encoder_weights not in (None, "imagenet"):
-            warnings.warn(
-                f"method.encoder_weights={encoder_weights}: if these weights were learned from identities, this run is "
-                "not unsupervised.",
-                stacklevel=2,
-            )
-        features = encoder_input(image_size, encoder, encoder_weights)
-        self.E1, self.E2 = (build_encoder(features, encoder_width, latent_width, name) for name in ("E1", "E2"))
+        self.direct = is_run(encoder)
+        self.features = _features(image_size, encoder, encoder_weights)
+        self.E1, self.E2 = (build_encoder(self.features, encoder_width, latent_width, name) for name in ("E1", "E2"))
         self.g1, self.g2, g_units = coupled_generators(image_size, width, latent_width, generator_shared)
         self.f1, self.f2, f_units = coupled_discriminators(image_size, discriminator_shared)
         self.align = keras.Sequential(
@@ -129,6 +158,7 @@ class CrossGAN(ReIDModel):
         }
         self.latent_width = latent_width
         self.reconstruction_weight, self.alignment_weight = reconstruction_weight, alignment_weight
+        self.pairing, self.paired_by = pairing, paired_by
         self.threshold, self.clip = threshold, clip
         self.adversarial_weight, self.matching_weight = adversarial_weight, matching_weight
         self.search_steps, self.search_rate = search_steps, search_rate
@@ -149,16 +179,19 @@ class CrossGAN(ReIDModel):
         return self.report(encoders=elbo, generators=elbo)
 
     def alignment_step(self, batch):
-        latents = self.latents(self.views(batch))
+        views = self.views(batch)
+        latents = self.latents(views)
+        pairs = self.pairs(views, latents)
         with tf.GradientTape() as tape:
-            alignment = self.alignment_losses(latents)
+            alignment = self.alignment_losses(latents, pairs)
         self.minimize(tape, alignment, "alignment")
-        return self.report(alignment=alignment)
+        return self.report(alignment=alignment | watched(pairs))
 
     def joint_step(self, batch):
         views = self.views(batch)
         with tf.GradientTape() as tape:
             latents = self.latents(views)
+            pairs = self.pairs(views, latents)
             reconstructed = self.reconstructions(latents)
             # 1. f1 and f2 learn to recognise what the generators of their views make (Eq. 10, ascending).
             with tape.stop_recording():
@@ -166,7 +199,7 @@ class CrossGAN(ReIDModel):
                 discriminator_losses = self._update_discriminators(views, fakes)
             # 2. Losses of the VAEs, the alignment and the generators, against the updated f1 and f2.
             elbo = self.vae_losses(views, latents, reconstructed)
-            alignment = self.alignment_losses(latents)
+            alignment = self.alignment_losses(latents, pairs)
             adversarial = self.adversarial_losses(views, reconstructed)
         # The alignment loss has no gradient for the generators, and Align has none of any other loss.
         generator_losses = elbo | adversarial
@@ -175,7 +208,7 @@ class CrossGAN(ReIDModel):
         return self.report(
             encoders=generator_losses | alignment,
             generators=generator_losses,
-            alignment=alignment,
+            alignment=alignment | watched(pairs),
             discriminators=discriminator_losses,
         )
 
@@ -203,17 +236,37 @@ class CrossGAN(ReIDModel):
         errors = [0.5 * losses.squared_error(a, b) for a, b in zip(reconstructed, views, strict=True)]
         return {"divergence": divergence, "reconstruction": self.reconstruction_weight * tf.add_n(errors)}
 
-    def alignment_losses(self, latents: list[Latents]) -> dict[str, tf.Tensor]:
-        """Eq. 7 and 11, weighted."""
+    def pairs(self, views, latents: list[Latents]) -> Pairs | None:
+        """What are pairs in Eq. 7; None: the images that a batch's rows have brought together."""
+        if self.pairing == "random" or not self.alignment_weight:
+            return None
+        if self.paired_by == "features":
+            compared = [self.features(images, training=False) for images in views]
+        else:
+            compared = [of_view.mean for of_view in latents]
+        nearest, mutual = mutual_neighbours(*(self.global_batch(of_view) for of_view in compared))
+        return Pairs(nearest, tf.cast(mutual, tf.float32))
+
+    def alignment_losses(self, latents: list[Latents], pairs: Pairs | None = None) -> dict[str, tf.Tensor]:
+        """Eq. 7 and 11, weighted: the mean over pairs."""
         if not self.alignment_weight:
             return {}
-        first, second = latents
-        square = tf.square(first.z - self.align(second.z))
+        first, second = (of_view.z for of_view in latents)
+        if pairs:
+            first, second = self.global_batch(first), self.global_batch(second)
+        aligned = self.align(second)
+        if pairs:
+            aligned = tf.gather(aligned, pairs.nearest)
+        square = tf.square(first - aligned)
         if self.clip == "whole":
             distance = tf.maximum(tf.reduce_sum(square, axis=1), self.threshold)
         else:
             distance = tf.reduce_sum(tf.minimum(square, self.threshold), axis=1)
-        return {"alignment": self.alignment_weight * tf.reduce_mean(distance)}
+        if pairs:
+            mean = tf.reduce_sum(pairs.mutual * distance) / tf.reduce_sum(pairs.mutual)
+        else:
+            mean = tf.reduce_mean(distance)
+        return {"alignment": self.alignment_weight * mean}
 
     def adversarial_losses(self, views, fakes) -> dict[str, tf.Tensor]:
         """The generators' side of Eq. 10, in its form that does not saturate, and feature matching; sums over views."""
@@ -250,6 +303,8 @@ class CrossGAN(ReIDModel):
 
     def representations(self):
         representations = {"raw": Representation(self.encoders())}
+        if self.direct:
+            representations["direct"] = Representation({"image": self.features})
         if self.adversarial_weight or self.matching_weight:
             first, second = (keras.Model(f.input, f.output[0]) for f in (self.f1, self.f2))
             representations["discriminator"] = Representation({"probe": first, "gallery": second})
@@ -268,3 +323,26 @@ class CrossGAN(ReIDModel):
 
     def presentation(self):
         return CrossGANPictures(self)
+
+
+def watched(pairs: Pairs | None) -> dict[str, tf.Tensor]:
+    """What is logged of pairs: the part of the first view's images that have one."""
+    return {"mutual": tf.reduce_mean(pairs.mutual)} if pairs else {}
+
+
+def _features(image_size, encoder, weights) -> keras.Model:
+    """Images -> what E1 and E2 are given, with a warning where identities may have taught it.
+
+    Raises:
+        ConfigError: both a run and weights are named, or the run cannot be taken; see `encoder_of`.
+    """
+    if is_run(encoder):
+        if weights:
+            raise ConfigError("method.encoder names a run, which has weights; set method.encoder_weights=null.")
+        taught = f"method.encoder={encoder}: these features were learned from the identities of other people, so"
+    elif encoder != "pixels" and weights not in (None, "imagenet"):
+        taught = f"method.encoder_weights={weights}: if these weights were learned from identities,"
+    else:
+        return encoder_input(image_size, encoder, weights)
+    warnings.warn(f"{taught} this run is not unsupervised.", stacklevel=3)
+    return encoder_of(encoder, image_size) if is_run(encoder) else encoder_input(image_size, encoder, weights)

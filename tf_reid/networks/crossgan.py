@@ -123,6 +123,26 @@ def generators_loss(fake_logits) -> tf.Tensor:
     return tf.add_n([losses.verification(logits[:, 0], tf.ones_like(logits[:, 0])) for logits in fake_logits])
 
 
+def mutual_neighbours(first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which rows of two views are each other's nearest. Without gradient.
+
+    Near is a high cosine, of vectors less the mean of their own view: what all images of a camera have in common, such
+    as its light, says nothing about a person.
+
+    Args:
+        first, second: float32 [P, D].
+
+    Returns:
+        For each of `first` the place of its nearest in `second`, int64 [P]; whether it is that one's nearest too,
+        bool [P]. At least one is.
+    """
+    unit = [tf.math.l2_normalize(view - tf.reduce_mean(view, axis=0), axis=1) for view in (first, second)]
+    cosine = tf.matmul(*unit, transpose_b=True)
+    nearest, nearest_of_second = tf.argmax(cosine, axis=1), tf.argmax(cosine, axis=0)
+    places = tf.range(tf.shape(nearest, tf.int64)[0])
+    return nearest, tf.gather(nearest_of_second, nearest) == places
+
+
 def _coupled(builders, shared, name):
     """Both networks; the units whose number is in `shared` are the same in both."""
     first = [build() for build in builders]

@@ -12,6 +12,7 @@ from tf_reid.data.joined_records import joined
 from tf_reid.data.records import Records, load_records, stay_in_files
 from tf_reid.methods import METHODS
 from tf_reid.metrics import protocols
+from tf_reid.runs import labelled_identities
 from tf_reid.settings import Config, DataSet
 
 LEAST_VALIDATED = 2  # identities that a fraction of them holds out at least
@@ -82,7 +83,7 @@ def training_records(config: Config, domains: dict[str, Records]) -> dict[str, R
     """The training images of each domain: those of `train` in the configured trial, or `all`.
 
     Junk is left out, and the images of validation identities; in the source also distractors, which have no label to
-    learn.
+    learn, and identities that are not among `data.labelled_identities`.
 
     Raises:
         ConfigError: a domain has no training image, or fewer identities than are to be held out.
@@ -93,6 +94,8 @@ def training_records(config: Config, domains: dict[str, Records]) -> dict[str, R
     for domain, records in domains.items():
         shows_held_out = np.isin(records.numbers_in(scored.population), held_out)  # also a source, of the same people
         mask = _trainable(config, domain, records) & ~shows_held_out
+        if domain == "source":
+            mask &= np.isin(records.identity, labelled_identities.chosen(config, np.unique(records.identity[mask])))
         chosen[domain] = records.take(mask)
         if not len(chosen[domain]):
             raise ConfigError(_why_no_training_image(config, domain, domains))

@@ -1,0 +1,37 @@
+"""A run on other data whose features a method takes: it must know none of the people here."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tfds_builders
+from tf_reid.config import ConfigError
+from tf_reid.data.records import Records
+from tf_reid.runs.run_folder import is_run, load_run
+from tf_reid.settings import Config
+
+
+def check(config: Config, shown: Mapping[str, Records]) -> None:
+    """Make sure that the run which `method.encoder` names was trained with labels of other people.
+
+    Args:
+        shown: what is trained on or scored, by the setting or option that names it.
+
+    Raises:
+        ConfigError: it shows people whose labels that run was trained with.
+    """
+    run = config.method.get("encoder")
+    if not run or not is_run(Path(run)):
+        return
+    known = populations(load_run(Path(run)))
+    for key, records in shown.items():
+        if known & ({origin.population for origin in records.origins} or {records.population}):
+            raise ConfigError(
+                f"method.encoder: {run} was trained with labels of people whom {records.name} ({key}) shows; name a "
+                "run of another data set."
+            )
+
+
+def populations(config: Config) -> set[str]:
+    """Which people the labels are of that a run with these settings is trained with; see `Records.population`."""
+    data_dir, specs = config.data.data_dir, config.data.sets_of("source")
+    return {tfds_builders.builder(spec, data_dir=data_dir).population for spec in specs}
