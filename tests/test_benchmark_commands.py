@@ -57,7 +57,7 @@ def test_an_option_that_a_benchmark_has_not_is_refused():
 def test_a_command_of_a_table_is_one(options, tmp_path, monkeypatch):
     monkeypatch.setattr(os.path, "exists", lambda path: True)  # archives and weights that a reader has
     args = tables.arguments(shlex.split(options))
-    plan = running.Plan(running.Request(args.size, args.seeds, tmp_path, args.trials, args.set))
+    plan = running.Plan(running.Request(args.size, args.seeds or (0,), tmp_path, args.trials, args.set))
     for table in tables.chosen(args.tables, args.size):
         plan.add(table)
     first = next(iter(plan.runs.values()))
