@@ -44,6 +44,7 @@ SMALL = {  # what makes a method's networks tiny
     "dgnet": {"width": 4, "scales": 2, "last_stride": 1, "warm_up": 0, "ramp": 1.0},
     "identity": {},
     "simpgan": {"generator_width": 4, "generator_blocks": 1, "discriminator_width": 4, "pool_size": 8},
+    "strong": {},
     "view_adaptation": {"similarity_widths": [8, 4], "view_widths": [8]},
 }
 PATTERN = r"(?P<person>\d+)_(?P<camera>\d+)_(?P<modality>[a-z]+)"
@@ -176,9 +177,8 @@ def settings(folder: Path, method: str) -> list[str]:
     values |= {"data.image_size": [32, 16], "data.augment.pad": 2, "data.data_dir": str(folder / method / "built")}
     values |= {f"method.{key}": value for key, value in SMALL[method].items()}
     for stage in METHODS[method].STAGES:
-        values |= {
-            f"stages.{stage}.{key}": 4 if key == "batch_size" else 1 for key in ("batch_size", "images_per_view")
-        }
+        of_batch = {"batch_size": 4, "images_per_view": 1, "images_per_identity": 2}
+        values |= {f"stages.{stage}.{key}": value for key, value in of_batch.items()}
         values[f"stages.{stage}.steps"] = STEPS
     values |= {"run.checkpoint_every": EVERY, "run.log_every": EVERY, "run.pictures_every": STEPS // 2}
     values |= {"run.strategy": "one", "evaluate.protocol": None}
