@@ -6,6 +6,7 @@ has no schema of its own: the keyword-only arguments of the method's constructor
 
 import difflib
 import inspect
+import os
 import re
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,12 @@ def find(path: str | Path) -> Path:
     raise ConfigError(
         f"There is no configuration file {name!r}{hint} These come with tf_reid, by name: {', '.join(names)}."
     )
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether the folder is a run's; an exported model's folder, which may hold a config.yaml too, is none."""
+    is_model = os.path.exists(os.path.join(folder, "saved_model.pb"))
+    return os.path.exists(os.path.join(folder, "config.yaml")) and not is_model
 
 
 def shipped_names() -> list[str]:

@@ -203,7 +203,7 @@ def test_images_of_a_run_have_the_labels_of_the_users_own_folder(tmp_path, monke
     spec = {"name": "folder", "root": tmp_path / "images", "pattern": r"(?P<person>\d+)_c(?P<camera>\w+)"}
     with pytest.warns(UserWarning, match="a distractor"):
         records = load_records(tfds_builders.prepare(tfds_builders.builder(spec, data_dir=tmp_path / "data")))
-    monkeypatch.setattr(run_folder, "is_run", lambda run: True)
+    monkeypatch.setattr(crops, "is_run", lambda run: True)
     monkeypatch.setattr(run_folder, "load_run", lambda run: None)
     monkeypatch.setattr(splits, "load_data", lambda config: {"source": records})
     monkeypatch.setattr(splits, "scored_domain", lambda config: "source")

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_reid.config import ConfigError
+from tf_reid.config import ConfigError, is_run
 from tf_reid.data import pipeline
 from tf_reid.encoders.encoder import EmbedPixels, Encoder
 from tf_reid.encoders.servable import digest, endpoints
@@ -31,7 +31,7 @@ def load(folder: str | Path) -> Encoder:
         ConfigError: it is none of these, or the run is not finished.
     """
     folder = Path(folder)
-    return of_run(folder) if run_folder.is_run(folder) else of_model(folder)
+    return of_run(folder) if is_run(folder) else of_model(folder)
 
 
 def of_run(folder: Path) -> Encoder:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tf_reid.config import ConfigError
+from tf_reid.config import ConfigError, is_run
 from tf_reid.files import to_stderr
 from tf_reid.gallery import times
 from tf_reid.gallery.records import RUN_PREFIX, Record
@@ -199,9 +199,7 @@ def _crop(row: Row, marks: Meaning) -> Crop:
 
 def _crops_of_run(name, run):
     """The image of this file name, or all of this split."""
-    from tf_reid.runs import run_folder
-
-    if run is None or not run_folder.is_run(run):
+    if run is None or not is_run(run):
         raise ConfigError(f"{RUN_PREFIX}{name} needs a run: name it with --run, or search a gallery built with --run.")
     by_file = _crops_by_file(run)
     if name in by_file:

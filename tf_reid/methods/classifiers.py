@@ -1,7 +1,6 @@
 """The classifier of a finished run: what the run's own settings say of it, and its encoder for another method."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +44,6 @@ def check_form(run: str, setting: str, network: Any, last_stride: int) -> None:
         raise ConfigError(
             f"method.{setting}: {run} was trained with method.last_stride={trained['last_stride']}; set it here too."
         )
-
-
-def is_run(name: str) -> bool:
-    """Whether this is the folder of a run."""
-    return os.path.exists(os.path.join(name, "config.yaml"))
 
 
 def encoder_of(run: str, image_size: tuple[int, int]) -> keras.Model:

@@ -12,9 +12,9 @@ import tensorflow as tf
 from keras import layers
 from pydantic import AfterValidator, Field
 
-from tf_reid.config import ConfigError
+from tf_reid.config import ConfigError, is_run
 from tf_reid.methods.base import ReIDModel, Stage
-from tf_reid.methods.classifiers import encoder_of, is_run
+from tf_reid.methods.classifiers import encoder_of
 from tf_reid.methods.crossgan_pictures import CrossGANPictures
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
@@ -339,10 +339,12 @@ def _features(image_size, encoder, weights) -> keras.Model:
     if is_run(encoder):
         if weights:
             raise ConfigError("method.encoder names a run, which has weights; set method.encoder_weights=null.")
-        taught = f"method.encoder={encoder}: these features were learned from the identities of other people, so"
-    elif encoder != "pixels" and weights not in (None, "imagenet"):
-        taught = f"method.encoder_weights={weights}: if these weights were learned from identities,"
-    else:
-        return encoder_input(image_size, encoder, weights)
-    warnings.warn(f"{taught} this run is not unsupervised.", stacklevel=3)
-    return encoder_of(encoder, image_size) if is_run(encoder) else encoder_input(image_size, encoder, weights)
+        _warn(f"method.encoder={encoder}: these features were learned from the identities of other people, so")
+        return encoder_of(encoder, image_size)
+    if encoder != "pixels" and weights not in (None, "imagenet"):
+        _warn(f"method.encoder_weights={weights}: if these weights were learned from identities,")
+    return encoder_input(image_size, encoder, weights)
+
+
+def _warn(taught):
+    warnings.warn(f"{taught} this run is not unsupervised.", stacklevel=4)

@@ -1,11 +1,9 @@
 """The siamese classifier: a baseline of its own, SimPGAN's classifier and DG-Net's teacher."""
 
-import os
-
 import keras
 import tensorflow as tf
 
-from tf_reid.networks import losses
+from tf_reid.networks import finished, losses
 from tf_reid.networks.backbones import build_backbone
 from tf_reid.networks.compiled import Dropout
 from tf_reid.networks.precision import Dense
@@ -51,14 +49,11 @@ class SiameseClassifier(keras.Model):
         Raises:
             ValueError: they are the weights of another network.
         """
-        path = os.path.join(run, "networks", "classifier.weights.h5") if os.path.isdir(run) else run
-        try:
-            self.load_weights(path)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{key}: {path} does not hold the weights of this classifier (same backbone, image size and source "
-                f"data set); name another finished run, or null to train a classifier ({error})."
-            ) from error
+        what = (
+            "this classifier (same backbone, image size and source data set); name another finished run, or null to "
+            "train a classifier"
+        )
+        finished.load(self, run, "classifier.weights.h5", key, what)
 
     def call(self, images, training=False):
         return self.backbone(images, training=training)

@@ -1,10 +1,9 @@
 """The classifier of the strong baseline: a backbone, a batch-norm neck and a linear classifier."""
 
-from pathlib import Path
-
 import keras
 import tensorflow as tf
 
+from tf_reid.networks import finished
 from tf_reid.networks.backbones import build_backbone
 from tf_reid.networks.layers import BatchNormalization
 from tf_reid.networks.precision import Dense
@@ -56,14 +55,11 @@ class StrongClassifier(keras.Model):
         Raises:
             ValueError: they are the weights of another network.
         """
-        path = Path(run) / "networks" / "strong.weights.h5" if Path(run).is_dir() else Path(run)
-        try:
-            self.load_weights(path)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{key}: {path} does not hold the weights of this strong classifier (same backbone, image size and "
-                f"source data set, with method.bnneck as here); name another finished run ({error})."
-            ) from error
+        what = (
+            "this strong classifier (same backbone, image size and source data set, with method.bnneck as here); "
+            "name another finished run"
+        )
+        finished.load(self, run, "strong.weights.h5", key, what)
 
     def call(self, images, training=False):
         return self.encoder(images, training=training)

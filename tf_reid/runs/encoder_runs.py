@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tfds_builders
-from tf_reid.config import ConfigError
+from tf_reid.config import ConfigError, is_run
 from tf_reid.data.records import Records
-from tf_reid.runs.run_folder import is_run, load_run
+from tf_reid.runs.run_folder import load_run
 from tf_reid.settings import Config
 
 
@@ -20,7 +20,7 @@ def check(config: Config, shown: Mapping[str, Records]) -> None:
         ConfigError: it shows people whose labels that run was trained with.
     """
     run = config.method.get("encoder")
-    if not run or not is_run(Path(run)):
+    if not run or not is_run(run):
         return
     known = populations(load_run(Path(run)))
     for key, records in shown.items():

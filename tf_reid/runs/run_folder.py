@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_reid import config as configuration
-from tf_reid.config import ConfigError
+from tf_reid.config import ConfigError, is_run
 from tf_reid.data.records import Records
 from tf_reid.files import UNFINISHED, remove_unfinished, write_text
 from tf_reid.methods import METHODS
@@ -198,11 +198,6 @@ def _trained_on(folder: str | Path) -> dict[str, dict[str, Any]]:
     except (ValueError, AttributeError) as error:
         raise ConfigError(f"{path} is damaged ({error}); restore it from a copy, or train a new run.") from None
     return trained_on
-
-
-def is_run(folder: Path) -> bool:
-    """Whether the folder is a run's; an exported model's folder, which may hold a config.yaml too, is none."""
-    return (folder / "config.yaml").exists() and not (folder / "saved_model.pb").exists()
 
 
 def load_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
