@@ -1,13 +1,14 @@
 """The classifier of a finished run: what the run's own settings say of it, and its encoder for another method."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from tf_reid import config as configuration
-from tf_reid.config import ConfigError
+from tf_reid.config import ConfigError, is_run
 from tf_reid.networks.siamese import SiameseClassifier
 from tf_reid.networks.strong import StrongClassifier
 
@@ -46,6 +47,11 @@ def check_form(run: str, setting: str, network: Any, last_stride: int) -> None:
         )
 
 
+def names_run(encoder: str) -> bool:
+    """Whether `method.encoder` names a run: any path does, for settings may name a run to come."""
+    return os.sep in encoder or is_run(encoder)
+
+
 def encoder_of(run: str, image_size: tuple[int, int]) -> keras.Model:
     """The encoder of a finished run of `identity` or `strong`, not to be trained.
 
@@ -57,6 +63,8 @@ def encoder_of(run: str, image_size: tuple[int, int]) -> keras.Model:
     Raises:
         ConfigError: it is a run of another method or image size, or it is not finished.
     """
+    if not is_run(run):
+        raise ConfigError(f"method.encoder: there is no run in {run}; train one with --run {run}.")
     settings = configuration.read(str(Path(run) / "config.yaml"))
     method, trained_size = settings["method"], settings["data"]["image_size"]
     if method["name"] not in ("identity", "strong"):

@@ -12,9 +12,9 @@ import tensorflow as tf
 from keras import layers
 from pydantic import AfterValidator, Field
 
-from tf_reid.config import ConfigError, is_run
+from tf_reid.config import ConfigError
 from tf_reid.methods.base import ReIDModel, Stage
-from tf_reid.methods.classifiers import encoder_of
+from tf_reid.methods.classifiers import encoder_of, names_run
 from tf_reid.methods.crossgan_pictures import CrossGANPictures
 from tf_reid.methods.representation import Representation
 from tf_reid.networks import losses
@@ -45,8 +45,7 @@ class Latents(NamedTuple):
 
 
 def _encoder(value: str) -> str:
-    folder = os.path.expanduser(value)
-    if is_run(folder):
+    if names_run(folder := os.path.expanduser(value)):
         return folder
     try:
         return spelled(value, others=("pixels",))
@@ -142,7 +141,7 @@ class CrossGAN(ReIDModel):
         search_rate: PositiveFloat = 0.1,
     ):
         super().__init__(image_size, identities, seed)
-        self.direct = is_run(encoder)
+        self.direct = names_run(encoder)
         self.features = _features(image_size, encoder, encoder_weights)
         self.E1, self.E2 = (build_encoder(self.features, encoder_width, latent_width, name) for name in ("E1", "E2"))
         self.g1, self.g2, g_units = coupled_generators(image_size, width, latent_width, generator_shared)
@@ -336,7 +335,7 @@ def _features(image_size, encoder, weights) -> keras.Model:
     Raises:
         ConfigError: both a run and weights are named, or the run cannot be taken; see `encoder_of`.
     """
-    if is_run(encoder):
+    if names_run(encoder):
         if weights:
             raise ConfigError("method.encoder names a run, which has weights; set method.encoder_weights=null.")
         _warn(f"method.encoder={encoder}: these features were learned from the identities of other people, so")
