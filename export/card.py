@@ -8,6 +8,7 @@ import tfds_builders
 from tf_reid.encoders.servable import ImageServable, Servable
 from tf_reid.evaluation import report
 from tf_reid.evaluation.scoring import Trained
+from tf_reid.runs import initial_weights
 from tf_reid.runs.splits import scored_domain
 
 
@@ -35,7 +36,7 @@ Embeds images of people, so that images of one person lie near each other: {conf
 
 ## Trained on
 
-{_trained_on(run)}
+{_trained_on(run, run_folder)}
 
 Those terms also bind whoever uses the model, as far as they cover models.
 
@@ -57,7 +58,7 @@ Code: Apache-2.0. `config.yaml`, `data.json` and `environment.json` beside this 
 """
 
 
-def of_images(run: Trained, name: str, servable: ImageServable) -> str:
+def of_images(run: Trained, run_folder: Path, name: str, servable: ImageServable) -> str:
     """The card of a model that makes images. Markdown."""
     height, width = servable.image_size
     inputs = " and ".join(f"`{part}_bytes`" for part in servable.names)
@@ -71,7 +72,7 @@ exist: say so wherever it is shown, and never offer it as a picture of a real pe
 
 ## Trained on
 
-{_trained_on(run)}
+{_trained_on(run, run_folder)}
 
 Code: Apache-2.0. `config.yaml`, `data.json` and `environment.json` beside this file say exactly how it was made.
 """
@@ -87,12 +88,17 @@ def _quantisation(servable):
     )
 
 
-def _trained_on(run):
-    return "\n".join(
+def _trained_on(run, run_folder):
+    lines = [
         f"- {domain}: {name}, {images} images; terms: {terms(name)}"
         for domain, records in run.seen.items()
         for name, images in records.data_sets
-    )
+    ]
+    for setting, history in initial_weights.of_run(run_folder).items():
+        lines += [
+            f"- initial weights (`method.{setting}`): {one['name']}; terms: {one['terms']}" for one in history["sets"]
+        ]
+    return "\n".join(lines)
 
 
 def terms(data_set: str) -> str:

@@ -141,7 +141,7 @@ def write_images(folder: Path, servable: ImageServable, run: Trained, run_folder
         "method": run.config.method["name"],
         "image_size": list(servable.image_size),
     }
-    _write(folder, servable, about, card.of_images(run, folder.parent.name, servable), run_folder)
+    _write(folder, servable, about, card.of_images(run, run_folder, folder.parent.name, servable), run_folder)
 
 
 def _write(folder, servable, about, description, run_folder):

@@ -7,9 +7,13 @@ import pytest
 import yaml
 from conftest import small_settings
 
+from tf_reid import config as configuration
 from tf_reid import pretrain
 from tf_reid.config import ConfigError
+from tf_reid.methods import METHODS
 from tf_reid.networks.backbones import BACKBONES
+from tf_reid.runs import initial_weights
+from tf_reid.train import train
 from tfds_builders.synthetic_pedestrians.synthetic_pedestrians_dataset_builder import Builder
 
 TERMS = "free for research; cite the paper"
@@ -39,26 +43,23 @@ def test_weights_and_card_of_a_training_and_a_backbone_that_starts_from_them(tmp
         and card["data"]["identities"] == 4
         and card["data"]["do_not_pass_on"] == []
     )
+    assert card["known_identities"] == {"synthetic_pedestrians/city": [1, 2, 3, 4]}
+    assert initial_weights.history(str(to))["known"] == card["known_identities"]
     assert card["validation"]["queries"] > 0 and card["settings"]["evaluate"]["identities"] == "validation"
     assert card["revision"] and str(to) in capsys.readouterr().out
+
+    on_known = [*few, f"method.weights={to}", "data.validation=4"]  # which holds 3 and 4 out, too
+    with pytest.raises(ConfigError, match="holds identities that its initial weights were trained on, as their card"):
+        train("pretrain", on_known, tmp_path / "refused")
+    assert not (tmp_path / "refused" / "config.yaml").exists()
+    settings = configuration.load("pretrain", [*few, "run.keep=best", "run.validate_every=1"], METHODS)
+    assert pretrain.identities_of(settings) == {"synthetic_pedestrians/city": [1, 2, 3, 4, 5, 6]}  # chosen by 5 and 6
 
     started, fresh = BACKBONES["small"]((32, 16), str(to)), BACKBONES["small"]((32, 16))
     again = BACKBONES["small"]((32, 16), str(tmp_path / "run" / "networks" / "backbone.weights.h5"))
     for a, b in zip(started.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert any((a != b).any() for a, b in zip(started.get_weights(), fresh.get_weights(), strict=True))
-
-
-def test_the_data_of_the_initial_weights_are_named_too(tmp_path):
-    assert pretrain.of_initial_weights(None) == {"sets": [], "do_not_pass_on": []}
-    assert pretrain.of_initial_weights("imagenet")["do_not_pass_on"] == ["imagenet"]
-    weights = tmp_path / "a.weights.h5"
-    assert pretrain.of_initial_weights(str(weights))["do_not_pass_on"] == [str(weights)]
-    viper = {"name": "viper", "terms": TERMS}
-    data = {"sets": [viper], "initial_weights": [pretrain.IMAGENET], "do_not_pass_on": ["viper", "imagenet"]}
-    pretrain.card_file(weights).write_text(yaml.safe_dump({"data": data}))
-    known = {"sets": [viper, pretrain.IMAGENET], "do_not_pass_on": ["viper", "imagenet"]}
-    assert pretrain.of_initial_weights(str(weights)) == known
 
 
 def test_data_that_are_bound_to_terms_are_named():

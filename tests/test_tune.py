@@ -67,6 +67,13 @@ def test_scores_of_other_data_or_of_another_distance_are_not_taken_for_this_grid
         tf_reid.tune.main([*command, other])
 
 
+def test_the_last_command_chooses_nothing_where_the_grid_chose_that_weights_are_chosen(tmp_path, trained, capsys):
+    grid = ["--config", "identity", "--over", "run.keep=best,last", "--to", str(tmp_path)]
+    tf_reid.tune.main([*grid, "--set", "data.validation=3", "run.validate_every=5", "method.dropout=0"])
+    assert "Chosen by mAP: `--set run.keep=best`" in (printed := capsys.readouterr().out)
+    assert "--set method.dropout=0 data.validation=0 run.validate_every=0 run.keep=last" in printed
+
+
 def test_a_grid_without_validation_identities_is_refused_before_it_trains(tmp_path, trained):
     with pytest.raises(ConfigError, match=r"No training identity is held out for validation: set data\.validation"):
         tf_reid.tune.main([*OVER, "--to", str(tmp_path)])

@@ -14,12 +14,12 @@ from tf_reid import config as configuration
 from tf_reid.command_line import program
 from tf_reid.config import ConfigError
 from tf_reid.files import write_bytes, write_text
+from tf_reid.runs import initial_weights
+from tf_reid.runs.initial_weights import ENDING, card_file
 from tf_reid.settings import Config
 from tf_reid.train import train
 
-ENDING = ".weights.h5"  # of files that Keras reads weights from
 FIGURES = ("protocol", "queries", "gallery", "rank1", "rank5", "rank10", "mAP")
-IMAGENET = {"name": "imagenet", "terms": "photographs of other owners; for non-commercial research"}
 RENDERED = "synthetic_pedestrians"  # the one data set that shows no real person, and is bound to no terms
 
 
@@ -89,17 +89,12 @@ def check(to: Path, settings: Config) -> None:
         raise ConfigError("evaluate.identities must be validation: the card's figures are not of test identities.")
 
 
-def card_file(weights: Path) -> Path:
-    """NAME.card.yaml of NAME.weights.h5."""
-    return weights.with_name(weights.name.removesuffix(ENDING) + ".card.yaml")
-
-
 def card_of(run: Path, settings: Config, weights: bytes) -> dict[str, Any]:
     """What the weights are, what they were made of and how well they do, of a finished run."""
     metrics = json.loads((run / "metrics.json").read_text())["raw"]
     trained_on = json.loads((run / "data.json").read_text())["source"]
     names = [name_of(spec) for spec in settings.data.sets_of("source")]
-    began_with = of_initial_weights(settings.method["weights"])
+    began_with = initial_weights.of_run(run).get("weights", initial_weights.history(None))
     bound = [name for name in names if not name.startswith(RENDERED)]
     bound += [name for name in began_with["do_not_pass_on"] if name not in bound]
     return {
@@ -119,23 +114,19 @@ def card_of(run: Path, settings: Config, weights: bytes) -> dict[str, Any]:
         "validation": {key: metrics[key] for key in FIGURES},
         "revision": json.loads((run / "environment.json").read_text())["revision"],
         "settings": settings.model_dump(),
+        "known_identities": initial_weights.together([identities_of(settings), began_with["known"]]),
     }
 
 
-def of_initial_weights(weights: str | None) -> dict[str, Any]:
-    """The data that the initial weights were trained on, and those of them whose terms bind: by the card of a file."""
-    if weights is None:
-        return {"sets": [], "do_not_pass_on": []}
-    if weights == "imagenet":
-        return {"sets": [IMAGENET], "do_not_pass_on": [IMAGENET["name"]]}
-    card = card_file(Path(weights))
-    if not card.is_file():
-        return {
-            "sets": [{"name": weights, "terms": "not known: no card stands beside it"}],
-            "do_not_pass_on": [weights],
-        }
-    data = yaml.safe_load(card.read_text())["data"]
-    return {"sets": [*data["sets"], *data["initial_weights"]], "do_not_pass_on": data["do_not_pass_on"]}
+def identities_of(settings: Config) -> initial_weights.Identities:
+    """The identities that a finished run was trained on, and those of validation where weights were chosen by them."""
+    from tf_reid.runs import splits
+
+    domains = splits.load_data(settings)
+    parts = [splits.training_records(settings, domains)["source"]]
+    if settings.run.keep == "best" or any(stage.watched for stage in settings.stages.values()):
+        parts.append(splits.validation_records(settings, domains))
+    return initial_weights.identities(parts)
 
 
 def name_of(source: Any) -> str:

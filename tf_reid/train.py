@@ -73,12 +73,22 @@ def train(
 
 def _train_and_evaluate(settings, devices, folder, own):
     from tf_reid.evaluation import comparison, during_training, report, scoring
-    from tf_reid.runs import encoder_runs, reproducibility, run_folder, splits, strategy, training, validation
+    from tf_reid.runs import (
+        encoder_runs,
+        initial_weights,
+        reproducibility,
+        run_folder,
+        splits,
+        strategy,
+        training,
+        validation,
+    )
 
     splits.build_data(settings)
     reproducibility.make_deterministic(settings)
     domains = splits.load_data(settings)
-    seen = splits.training_records(settings, domains)
+    histories = initial_weights.of_method(settings.method)
+    seen = initial_weights.known_before(splits.training_records(settings, domains), histories)
     held_out = validation.records(settings, domains)
 
     # What could not be scored is refused now rather than after the training.

@@ -34,7 +34,18 @@ from PIL import BmpImagePlugin, GifImagePlugin, ImageFile, JpegImagePlugin, Tiff
 from tfds_builders import image_headers
 from tfds_builders.image_headers import FORMATS, Header, damaged
 
-__all__ = ["FORMATS", "Header", "LimitError", "check", "looks_plain", "pixels", "plain", "plain_or_pixels", "read_image", "rendered"]
+__all__ = [
+    "FORMATS",
+    "Header",
+    "LimitError",
+    "check",
+    "looks_plain",
+    "pixels",
+    "plain",
+    "plain_or_pixels",
+    "read_image",
+    "rendered",
+]
 
 MOST_BYTES = 8 * 2**20  # of an image that somebody sends to a server
 MOST_FILE_BYTES = 256 * 2**20  # of an image file of one's own

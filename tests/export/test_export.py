@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 import tf_reid
 from export import __main__ as command
-from export import deployment, proof, rescoring, saving, workspace
+from export import card, deployment, proof, rescoring, saving, workspace
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.data import pipeline
@@ -29,6 +30,7 @@ from tf_reid.evaluation import scoring
 from tf_reid.gallery.faiss_gallery import FaissGallery
 from tf_reid.gallery.records import Record
 from tf_reid.methods.representation import Representation
+from tf_reid.runs import initial_weights
 
 RECORDS = make_records([1, 1, 2, 2, 3, 3], [1, 2] * 3, size=(40, 30))
 
@@ -342,6 +344,15 @@ def test_the_probe_reads_the_state(state, code):
             process.kill()
 
 
+def test_a_card_names_the_data_of_initial_weights_with_their_terms(tmp_path):
+    history = {"sets": [{"name": "viper", "terms": "cite the paper"}], "do_not_pass_on": ["viper"], "known": {}}
+    (tmp_path / initial_weights.KEPT).write_text(yaml.safe_dump({"weights": history}))
+    run = SimpleNamespace(seen={"source": make_records([1], [1], name="grid")})
+    of_source, of_weights = card._trained_on(run, tmp_path).splitlines()
+    assert of_source.startswith("- source: grid, 1 images; terms: ")
+    assert of_weights == "- initial weights (`method.weights`): viper; terms: cite the paper"
+
+
 def network_for_int8(units=8):
     """Enough convolutions for one that reads no pixels."""
     keras.utils.set_random_seed(0)
@@ -379,9 +390,9 @@ def test_int8_lies_beside_float32_and_says_so(with_convolutions, tmp_path, capsy
     about = {name: json.loads((folder / "assets.extra/model.json").read_text()) for name, folder in found.items()}
     assert (about["my_run"]["quantised"], about["my_run_int8"]["quantised"]) == (None, "int8")
     assert about["my_run"]["digest"] != about["my_run_int8"]["digest"]
-    card = (found["my_run_int8"] / "assets.extra" / "README.md").read_text()
-    assert "for x86 with oneDNN" in card
-    assert "1 convolutions are quantised to int8, 1 are not" in card and about["my_run_int8"]["digest"] in card
+    description = (found["my_run_int8"] / "assets.extra" / "README.md").read_text()
+    assert "for x86 with oneDNN" in description and about["my_run_int8"]["digest"] in description
+    assert "1 convolutions are quantised to int8, 1 are not" in description
     embedded = [tf_reid.load(tmp_path / "models" / name).embed(RECORDS.images.tolist()) for name in found]
     assert 0 < np.abs(embedded[0] - embedded[1]).max() < 0.1
 

@@ -40,4 +40,24 @@ def test_a_stopped_command_ends_its_trainings(tmp_path):
         workers.call(["python", "-c", "pass"], log)
 
 
+def test_a_command_that_begins_while_the_others_are_stopped_is_ended_too(tmp_path, monkeypatch):
+    workers = side_by_side.Workers(1)
+
+    class Process:
+        ended = 0
+
+        def __init__(self, *_words, **_options):
+            workers.stop()  # which does not know of it yet
+
+        def terminate(self):
+            self.ended = 143
+
+        def wait(self):
+            return self.ended
+
+    monkeypatch.setattr(side_by_side.subprocess, "Popen", Process)
+    with pytest.raises(side_by_side.Failed, match="exit status 143"):
+        workers.call(["python", "-c", "pass"], tmp_path / "run.log")
+
+
 ENDLESS = "import time; print('ready', flush=True); time.sleep(60)"

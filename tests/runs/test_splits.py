@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -75,6 +76,22 @@ def test_a_source_is_scored_in_its_own_trial_alone_and_with_none_it_was_trained_
 def test_a_source_trained_on_as_a_whole_is_not_scored():
     with pytest.raises(ConfigError, match=r"Every trial of .* trained on; set data\.source_split=train"):
         fair(settings(source_split="all"))
+
+
+def test_what_initial_weights_were_trained_on_is_not_scored():
+    config, domains = settings(trial=1), {"source": records()}
+    trained_on = splits.training_records(config, domains)
+
+    def knowing(*numbers, population="a"):
+        return trained_on | {"source": replace(trained_on["source"], known_before={population: numbers})}
+
+    assert numbers_of(splits.fair_trials(config, domains["source"], knowing(3, population="b"))) == [1]
+    with pytest.raises(ConfigError, match=r"Every trial of a in which .* initial weights were trained on"):
+        splits.fair_trials(config, domains["source"], knowing(3))
+    assert numbers_of(splits.fair_trials(settings("identity", target="b"), records("b"), knowing(3))) == [0, 1, 2]
+    of_b = knowing(3, population="b")
+    assert numbers_of(splits.fair_trials(settings("identity", target="b"), records("b"), of_b)) == [0, 2]
+    assert numbers_of(splits.fair_trials_elsewhere(config, records("b"), of_b, THREE_TRIALS)) == [0, 2]
 
 
 def test_a_target_whose_training_images_were_seen_is_scored_in_its_own_trial():
@@ -365,6 +382,9 @@ def test_another_data_set_is_scored_without_the_identities_that_were_trained_on(
     assert fair_on(records("b"), OF_B) == [0]  # of the target the identities count, although they had no labels
     with pytest.raises(ConfigError, match=r"Every trial of b shows identities that the run was trained on"):
         fair_on(records("b"), THREE_TRIALS)
+    of_list = settings("simpgan", source="b", target=["b", "a2"])  # whose second one shows 1 and 2 of a
+    by_list = splits.training_records(of_list, splits.load_data(of_list))
+    assert numbers_of(splits.fair_trials_elsewhere(of_list, records("a"), by_list, THREE_TRIALS)) == [1, 2]
     config.stages["translation"].steps = 0
     seen["source"] = records("a")
     assert fair_on(records("b"), THREE_TRIALS) == [0, 1, 2]

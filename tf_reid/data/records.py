@@ -44,6 +44,7 @@ class Records:
         identity_labels, camera_labels: number -> what the user calls it, of a folder of his own; else nothing.
         origins: of joined data sets each one, see `joined_records`; protocols and population are those of the first.
         origin: int64 [N], the place of an image's data set among `origins`; None where there are none.
+        known_before: of training images, population -> identities that a run's initial weights were trained on.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Records:
     camera_labels: Mapping[int, str] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
     origin: np.ndarray | None = None
+    known_before: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -78,6 +80,11 @@ class Records:
     def scored_name(self) -> str:
         """The data set that the protocols are of: of joined ones the first."""
         return self.origins[0].name if self.origins else self.name
+
+    @property
+    def populations(self) -> list[str]:
+        """The population of each data set, once."""
+        return list(dict.fromkeys([self.population, *(one.population for one in self.origins)]))
 
     @property
     def data_sets(self) -> list[tuple[str, int]]:

@@ -22,7 +22,7 @@ from tf_reid.methods.representation import Representation
 from tf_reid.metrics import verification
 from tf_reid.metrics.protocols import Trial
 from tf_reid.metrics.similarity import Similarity
-from tf_reid.runs import reproducibility, run_folder, splits
+from tf_reid.runs import initial_weights, reproducibility, run_folder, splits
 from tf_reid.runs.splits import (
     fair_trials,
     load_data,
@@ -81,7 +81,7 @@ def open_trained(folder: Path, overrides: Sequence[str] = ()) -> Trained:
     _check_that_folders_are_there(config)
     reproducibility.make_deterministic(config)
     domains = load_data(config)
-    seen = training_records(trained, domains)
+    seen = initial_weights.known_before(training_records(trained, domains), initial_weights.of_run(folder))
     run_folder.check_data(folder, seen)
     model, progress = run_folder.restored(folder, config)
     finished = int(progress.stage)

@@ -24,7 +24,7 @@ def check(config: Config, shown: Mapping[str, Records]) -> None:
         return
     known = populations(load_run(Path(run)))
     for key, records in shown.items():
-        if known & ({origin.population for origin in records.origins} or {records.population}):
+        if known & set(records.populations):
             raise ConfigError(
                 f"method.encoder: {run} was trained with labels of people whom {records.name} ({key}) shows; name a "
                 "run of another data set."

@@ -6,7 +6,7 @@ RUN/environment.json    code revision, versions        RUN/pictures/     PNG gri
 RUN/data.json           the training images            RUN/evaluation/   rank lists, features, ROC curves
 RUN/checkpoints/        the last two                   RUN/metrics.json  metrics by representation
 RUN/tensorboard/        curves, pictures, settings     RUN/validation.json   stage -> the step whose weights are kept
-RUN/training.lock       held by a training while it lasts
+RUN/training.lock       held by a training             RUN/initial_weights.yaml   what they were trained on
 ```
 """
 
@@ -16,14 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError, is_run
 from tf_reid.data.records import Records
 from tf_reid.files import UNFINISHED, remove_unfinished, write_text
 from tf_reid.methods import METHODS
 from tf_reid.methods.base import ReIDModel
-from tf_reid.runs import checkpoints, lock, strategy
+from tf_reid.runs import checkpoints, initial_weights, lock, strategy
 from tf_reid.runs.fingerprints import fingerprint, same_images
+from tf_reid.runs.initial_weights import FROM_RUNS
 from tf_reid.runs.progress import Progress
 from tf_reid.runs.reproducibility import environment
 from tf_reid.settings import Config, Data
@@ -35,9 +38,10 @@ NOT_COMPARED = re.compile(rf"run\.({CARRIED_OUT})|data\.\w+_dir|evaluate\.(?!pro
 SCORED_BY = re.compile(r"evaluate\.(distance|rerank|flip)")  # compared where scores choose during the training
 PLACE = re.compile(r"data\.(source|target)(\.(root|csv))?")  # may differ where it selects the same images
 # What a training writes before config.yaml, and older versions beside a file: a start that was killed.
-STARTED = re.compile(rf"environment\.json|data\.json|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+")
+STARTED = re.compile(
+    rf"(environment|data)\.json|initial_weights\.yaml|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+"
+)
 OLD_BESIDE = re.compile(r"\.(config\.yaml|\w+\.json|.+\.png)\.\d+")
-FROM_RUNS = ("classifier", "teacher", "swaps_from")  # settings of methods that name a run whose networks are loaded
 
 
 def check_run(folder: Path, config: Config) -> None:
@@ -152,6 +156,8 @@ def open_run(folder: Path, config: Config, seen: dict[str, Records]) -> None:
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     fingerprints = {domain: fingerprint(records) for domain, records in seen.items()}
     write_text(folder / "data.json", json.dumps(fingerprints, indent=2) + "\n")
+    if histories := initial_weights.of_method(config.method):
+        write_text(folder / initial_weights.KEPT, yaml.safe_dump(histories, sort_keys=False, width=110))
     write_text(folder / "config.yaml", configuration.dump(config))
 
 

@@ -228,7 +228,8 @@ def fair_trials(
     """The trials in which a run may be scored: those without images and identities that it was trained on.
 
     Identities count where they had labels: those of the source, if it shows the same people as the scored data set. A
-    target of which `all` images were seen, without their labels, is scored in every trial.
+    target of which `all` images were seen, without their labels, is scored in every trial. Identities that the run's
+    initial weights were trained on count as well.
 
     Args:
         records: of the scored domain.
@@ -251,7 +252,13 @@ def fair_trials(
     if adapted and scored_domain(config) == "target" and config.data.target_split == "train":
         trained_on |= np.isin(records.file, seen["target"].file)
 
-    fair = _without(trained_on, trials)
+    by_weights = known_before(records, seen["source"])
+    fair = _without(trained_on | by_weights, trials)
+    if not fair and _without(trained_on, trials):
+        raise ConfigError(
+            f"Every trial of {records.scored_name} in which this run could be scored holds identities that its initial "
+            "weights were trained on, as their card says; start from other weights, or score on other identities."
+        )
     if not fair:
         key, what = ("source_split", "identities") if labelled else ("target_split", "images")
         of_others = ""
@@ -277,7 +284,7 @@ def fair_trials_elsewhere(
     Raises:
         ConfigError: there is no such trial.
     """
-    trained_on = shown_in(records, seen["source"])
+    trained_on = shown_in(records, seen["source"]) | known_before(records, seen["source"])
     if _trains_on_target(config):
         trained_on |= shown_in(records, seen["target"])
     fair = _without(trained_on, trials_of(records, protocol))
@@ -305,6 +312,11 @@ def shown_in(records: Records, training: Records) -> np.ndarray:
     """Which records show an identity of these training records, bool [N]; of joined data sets those of the first."""
     numbers = training.numbers_in(records.population)
     return records.is_scored & np.isin(records.identity, numbers[numbers > 0])
+
+
+def known_before(records: Records, training: Records) -> np.ndarray:
+    """Which records show an identity that the initial weights of a run on these training records know, bool [N]."""
+    return records.is_scored & np.isin(records.identity, training.known_before.get(records.population, []))
 
 
 def validation_trials(config: Config, records: Records) -> list[protocols.Trial]:

@@ -124,7 +124,7 @@ def cells(config: str, overs: Sequence[Over], seeds: Sequence[int], settings: Se
     varied = [over.key for over in overs]
     for key in varied:
         for decided, instead in DECIDED.items():
-            if key in (decided, decided.split(".")[1]):
+            if key in (decided, decided.split(".")[1]) or key.startswith(f"{decided}."):
                 raise ConfigError(f"--over {key}: {instead}.")
         if varied.count(key) > 1 or key in [setting.split("=")[0] for setting in settings]:
             raise ConfigError(f"--over {key}: this setting is there twice; name all its values in one --over.")

@@ -1,0 +1,70 @@
+"""What the weights that a run starts from were trained on."""
+
+import pytest
+import yaml
+from conftest import make_records
+
+from tf_reid import config as configuration
+from tf_reid.config import ConfigError
+from tf_reid.data.joined_records import joined
+from tf_reid.methods import METHODS
+from tf_reid.runs import initial_weights, run_folder
+
+VIPER = {"name": "viper", "terms": "free for research; cite the paper"}
+KNOWN = {"viper": [1, 2], "grid": [4]}
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of weights with a card."""
+    data = {"sets": [VIPER], "initial_weights": [initial_weights.IMAGENET], "do_not_pass_on": ["viper", "imagenet"]}
+    file = tmp_path / "a.weights.h5"
+    file.write_bytes(b"")
+    initial_weights.card_file(file).write_text(yaml.safe_dump({"data": data, "known_identities": KNOWN}))
+    return file
+
+
+def test_the_data_of_weights_are_known_by_their_card(weights):
+    assert initial_weights.history(None) == {"sets": [], "do_not_pass_on": [], "known": {}}
+    assert initial_weights.history("imagenet")["do_not_pass_on"] == ["imagenet"]
+    known = {"sets": [VIPER, initial_weights.IMAGENET], "do_not_pass_on": ["viper", "imagenet"], "known": KNOWN}
+    assert initial_weights.history(str(weights)) == known
+    initial_weights.card_file(weights).write_text("data: []")
+    with pytest.raises(ConfigError, match=r"a\.card\.yaml is no card that tf_reid\.pretrain wrote"):
+        initial_weights.history(str(weights))
+    initial_weights.card_file(weights).unlink()
+    without_card = initial_weights.history(str(weights))
+    assert without_card["do_not_pass_on"] == [str(weights)] and "no card" in without_card["sets"][0]["terms"]
+
+
+def test_a_run_and_those_that_start_from_it_keep_what_the_card_said(weights, tmp_path):
+    config = configuration.load("identity", [f"method.weights={weights}"], METHODS)
+    run_folder.open_run(tmp_path / "run", config, {"source": make_records([1], [1])})
+    before = {"weights": initial_weights.history(str(weights))}
+    initial_weights.card_file(weights).unlink()
+    weights.unlink()
+    assert initial_weights.of_run(tmp_path / "run") == before
+    assert initial_weights.of_method({"classifier": str(tmp_path / "run"), "dropout": 0.5, "weights": None}) == {
+        "classifier.weights": before["weights"]
+    }
+    run_folder.check_run(tmp_path / "started", config)
+    (tmp_path / "started").mkdir()
+    (tmp_path / "started" / initial_weights.KEPT).write_text("")
+    run_folder.check_run(tmp_path / "started", config)  # as a start that was killed leaves it
+
+    (tmp_path / "run" / initial_weights.KEPT).write_text("[")
+    with pytest.raises(ConfigError, match=r"initial_weights\.yaml is damaged"):
+        initial_weights.of_run(tmp_path / "run")
+    (tmp_path / "run" / initial_weights.KEPT).unlink()  # as in a run of an earlier version
+    assert initial_weights.of_run(tmp_path / "run")["weights"]["do_not_pass_on"] == [str(weights)]
+    assert initial_weights.of_run(tmp_path / "nowhere") == {}
+
+
+def test_identities_are_known_by_their_population():
+    a, b = make_records([0, 3, 3, 1], [1] * 4, name="a"), make_records([2], [1], name="b")
+    more_of_a = make_records([7], [1], name="a2", population="a")
+    assert initial_weights.identities([joined([a, b]), more_of_a]) == {"a": [1, 3, 7], "b": [2]}
+    histories = {"weights": {"known": {"a": [5]}}, "teacher.weights": {"known": {"a": [4], "c": [1]}}}
+    seen = initial_weights.known_before({"source": a, "target": b}, histories)
+    assert seen["source"].take(slice(0, 2)).known_before == {"a": [4, 5], "c": [1]}
+    assert seen["target"].known_before == {}

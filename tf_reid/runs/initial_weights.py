@@ -1,0 +1,124 @@
+"""The weights that a run starts from: on which data and people they were trained, as the card beside their file says.
+
+`python -m tf_reid.pretrain` writes cards. A run keeps what they said when its training started, since files are moved.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import yaml
+
+from tf_reid import config as configuration
+from tf_reid.config import ConfigError
+from tf_reid.data.records import Records
+
+ENDING = ".weights.h5"  # of files that Keras reads weights from
+KEPT = "initial_weights.yaml"  # in a run's folder: setting -> `History`
+FROM_RUNS = ("classifier", "teacher", "swaps_from")  # settings of methods that name a run whose networks are loaded
+IMAGENET = {"name": "imagenet", "terms": "photographs of other owners; for non-commercial research"}
+Identities = dict[str, list[int]]  # population -> the numbers of its identities, ascending
+
+
+class History(TypedDict):
+    """What weights were trained on.
+
+    Attributes:
+        sets: name and terms of each data set. do_not_pass_on: the names of those whose terms bind.
+        known: the identities that they were trained on, or chosen by.
+    """
+
+    sets: list[dict[str, str]]
+    do_not_pass_on: list[str]
+    known: Identities
+
+
+def card_file(weights: Path) -> Path:
+    """NAME.card.yaml of NAME.weights.h5."""
+    return weights.with_name(weights.name.removesuffix(ENDING) + ".card.yaml")
+
+
+def history(weights: str | None) -> History:
+    """What weights were trained on: "imagenet", None for random ones, or a file, by its card.
+
+    Raises:
+        ConfigError: the card is damaged.
+    """
+    if weights is None:
+        return History(sets=[], do_not_pass_on=[], known={})
+    if weights == "imagenet":
+        return History(sets=[dict(IMAGENET)], do_not_pass_on=[IMAGENET["name"]], known={})
+    card = card_file(Path(weights))
+    if not card.is_file():
+        without_card = {"name": weights, "terms": "not known: no card stands beside it"}
+        return History(sets=[without_card], do_not_pass_on=[weights], known={})
+    try:
+        written = yaml.safe_load(card.read_text())
+        data, known = written["data"], written.get("known_identities", {})  # older cards name no identities
+        return History(
+            sets=[*data["sets"], *data["initial_weights"]], do_not_pass_on=data["do_not_pass_on"], known=known
+        )
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{card} is no card that tf_reid.pretrain wrote; restore it from a copy.") from None
+
+
+def of_method(method: Mapping[str, Any]) -> dict[str, History]:
+    """Setting -> history, of all weights that a method's settings name, and of those that a run there started from."""
+    histories = {}
+    for key, value in method.items():
+        if isinstance(value, str) and key.endswith("weights"):
+            histories[key] = history(value)
+        elif isinstance(value, str) and key in (*FROM_RUNS, "encoder"):  # which may also be a name
+            histories |= {f"{key}.{inner}": one for inner, one in of_run(Path(value)).items()}
+    return histories
+
+
+def of_run(folder: Path) -> dict[str, History]:
+    """As `of_method`, of a run that was trained: as it was kept, or by what an older run's settings name.
+
+    Raises:
+        ConfigError: what was kept, or a card, is damaged.
+    """
+    if (folder / KEPT).exists():
+        return _kept(folder / KEPT)
+    if (folder / "config.yaml").exists():
+        return of_method(configuration.read(str(folder / "config.yaml"))["method"])
+    return {}
+
+
+def _kept(path: Path) -> dict[str, History]:
+    try:
+        kept = yaml.safe_load(path.read_text())
+        return {
+            setting: History(sets=one["sets"], do_not_pass_on=one["do_not_pass_on"], known=one["known"])
+            for setting, one in kept.items()
+        }
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{path} is damaged; restore it from a copy, or train a new run.") from None
+
+
+def identities(parts: Iterable[Records]) -> Identities:
+    """The identities that these records show."""
+    known: Identities = {}
+    for records in parts:
+        for population in records.populations:
+            numbers = records.numbers_in(population)
+            known = together([known, {population: np.unique(numbers[numbers > 0]).tolist()}])
+    return known
+
+
+def together(parts: Iterable[Identities]) -> Identities:
+    """All that one of them has."""
+    sets: dict[str, set[int]] = {}
+    for part in parts:
+        for population, numbers in part.items():
+            sets.setdefault(population, set()).update(numbers)
+    return {population: sorted(numbers) for population, numbers in sets.items()}
+
+
+def known_before(seen: dict[str, Records], histories: Mapping[str, History]) -> dict[str, Records]:
+    """Training records whose source also names the identities that the initial weights know."""
+    known = together(one["known"] for one in histories.values())
+    return seen | {"source": replace(seen["source"], known_before=known)}
