@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for cell in cells:
         of_cell = configuration.load(args.config, cell.settings, METHODS)
         validation.check_settings(of_cell)
-        run_folder.check_scored_alike(cell.folder, of_cell)
+        run_folder.check_scored_alike(cell.folder, of_cell, "--to")
     if args.dry_run:
         for cell in cells:
             print(f"# {cell.folder}: finished" if cell.is_trained() else shlex.join(cell.training()))

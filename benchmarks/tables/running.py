@@ -184,7 +184,7 @@ def check(runs: Iterable[Run]) -> None:
             # The runs that it needs may not be there yet, and a setting that names one is not valid before.
             folders = [str(needed.folder) for needed in run.needs]
             settings = [one for one in settings if not any(folder in one for folder in folders)]
-        run_folder.check_run(run.folder, configuration.load(run.config, settings, METHODS))
+        run_folder.check_scored_alike(run.folder, configuration.load(run.config, settings, METHODS), "--runs")
 
 
 def commands(run: Run) -> Iterator[str]:

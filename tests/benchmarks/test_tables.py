@@ -300,10 +300,15 @@ def test_a_run_with_other_settings_is_refused(tmp_path):
     plan = planned(ONE, root=tmp_path)
     run = next(iter(plan.runs.values()))
     run.folder.mkdir()
-    config = configuration.load(run.config, [*run.settings, "method.pool_size=3"], METHODS)
-    (run.folder / "config.yaml").write_text(configuration.dump(config))
-    with pytest.raises(ConfigError, match=r"other settings \(method.pool_size was 3 and is now 50\)"):
-        running.check(plan.runs.values())
+
+    def refused(setting, message):
+        config = configuration.load(run.config, [*run.settings, setting], METHODS)
+        (run.folder / "config.yaml").write_text(configuration.dump(config))
+        with pytest.raises(ConfigError, match=message):
+            running.check(plan.runs.values())
+
+    refused("method.pool_size=3", r"other settings \(method.pool_size was 3 and is now 50\)")
+    refused("evaluate.flip=false", r"other settings \(evaluate.flip was False and is now True\); choose another --runs")
 
 
 # --------------------------------------------------------------------- what is written

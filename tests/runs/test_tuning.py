@@ -61,6 +61,7 @@ def test_every_value_is_trained_with_every_other_and_every_seed_and_scored_on_va
         (["method.dropout=0,1"], ["method.dropout=0"], r"--over method\.dropout: this setting is there twice"),
         (["method.dropout=0", "method.dropout=1"], [], r"--over method\.dropout: this setting is there twice"),
         (["data.source.root=a,b"], [], r"--over data\.source\.root: it decides which identities are held out"),
+        (["data.source_split=train,all"], [], r"--over data\.source_split: it decides which identities are held out"),
         (["data.source=viper,grid"], [], r"--over data\.source: it decides which identities are held out"),
         (["method.dropout=0,0"], [], r"--over method\.dropout=0,0: a value is there twice"),
     ],

@@ -71,8 +71,11 @@ def check_run(folder: Path, config: Config) -> None:
         raise ConfigError(f"{folder} holds other files and no config.yaml of a run; choose another --run.")
 
 
-def check_scored_alike(folder: Path, config: Config) -> None:
+def check_scored_alike(folder: Path, config: Config, option: str) -> None:
     """As `check_run`, of a run whose scores are compared with others': its data and evaluation are named as now, too.
+
+    Args:
+        option: the one that names the folder of all these runs, for the error.
 
     Raises:
         ConfigError: as `check_run`, or the run is of other data or scored otherwise.
@@ -82,7 +85,7 @@ def check_scored_alike(folder: Path, config: Config) -> None:
         return
     differences = _differences(_settings_of(folder).model_dump(), config.model_dump())
     if other := [each for each in differences if re.fullmatch(r"data\.(?!\w+_dir$).*|evaluate\..*", each[0])]:
-        raise _other_settings(folder, other, "--to")
+        raise _other_settings(folder, other, option)
 
 
 def _other_settings(folder: Path, changed: list[tuple[str, Any, Any]], option: str) -> ConfigError:

@@ -25,7 +25,15 @@ DECIDED = {
     "data.validation": "all trainings are scored on the same identities, so give it by --set",
     "evaluate.identities": "a grid is scored on validation identities alone",
     **dict.fromkeys(
-        ("data.source", "data.source_cameras", "data.target", "data.trial", "evaluate.protocol"),
+        (
+            "data.source",
+            "data.source_cameras",
+            "data.source_split",
+            "data.target",
+            "data.target_split",
+            "data.trial",
+            "evaluate.protocol",
+        ),
         "it decides which identities are held out, and scores on others cannot be compared; give it by --set",
     ),
 }
