@@ -4,6 +4,7 @@ python -m benchmarks.serving forward [--backbone ResNet50] [--size 256 128] [--b
 python -m benchmarks.serving model FOLDER [--backbone ResNet50] [--size 256 128]
 python -m benchmarks.serving server localhost:8500 MODEL IMAGE [--bare VERSION] [--clients 1 8 32]
 python -m benchmarks.serving server http://localhost:8501 MODEL IMAGE ANOTHER
+python -m benchmarks.serving losses FOLDER MODEL IMAGE [--replicas 2] [--clients 32]
 
 `forward`: milliseconds an image. The encoder has random weights, and random statistics in its batch normalisations:
 biases of zero would be left out. ONNX Runtime has the same folded network and as many threads as there are cores. Each
@@ -12,11 +13,18 @@ is timed in turn, several times over, and the median stands.
 12 megapixels and the same photograph as a progressive JPEG.
 `server`: every client sends one image a request, by gRPC or REST, and waits for the answer; each image is timed by
 itself; beside it the model's own time without any server, where its version's folder is given.
+`losses`: starts a server, kills one of its replicas, then moves the label `stable` to another version and back, all
+under load by gRPC; counts the requests that got no answer, of clients that try again and of those that do not.
 """
 
 import argparse
 import collections
+import contextlib
+import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -29,7 +37,7 @@ import numpy as np
 
 def main():
     args = arguments()
-    {"forward": forward, "model": model, "server": server}[args.command](args)
+    {"forward": forward, "model": model, "server": server, "losses": losses}[args.command](args)
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -51,6 +59,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     servers.add_argument("--bare", metavar="VERSION", help="also time this version's folder, loaded here, by itself")
     servers.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     servers.add_argument("--seconds", type=float, default=10.0)
+    lossy = commands.add_parser("losses")
+    lossy.add_argument("folder", type=Path)
+    lossy.add_argument("model")
+    lossy.add_argument("image", type=Path)
+    lossy.add_argument("--replicas", default="2")
+    lossy.add_argument("--clients", type=int, default=32)
+    lossy.add_argument("--seconds", type=float, default=15.0, help="after each event (default: 15)")
+    lossy.add_argument("--port", type=int, default=8500, help="of gRPC; REST takes the next one")
     return parser.parse_args(argv)
 
 
@@ -136,14 +152,16 @@ def server(args):
     for path in args.images:
         image = Path(path).read_bytes()
         print(f"{Path(path).name}, {len(image)} bytes, {args.server}")
-        if args.bare:
-            bare(args, image)
+        alone = bare(args, image) if args.bare else {}
         for clients in args.clients:
-            timed(args, image, clients)
+            timed(args, image, clients, alone.get(clients))
 
 
-def timed(args, image, clients):
-    """Print images a second and latency of so many clients, each of which sends one image at a time."""
+def timed(args, image, clients, alone):
+    """Print images a second and latency of so many clients, each of which sends one image at a time.
+
+    `alone`: images a second of the model alone, or None.
+    """
     from export.client import Client
 
     taken, ready = [], threading.Barrier(clients)
@@ -161,16 +179,17 @@ def timed(args, image, clients):
     _together(one, clients)
     p50, p99 = np.percentile(taken, [50, 99]) * 1000
     rate = len(taken) / args.seconds
-    print(f"{clients:3d} clients: {rate:7.1f} images/s, p50 {p50:7.1f} ms, p99 {p99:7.1f} ms")
+    beside = f", {rate / alone:.2f} of the model alone" if alone else ""
+    print(f"{clients:3d} clients: {rate:7.1f} images/s, p50 {p50:7.1f} ms, p99 {p99:7.1f} ms{beside}", flush=True)
 
 
 def bare(args, image):
-    """Milliseconds of the model on as many images at once as there are clients, decoding included."""
+    """Images a second of the model on as many images at once as there are clients, decoding included."""
     import tensorflow as tf
 
     from tf_reid.encoders.servable import endpoints
 
-    model = endpoints(Path(args.bare))["serving_default"]
+    model, rates = endpoints(Path(args.bare))["serving_default"], {}
     for images in args.clients:
         batch, taken = tf.constant([image] * images), []
         for _ in range(30):
@@ -178,7 +197,97 @@ def bare(args, image):
             model(image_bytes=batch)["embedding"].numpy()
             taken.append(time.perf_counter() - start)
         p50 = float(np.median(taken))
+        rates[images] = images / p50
         print(f"the model alone, {images:2d} images at once: {1000 * p50:6.1f} ms, {images / p50:7.1f} images/s")
+    return rates
+
+
+def losses(args):
+    """Print how many requests were sent and lost while a replica was killed and a version replaced."""
+    from export import label
+
+    line = [sys.executable, "-m", "export.serve", str(args.folder), "--replicas", args.replicas]
+    line += ["--grpc-port", str(args.port), "--rest-port", str(args.port + 1), "--poll-seconds", "1"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            if "Ctrl-C stops" not in server.stdout.readline():
+                raise RuntimeError("The server did not start.")
+            for tries in (1, 5):
+                with _load(args, tries) as count:
+                    events = (
+                        ("nothing", lambda: None),
+                        ("a replica is killed (SIGKILL)", lambda: kill_a_replica(server.pid)),
+                        (
+                            "stable moves to version 2",
+                            lambda: label.main([str(args.folder), args.model, "stable", "2"]),
+                        ),
+                        (
+                            "stable moves to version 1",
+                            lambda: label.main([str(args.folder), args.model, "stable", "1"]),
+                        ),
+                    )
+                    for name, event in events:
+                        event()
+                        time.sleep(args.seconds)
+                        print(f"clients that try {tries} times: {name}: {count()}", flush=True)
+        finally:
+            server.send_signal(signal.SIGINT)
+
+
+def kill_a_replica(server: int) -> None:
+    """SIGKILL for one of the replicas of a server, which is given by its process."""
+    import psutil
+
+    children = psutil.Process(server).children(recursive=True)
+    next(child for child in children if "ServeReplica" in child.name()).kill()
+
+
+@contextlib.contextmanager
+def _load(args, tries):
+    """Inside, clients send one image after another; yields what says how many were answered and lost since before."""
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    from export.client import RETRIES
+
+    config = [("grpc.service_config", json.dumps(RETRIES))] if tries > 1 else [("grpc.enable_retries", 0)]
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.version_label = args.model, "stable"
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([args.image.read_bytes()]))
+    stopped, taken, lost = threading.Event(), [], []
+
+    def send():
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(
+            grpc.insecure_channel(f"localhost:{args.port}", [*config, ("grpc.use_local_subchannel_pool", 1)])
+        )
+        while not stopped.is_set():
+            start = time.perf_counter()
+            try:
+                version = stub.Predict(request, timeout=60).model_spec.version.value
+                taken.append((time.perf_counter() - start, version))
+            except grpc.RpcError as error:
+                lost.append(error.code().name)
+
+    def count():
+        answered, errors = list(taken), list(lost)
+        del taken[: len(answered)], lost[: len(errors)]
+        p50, p99 = np.percentile([seconds for seconds, _ in answered], [50, 99]) * 1000
+        versions = dict(collections.Counter(version for _, version in answered))
+        without = f"{len(errors)} lost" + (f" {dict(collections.Counter(errors))}" if errors else "")
+        slowest = max(seconds for seconds, _ in answered)
+        times = f"p50 {p50:.0f} ms, p99 {p99:.0f} ms, longest {slowest:.1f} s"
+        return f"{len(answered)} answered by versions {versions}, {without}; {times}"
+
+    threads = [threading.Thread(target=send) for _ in range(args.clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield count
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
 
 
 def _together(run, count):

@@ -138,7 +138,10 @@ class Client:
                 request.model_spec.version.value = self.version
             if self.label is not None:
                 request.model_spec.version_label = self.label
-            request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(images, shape=[len(images)]))
+            encoded = request.inputs["image_bytes"]
+            encoded.dtype = tf.string.as_datatype_enum
+            encoded.tensor_shape.dim.add(size=len(images))
+            encoded.string_val.extend(images)
             try:
                 metadata = list(self._headers.items())
                 outputs = stub.Predict(request, timeout=self.timeout, metadata=metadata).outputs

@@ -6,6 +6,8 @@ FOLDER/serving/models.config       of every model the versions that its labels n
                monitoring.config   metrics for Prometheus
                compose.yaml        docker compose, on the CPU or, with --profile gpu, on a GPU
                kubernetes.yaml     a deployment that is ready once its models are AVAILABLE, and its service
+               kuberay.yaml        the same models on Ray Serve, by the KubeRay operator
+               grafana.json        a dashboard of the metrics of export.serve
                README.md           deploy, canary, roll back
 ```
 `export/serving/` of this package holds the same for one model called `reid`.
@@ -30,7 +32,8 @@ BATCHING = {
     "max_enqueued_batches": 64,
     "num_batch_threads": 2,
 }
-INSTRUCTIONS = Path(__file__).with_name("serving") / "README.md"
+EXAMPLES = Path(__file__).with_name("serving")
+FOR_ALL_MODELS = ("kuberay.yaml", "grafana.json")  # files that name no model
 
 Labels = dict[str, int]  # label -> version
 
@@ -162,6 +165,7 @@ def files(labels: dict[str, Labels]) -> dict[str, str]:
         "monitoring.config": 'prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }\n',
         "compose.yaml": _yaml(_compose()),
         "kubernetes.yaml": "---\n".join(map(_yaml, (_kubernetes_deployment(list(labels)), _kubernetes_service()))),
+        **{name: (EXAMPLES / name).read_text(encoding="utf-8") for name in FOR_ALL_MODELS},
         "README.md": _instructions(first),
         # The last one: once it names a version, that version is served, and no failure may take it back.
         "models.config": models_config(labels),
@@ -169,7 +173,7 @@ def files(labels: dict[str, Labels]) -> dict[str, str]:
 
 
 def _instructions(model):
-    text = INSTRUCTIONS.read_text(encoding="utf-8")
+    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for before, after in (("/", ""), ("`", "`"), ("FOLDER ", " ")):
         text = text.replace(f"{before}reid{after}", f"{before}{model}{after}")
     return text

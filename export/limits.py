@@ -13,6 +13,21 @@ REQUEST_BYTES = 32 * 2**20  # of a request, by gRPC or REST
 WAITING = 256  # requests that may wait; more are refused
 BATCH = 16  # requests that are answered together
 SECONDS_PER_REQUEST = 60
+REASONS = (
+    "invalid",  # no request of the protocol, or none that fits the endpoint
+    "too_large",  # a request, an image, or how many they are
+    "undecodable",  # an image
+    "unknown_model",
+    "unknown_version",  # a version's number or label
+    "unknown_signature",
+    "too_many_waiting",  # the queue is full
+    "too_many_slow",  # images that are slow to decode wait already
+    "too_slow",  # its client, or its answer
+    "unauthorised",  # no token, another machine, another site
+    "stopping",
+    "no_replica",
+    "failed",  # the server's own fault
+)
 QUOTED = 200  # characters of a request that an answer repeats
 
 
@@ -26,14 +41,16 @@ class Limits(NamedTuple):
 
 
 class RequestError(Exception):
-    """A request that cannot be answered. `code` is gRPC's name of the reason, such as INVALID_ARGUMENT."""
+    """A request that cannot be answered.
 
-    def __init__(self, code: str, message: str):
-        super().__init__(code, message)  # both: it may have to reach another process
-        self.code = code
+    Attributes:
+        code: gRPC's name of the status, such as INVALID_ARGUMENT.
+        reason: by which refusals are counted, one of `REASONS`.
+    """
 
-    def __str__(self):
-        return self.args[1]
+    def __init__(self, code: str, message: str, reason: str = "invalid"):
+        super().__init__(message)
+        self.code, self.reason = code, reason
 
 
 def quoted(*texts: str) -> str:

@@ -1,34 +1,29 @@
 """Serve a folder of exported models without containers: python -m export.serve models
 
-Speaks TF Serving's gRPC PredictionService and ModelService, and its REST interface, on Ray Serve: clients of TF Serving
-work as they are. Requests that wait at the same time are answered in one batch.
+Speaks TF Serving's gRPC PredictionService and ModelService, and its REST interface: clients of TF Serving work as they
+are. The models lie in replicas of Ray Serve, on this machine or on a cluster; requests that wait are joined on each.
 """
 
 import argparse
+import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from export import private_ray, ray_proxy
+from export import cluster, private_ray
+from export.cluster import LOCAL, Wanted
 from export.deployment import POLL_SECONDS, served_models
-from export.limits import BATCH, REQUEST_BYTES, SECONDS_PER_REQUEST, WAITING, Limits
+from export.limits import BATCH, REQUEST_BYTES, WAITING, Limits
 from export.names import check_folder
 from tf_reid.command_line import program, run_command
 from tf_reid.config import ConfigError
 from tf_reid.web.guard import Rules, names
 from tf_reid.web.loopback import bracketed, check_free, check_token, is_loopback
 from tfds_builders.listing import shown
-
-SERVICERS = [
-    "tensorflow_serving.apis.prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server",
-    "tensorflow_serving.apis.model_service_pb2_grpc.add_ModelServiceServicer_to_server",
-]
-APPLICATION = "tf_reid"
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -55,12 +50,29 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--max-images", type=_count, default=limits.images, help="images in a request")
     parser.add_argument("--max-request-bytes", type=_count, default=REQUEST_BYTES, help="bytes of a request")
     parser.add_argument(
-        "--queue", type=_count, default=WAITING, help="requests that may wait; more are refused as too many"
+        "--queue", type=_count, default=WAITING, help="requests that may wait, for all replicas; more are refused"
     )
     parser.add_argument("--batch", type=_count, default=BATCH, help="requests that are answered in one batch, at most")
     parser.add_argument(
-        "--poll-seconds", type=_seconds, default=POLL_SECONDS, help="how often models.config is read for new labels"
+        "--poll-seconds",
+        type=_seconds,
+        default=POLL_SECONDS,
+        help="how often models.config is read for new labels; SIGHUP has it read at once",
     )
+    parser.add_argument(
+        "--replicas", type=_replicas, default=1, metavar="N", help="processes with the models, or auto: by the load"
+    )
+    parser.add_argument(
+        "--gpus-per-replica", type=_gpus, default=0.0, metavar="F", help="GPUs of each replica, such as 1 or 0.5"
+    )
+    parser.add_argument(
+        "--ray",
+        default=LOCAL,
+        metavar="ADDRESS",
+        help="the Ray cluster that carries the replicas, HOST:PORT or auto; local starts one for this server",
+    )
+    parser.add_argument("--access-log", metavar="FILE", help="write a line in JSON for each request; - is stderr")
+    parser.add_argument("--log-addresses", action="store_true", help="name clients' addresses in the access log")
     args = parser.parse_args(argv)
     args.token = args.token or os.environ.get("TF_REID_TOKEN") or None  # no default of its option: --help prints those
     return args
@@ -79,6 +91,11 @@ def _number(read: Callable[[str], float], least: float, most: float) -> Callable
 
 
 _port, _count, _seconds = _number(int, 1, 65535), _number(int, 1, 2**31 - 1), _number(float, 0.01, 86400.0)
+_gpus = _number(float, 0.0, 64.0)
+
+
+def _replicas(text):
+    return None if text == "auto" else _number(int, 1, 1000)(text)
 
 
 def main(argv=None) -> None:
@@ -88,25 +105,32 @@ def main(argv=None) -> None:
     check_token(address, args.token, "the models")
     check_folder(args.folder, "The folder of models")
     served_models(args.folder)
+    if args.ray.startswith("ray://"):
+        raise ConfigError(
+            f"--ray {args.ray} is a Ray client's address; run this on a node of the cluster with --ray auto."
+        )
     if args.grpc_port == args.rest_port:
         raise ConfigError(f"gRPC and REST cannot both use port {args.rest_port}; choose another --rest-port.")
     check_free(address, args.grpc_port, "--grpc-port")
     check_free(address, args.rest_port, "--rest-port")
     place = bracketed(address)
+    wanted = wanted_replicas(args)
     stopped = threading.Event()
-    with private_ray.folder() as folder:
+    with private_ray.folder() if args.ray == LOCAL else contextlib.nullcontext() as folder:
         try:
-            start(args, address, folder)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stopped.set())
-            print(
-                f"Serving {shown(args.folder)}: gRPC on {place}:{args.grpc_port}, "
-                f"REST on http://{place}:{args.rest_port}/v1/models/NAME. Ctrl-C stops.",
-                flush=True,
-            )
-            stopped.wait()
+            replicas = cluster.start(wanted, folder)
+            with running(args, address, replicas) as reread:
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, lambda *_: stopped.set())
+                signal.signal(signal.SIGHUP, lambda *_: reread())
+                print(
+                    f"Serving {shown(args.folder)}: gRPC on {place}:{args.grpc_port}, "
+                    f"REST on http://{place}:{args.rest_port}/v1/models/NAME. Ctrl-C stops.",
+                    flush=True,
+                )
+                stopped.wait()
         finally:
-            stop()
+            cluster.stop(wanted)
 
 
 def address_of(host: str) -> str:
@@ -131,80 +155,40 @@ def address_of(host: str) -> str:
     )
 
 
-def start(args: argparse.Namespace, address: str, folder: Path) -> None:
-    """Start Ray, its proxies and the models; returns once requests are answered.
+def wanted_replicas(args: argparse.Namespace) -> Wanted:
+    # On a cluster several servers have applications side by side.
+    name = "tf_reid" if args.ray == LOCAL else f"tf_reid_{socket.gethostname()}_{args.grpc_port}"
+    limits = Limits(args.max_image_bytes, args.max_pixels, 2 * args.max_pixels, args.max_images)
+    return Wanted(args.ray, name, args.replicas, args.gpus_per_replica, args.folder, limits, args.batch)
 
-    Args:
-        address: that the proxies listen on.
-        folder: of Ray's own, as `private_ray.folder` gives it.
-    """
-    verbose = os.environ.get("TF_REID_VERBOSE", "0") != "0"
-    private_ray.set_environment(folder)
-    os.environ |= ray_proxy.environment(address, rules(args, address))
-    # Imported only now, for Ray reads these variables when it is imported.
-    import ray
-    from ray import serve
 
-    from export.ray_server import deployment
+@contextlib.contextmanager
+def running(args: argparse.Namespace, address: str, replicas: cluster.RayReplicas) -> Iterator[Callable[[], None]]:
+    """Inside, requests are answered; yields what has models.config read at once. At the end, what waits is answered."""
+    from export.ports import Ports
 
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        _temp_dir=private_ray.temporary(folder),
-        log_to_driver=verbose,
-        logging_level=logging.INFO if verbose else logging.ERROR,
-    )
-    if not verbose:
-        logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": address, "port": args.rest_port, "request_timeout_s": SECONDS_PER_REQUEST},
-        grpc_options={
-            "port": args.grpc_port,
-            "grpc_servicer_functions": SERVICERS,
-            "request_timeout_s": SECONDS_PER_REQUEST,
-        },
-        logging_config={"log_level": "WARNING", "enable_access_log": False},
-    )
-    application = deployment(args.batch, args.queue).bind(
-        str(args.folder.resolve()),
-        tuple(Limits(args.max_image_bytes, args.max_pixels, 2 * args.max_pixels, args.max_images)),
-        batch=args.batch,
-        # Beside the address that the proxy listens on, the server refuses clients by where they come from.
-        local_only=is_loopback(address),
-        token=args.token,
-        poll_seconds=args.poll_seconds,
-    )
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def done(coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
     try:
-        serve.run(application, name=APPLICATION, route_prefix="/")
-    except RuntimeError as error:
-        raise RuntimeError(f"{args.folder} cannot be served: {_reason(serve.status()) or error}") from error
+        ports = done(Ports.opened(args, address, rules(args, address), replicas))
+        try:
+            yield lambda: loop.call_soon_threadsafe(ports.reread.set)
+        finally:
+            done(ports.close())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 def rules(args: argparse.Namespace, address: str) -> Rules:
     """What REST lets in, where it listens on `address`, which --host means."""
     allowed = [args.host, *args.allowed_host] if is_loopback(address) else args.allowed_host
     return Rules(names(address, allowed), args.token, args.max_request_bytes)
-
-
-def _reason(status):
-    """The last line of the traceback with which the replica failed to start, which Ray keeps; "" where it has none."""
-    messages = [deployment.message.strip() for deployment in status.applications[APPLICATION].deployments.values()]
-    return "\n".join(messages).rpartition("\n")[2].strip()
-
-
-def stop() -> None:
-    """End requests that are being answered, then Ray."""
-    import ray
-    from ray import serve
-
-    if ray.is_initialized():
-        try:
-            # Where the start failed, there may be nothing to delete; that failure is the one to report.
-            with contextlib.suppress(Exception):
-                serve.delete(APPLICATION)
-        finally:
-            ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Exported models in memory: finds the version that a request names, checks the request, answers. Knows no protocol."""
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +16,7 @@ from tfds_builders import images
 
 Values = list[bytes] | np.ndarray  # of one input: encoded images, or uint8 [B, H, W, 3]
 DEFAULT_ENDPOINT = "serving_default"
+BLANK = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
 
 
 class ModelVersion(NamedTuple):
@@ -38,38 +41,54 @@ class _Model(NamedTuple):
 
 
 class ServedModels:
-    """All models of a folder that `python -m export` wrote: the versions that its models.config names.
+    """Models of a folder that `python -m export` wrote. It does not change; `moved` gives one of other versions.
+
+    Args:
+        served: model -> what of it is served; None: what the folder's models.config names.
 
     Raises:
         ConfigError: the folder has no model, or lacks one that models.config names.
     """
 
-    def __init__(self, folder: Path, limits: Limits | None = None):
+    def __init__(self, folder: Path, limits: Limits | None = None, served: Mapping[str, Served] | None = None):
         self.folder, self.limits = folder, limits or Limits()
-        self._served: dict[str, Served] = {}
+        self.served = dict(served_models(folder) if served is None else served)
+        self._load({})
+
+    def moved(self, served: Mapping[str, Served]) -> "ServedModels":
+        """The same folder with what is served then. Versions that are loaded here are not loaded again."""
+        moved = copy.copy(self)
+        moved.served = dict(served)
+        moved._load(self._models)
+        return moved
+
+    def _load(self, loaded: dict[str, _Model]):
         self._models: dict[str, _Model] = {}
-        self.reload()
-
-    def reload(self) -> bool:
-        """Load what models.config names now and was not loaded before. Returns whether anything has changed.
-
-        Raises:
-            ConfigError: as on opening; what was served before is still served.
-        """
-        served = served_models(self.folder)
-        if served == self._served:
-            return False
-        models = {}
-        for name, (numbers, labels) in served.items():
-            versions = {number: self._loaded(name, number) for number in numbers}
-            models[name] = _Model(versions, labels)
-        self._served, self._models = served, models  # at once: requests are answered meanwhile
-        return True
+        for name, (numbers, labels) in self.served.items():
+            present = loaded[name].versions if name in loaded else {}
+            versions = {number: present.get(number) or self._loaded(name, number) for number in numbers}
+            self._models[name] = _Model(versions, labels)
 
     def _loaded(self, name, number):
-        if name in self._models and number in self._models[name].versions:
-            return self._models[name].versions[number]
         return ModelVersion(name, number, endpoints(self.folder / name / str(number)))
+
+    def warm_up(self, batch: int, warm: "ServedModels | None" = None) -> None:
+        """Have every version answer encoded images once, `batch` of them and one alone: its first answers take longer.
+
+        Args:
+            warm: models whose versions have answered already.
+        """
+        for name, model in self._models.items():
+            before = warm._models[name].versions if warm is not None and name in warm._models else {}
+            for number in model.versions.keys() - before.keys():
+                self._warm_up(model.versions[number], batch)
+
+    def _warm_up(self, version, batch):
+        for endpoint, function in version.endpoints.items():
+            specs = self.inputs_of(version, endpoint)
+            if all(spec.dtype == tf.string for spec in specs.values()):
+                for count in (1, batch):
+                    function(**{name: tf.constant([BLANK] * count) for name in specs})
 
     def versions_of(self, name: str) -> list[int]:
         """The versions of a model that are served, ascending."""
@@ -83,12 +102,16 @@ class ServedModels:
         """
         models = self._models
         if name not in models:
-            raise RequestError("NOT_FOUND", f"There is no model {quoted(name)}; the models are {', '.join(models)}.")
+            raise RequestError(
+                "NOT_FOUND", f"There is no model {quoted(name)}; the models are {', '.join(models)}.", "unknown_model"
+            )
         versions, labels = models[name]
         if label is not None:
             if label not in labels:
                 raise RequestError(
-                    "NOT_FOUND", f"Model {name} has no label {quoted(label)}; its labels are {', '.join(labels)}."
+                    "NOT_FOUND",
+                    f"Model {name} has no label {quoted(label)}; its labels are {', '.join(labels)}.",
+                    "unknown_version",
                 )
             version = labels[label]
         version = max(versions) if version is None else version
@@ -96,6 +119,7 @@ class ServedModels:
             raise RequestError(
                 "NOT_FOUND",
                 f"Model {name} has no version {version} here; its versions are {', '.join(map(str, versions))}.",
+                "unknown_version",
             )
         return versions[version]
 
@@ -121,7 +145,9 @@ class ServedModels:
             raise RequestError("INVALID_ARGUMENT", f"{', '.join(inputs)} must hold equally many images.")
         if not 1 <= max(counts) <= self.limits.images:
             raise RequestError(
-                "INVALID_ARGUMENT", f"A request holds 1 to {self.limits.images} images, not {max(counts)}."
+                "INVALID_ARGUMENT",
+                f"A request holds 1 to {self.limits.images} images, not {max(counts)}.",
+                "too_large" if max(counts) else "invalid",
             )
         pixels = 0
         for name, spec in specs.items():
@@ -133,6 +159,7 @@ class ServedModels:
             raise RequestError(
                 "INVALID_ARGUMENT",
                 f"The images have {pixels} pixels together; {self.limits.all_pixels} are allowed in a request.",
+                "too_large",
             )
         return Request(model, endpoint, {name: inputs[name] for name in specs})
 
@@ -145,7 +172,9 @@ class ServedModels:
         endpoint = endpoint or DEFAULT_ENDPOINT
         if endpoint not in model.endpoints:
             raise RequestError(
-                "NOT_FOUND", f"There is no endpoint {quoted(endpoint)}; the endpoints are {', '.join(model.endpoints)}."
+                "NOT_FOUND",
+                f"There is no endpoint {quoted(endpoint)}; the endpoints are {', '.join(model.endpoints)}.",
+                "unknown_signature",
             )
         return model.endpoints[endpoint].structured_input_signature[1]
 
@@ -158,7 +187,8 @@ class ServedModels:
             try:
                 pixels += images.check(value, self.limits.image_bytes, self.limits.pixels).pixels
             except ValueError as error:
-                raise RequestError("INVALID_ARGUMENT", f"Image {number} {error}.") from None
+                reason = "too_large" if isinstance(error, images.LimitError) else "undecodable"
+                raise RequestError("INVALID_ARGUMENT", f"Image {number} {error}.", reason) from None
         return pixels
 
     # ------------------------------------------------------------------ answers
@@ -186,7 +216,7 @@ class ServedModels:
         batch: list[int] = []
         images = 0
         for number in numbers:
-            count = _images_in(requests[number].inputs)
+            count = images_in(requests[number].inputs)
             if batch and images + count > self.limits.images:
                 yield batch
                 batch, images = [], 0
@@ -214,14 +244,14 @@ def _run(function, inputs_of_each):
         if len(inputs_of_each) > 1:
             return [_run(function, [inputs])[0] for inputs in inputs_of_each]
         if isinstance(error, tf.errors.InvalidArgumentError):
-            return [RequestError("INVALID_ARGUMENT", f"An image cannot be decoded: {_reason(error)}")]
-        return [RequestError("INTERNAL", f"The model cannot answer: {_reason(error)}")]
-    ends = np.cumsum([_images_in(inputs) for inputs in inputs_of_each])
+            return [RequestError("INVALID_ARGUMENT", f"An image cannot be decoded: {_reason(error)}", "undecodable")]
+        return [RequestError("INTERNAL", f"The model cannot answer: {_reason(error)}", "failed")]
+    ends = np.cumsum([images_in(inputs) for inputs in inputs_of_each])
     parts = {name: np.split(values.numpy(), ends[:-1]) for name, values in outputs.items()}
     return [{name: parts[name][number] for name in parts} for number in range(len(inputs_of_each))]
 
 
-def _images_in(inputs):
+def images_in(inputs):
     return len(next(iter(inputs.values())))
 
 

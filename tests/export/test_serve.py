@@ -5,11 +5,13 @@ import base64
 import contextlib
 import http.client
 import io
+import itertools
 import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,10 +21,10 @@ from typing import NamedTuple
 
 import grpc
 import numpy as np
+import prometheus_client.parser
 import psutil
 import pytest
 import tensorflow as tf
-import uvicorn.config
 from conftest import SIZE, make_records
 from PIL import Image
 from tensorflow_serving.apis import (
@@ -33,7 +35,10 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from export import client, deployment, label, ray_proxy, serve
+from export import client, cluster, deployment, label, monitoring, serve
+from export.calls import Call, Reply
+from export.front import Front
+from export.grpc_front import GrpcFront
 from tf_reid.config import ConfigError
 from tf_reid.encoders.servable import Servable
 from tf_reid.web.guard import Rules
@@ -49,13 +54,14 @@ def free_port():
 
 
 class Running(NamedTuple):
-    """A server: its ports, the embeddings of IMAGES, its folder, its process."""
+    """A server of two replicas: its ports, the embeddings of IMAGES, its folder, its process, its access log."""
 
     grpc_port: int
     rest_port: int
     embeddings: np.ndarray
     folder: Path
     process: psutil.Process
+    log: Path
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +91,9 @@ def server(tmp_path_factory):
         "--rest-port",
         str(ports[1]),
     ]
-    line += ["--max-images", "8", "--max-pixels", "100000", "--poll-seconds", "0.2"]
+    log = folder / "access.log"
+    line += ["--max-images", "8", "--max-pixels", "100000", "--poll-seconds", "0.2", "--replicas", "2"]
+    line += ["--access-log", str(log)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         lines = []
         for text in process.stdout:
@@ -94,7 +102,7 @@ def server(tmp_path_factory):
                 break
         assert process.poll() is None, "".join(lines)
         assert lines[-1].startswith(f"Serving {folder}: gRPC on ") and len(lines) == 1, lines
-        running = Running(*ports, own, folder, psutil.Process(process.pid))
+        running = Running(*ports, own, folder, psutil.Process(process.pid), log)
         token = token_file(running)
         yield running
         process.send_signal(signal.SIGINT)
@@ -103,10 +111,14 @@ def server(tmp_path_factory):
         assert not token.parent.exists()
 
 
+def replicas_of(server):
+    """The processes of the server's replicas."""
+    return [child for child in server.process.children(recursive=True) if "ServeReplica" in child.name()]
+
+
 def token_file(server):
     """The file of Ray's token, by a replica's environment."""
-    (replica,) = (child for child in server.process.children(recursive=True) if "ServeReplica" in child.name())
-    return Path(replica.environ()["RAY_AUTH_TOKEN_PATH"])
+    return Path(replicas_of(server)[0].environ()["RAY_AUTH_TOKEN_PATH"])
 
 
 def rest(port, path, body=None):
@@ -211,20 +223,107 @@ def test_rest_answers_as_tensorflow_serving_does(server):
     assert answer["outputs"]["ids"][0][0] == "0.png" and len(answer["outputs"]["scores"][0]) == 2
 
 
-def test_a_label_moves_to_a_version_in_between_and_back_while_the_server_runs(server):
-    for version in (2, 1):
-        label.main([str(server.folder), "reid", "stable", str(version)])
+@contextlib.contextmanager
+def load(server, clients=4):
+    """Inside, clients send one image after another by gRPC, each once; yields errors and the versions of answers."""
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(
+        grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}", [("grpc.enable_retries", 0)])
+    )
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.version_label = "reid", "stable"
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(IMAGES[:1]))
+    errors, versions, stopped = [], [], threading.Event()
+
+    def send():
+        while not stopped.is_set():
+            try:
+                answer = stub.Predict(request, timeout=60)
+                np.testing.assert_allclose(
+                    tf.make_ndarray(answer.outputs["embedding"]), server.embeddings[:1], atol=1e-6
+                )
+                versions.append(answer.model_spec.version.value)
+            except Exception as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=send) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield errors, versions
+    finally:
+        stopped.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_version_is_replaced_and_a_replica_killed_under_load_and_no_request_is_lost(server):
+    with load(server) as (errors, versions):
+        for version in (2, 1):
+            label.main([str(server.folder), "reid", "stable", str(version)])
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not errors and versions[-1:] != [version]:
+                time.sleep(0.05)
+            assert versions[-1] == version
+        code, answer = rest(server.rest_port, "reid/labels/stable")
+        assert code == 200 and [status["version"] for status in answer["model_version_status"]] == ["1"]
+        replicas_of(server)[0].kill()
+        answered = len(versions)
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            code, answer = rest(server.rest_port, "reid/labels/stable")
-            versions = [status["version"] for status in answer["model_version_status"]]
-            if versions == [str(version)]:
-                break
-            time.sleep(0.1)
-        assert code == 200 and versions == [str(version)]
-        code, answer = rest(server.rest_port, "reid/labels/stable:predict", {"instances": rows(IMAGES)})
-        assert code == 200
-        np.testing.assert_allclose(answer["predictions"], server.embeddings, atol=1e-6)
+        while time.monotonic() < deadline and not errors and len(versions) < answered + 100:
+            time.sleep(0.05)
+    assert not errors and len(versions) >= answered + 100
+    # Once a version is replaced, no replica answers by the old one.
+    changes = sum(before != after for before, after in itertools.pairwise(versions))
+    assert changes < 20 and versions[0] == versions[-1] == 1
+
+
+def test_metrics_and_the_access_log_tell_what_was_asked_and_hold_no_image(server):
+    def values():
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.rest_port}/monitoring/prometheus/metrics") as answer:
+            families = list(prometheus_client.parser.text_string_to_metric_families(answer.read().decode()))
+        samples = [sample for family in families for sample in family.samples]
+        return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+
+    before, lines = values(), server.log.read_text().count("\n")
+    assert rest(server.rest_port, "reid:predict", {"instances": rows(IMAGES)})[0] == 200
+    for body, path in (
+        ({"instances": rows([b"no image"])}, "reid:predict"),
+        ({"instances": rows([IMAGES[0]])}, "other:predict"),
+        ({"instances": rows(IMAGES * 3)}, "reid:predict"),
+        ({"signature_name": "other", "instances": rows(IMAGES)}, "reid:predict"),
+        (b" " * (33 * 2**20), "reid:predict"),
+    ):
+        assert rest(server.rest_port, path, body)[0] in (400, 404, 413)
+    after = values()
+
+    def risen(name, **labels):
+        key = (name, tuple(sorted(labels.items())))
+        return after[key] - before.get(key, 0)
+
+    assert risen("tf_reid_images_total", model="reid", version="1") == 4
+    assert risen("tf_reid_requests_total", protocol="rest", model="reid", version="1", status="OK") == 1
+    for reason, count in (("undecodable", 1), ("unknown_model", 1), ("too_large", 2), ("unknown_signature", 1)):
+        assert risen("tf_reid_refusals_total", protocol="rest", reason=reason) == count
+    assert risen("tf_reid_request_seconds_count", protocol="rest", model="reid") == 1
+    assert risen("tf_reid_batch_images_sum") == 4 and risen("tf_reid_batch_seconds_count", part="model") >= 1
+    assert after["tf_reid_ready", ()] == 1 and after["tf_reid_waiting_requests", ()] == 0
+    assert after["tf_reid_label_version", (("label", "stable"), ("model", "reid"))] == 1
+
+    written = [json.loads(line) for line in server.log.read_text().splitlines()[lines:]]
+    answered = written[0]
+    assert answered["status"] == "OK" and answered["images"] == 4 and answered["model"] == "reid"
+    assert answered["protocol"] == "rest" and answered["milliseconds"] > 0 and "address" not in answered
+    assert [line["reason"] for line in written[1:]] == [
+        "undecodable",
+        "unknown_model",
+        "too_large",
+        "unknown_signature",
+        "too_large",
+    ]
+    assert max(map(len, server.log.read_text().splitlines())) < 400
+    for path in ("readyz", "livez"):
+        assert urllib.request.urlopen(f"http://127.0.0.1:{server.rest_port}/{path}").status == 200
 
 
 @pytest.mark.parametrize(
@@ -292,27 +391,24 @@ class Context:
     """Of a gRPC request."""
 
     def __init__(self, metadata=(), peer="ipv4:127.0.0.1:5000"):
-        self.metadata, self.status, self.peer = metadata, None, lambda: peer
+        self.metadata, self.peer = metadata, lambda: peer
 
     def invocation_metadata(self):
         return self.metadata
 
-    def set_code(self, code):
-        self.status = code.name
 
-    def set_details(self, details):
-        self.details = details
+def grpc_front(rules, local_only=False, handler=None):
+    """A gRPC front whose calls are answered by `handler`, an asynchronous function of a call."""
+    replicas = SimpleNamespace(running=1)
+    front = Front(replicas, {}, 1, 1, monitoring.Monitoring())
+    front.answer = handler
+    return GrpcFront(front, rules, local_only)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it is imported
 def test_grpc_asks_for_the_token_and_for_a_local_client():
-    from export.ray_server import _GrpcErrors
-
     def status(token, local_only=False, **context):
-        context = Context(**context)
-        with contextlib.suppress(PermissionError), _GrpcErrors(context, local_only, token):
-            pass
-        return context.status
+        refused = grpc_front(Rules((), token, 100), local_only).refusal(Context(**context))
+        return refused and refused.code
 
     assert status(None) is None
     assert status("secret", metadata=[("authorization", "Bearer secret")]) is None
@@ -323,57 +419,29 @@ def test_grpc_asks_for_the_token_and_for_a_local_client():
 
 
 def test_large_grpc_messages_are_answered_one_at_a_time_and_many_are_refused():
-    rules = Rules((), None, most_bytes=100, small_bytes=10, held_bytes=250)
     at_once, most = 0, 0
 
-    async def handler(request, _context):
+    async def handler(call):
         nonlocal at_once, most
-        at_once += request.ByteSize() > 10
+        at_once += len(call.body) > 10
         most = max(most, at_once)
         await asyncio.sleep(0.05)
-        at_once -= request.ByteSize() > 10
-        return b"answer"
-
-    def factory(_self, service_method, streaming_type):
-        return handler
-
-    bounded = ray_proxy._bounded(factory, rules)(None, "/Predict", SimpleNamespace(name="UNARY_UNARY"))
-
-    async def ask(size):
-        context = Context()
-        return await bounded(SimpleNamespace(ByteSize=lambda: size), context), context.status
+        at_once -= len(call.body) > 10
+        return Reply("OK", b"answer")
 
     async def run():
-        return await asyncio.gather(*map(ask, (100, 100, 100, 5)))
+        front = grpc_front(Rules((), None, most_bytes=100, small_bytes=10, held_bytes=250), handler=handler)
+        asked = [front._answer(Call("grpc", "Predict", bytes(size))) for size in (100, 100, 100, 5)]
+        return [(reply.content, reply.code) for reply in await asyncio.gather(*asked)]
 
-    answers = asyncio.run(run())
-    assert answers == [(b"answer", None)] * 2 + [(b"", "RESOURCE_EXHAUSTED"), (b"answer", None)] and most == 1
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray, as it is imported
-def test_a_broken_version_does_not_end_the_following_of_models_config():
-    from export.ray_server import _follow_models_config
-
-    class Models:
-        errors = iter([ValueError("saved_model.pb is half there"), ConfigError("reid/2 is not there"), SystemExit])
-
-        def reload(self):
-            raise next(self.errors)
-
-    with pytest.raises(SystemExit):  # the third look
-        _follow_models_config(Models(), 0)
+    answered = (b"answer", "OK")
+    assert asyncio.run(run()) == [answered, answered, (b"", "RESOURCE_EXHAUSTED"), answered] and most == 1
 
 
-def test_the_token_and_the_names_reach_the_proxy(monkeypatch, tmp_path):
+def test_the_token_and_the_names_become_rules(monkeypatch, tmp_path):
     monkeypatch.setenv("TF_REID_TOKEN", "secret")
     args = serve.arguments([str(tmp_path), "--allowed-host", "reid.example"])
-    monkeypatch.setattr(ray_proxy, "_prepare_grpc", lambda host, rules: None)
-    monkeypatch.setattr(ray_proxy, "_give_memory_back", lambda: None)
-    monkeypatch.setattr(uvicorn.config, "HTTP_PROTOCOLS", dict(uvicorn.config.HTTP_PROTOCOLS))
-    for name, value in ray_proxy.environment("127.0.0.1", serve.rules(args, "127.0.0.1")).items():
-        monkeypatch.setenv(name, value)
-    (guard,) = ray_proxy.prepare()
-    found = guard.kwargs["rules"]
+    found = serve.rules(args, "127.0.0.1")
     assert found.token == "secret" and "reid.example" in found.hosts and found.most_bytes == args.max_request_bytes
     with pytest.raises(ConfigError, match=r"--host 0\.0\.0\.0 lets others reach the models: give a --token"):
         monkeypatch.delenv("TF_REID_TOKEN")
@@ -499,7 +567,7 @@ def test_a_replica_that_does_not_start_is_reported_by_its_own_error(tmp_path, mo
     monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={"tf_reid": application}))
     expected = "OSError: Cannot parse file" if message else "Failed to update the deployments"
     with pytest.raises(RuntimeError, match=f"{tmp_path} cannot be served: {expected}"):
-        serve.start(serve.arguments([str(tmp_path)]), "127.0.0.1", tmp_path)
+        cluster.start(serve.wanted_replicas(serve.arguments([str(tmp_path)])), tmp_path)
 
 
 def test_a_start_that_failed_is_what_is_reported_and_ray_is_shut_down(monkeypatch):
@@ -517,5 +585,5 @@ def test_a_start_that_failed_is_what_is_reported_and_ray_is_shut_down(monkeypatc
         try:
             raise OSError("the first error")
         finally:
-            serve.stop()
+            cluster.stop(serve.wanted_replicas(serve.arguments(["models"])))
     assert ended == ["ray"]

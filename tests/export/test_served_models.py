@@ -10,6 +10,7 @@ from conftest import SIZE, make_records
 from PIL import Image
 
 from export import deployment
+from export.deployment import Served
 from export.limits import Limits, RequestError
 from export.served_models import Request, ServedModels
 from tf_reid.config import ConfigError
@@ -151,19 +152,22 @@ def test_a_folder_without_models_or_with_one_missing_is_refused(tmp_path, folder
         ServedModels(folder)
 
 
-def test_labels_that_move_are_followed_without_loading_anew(served, folder):
-    config, second = folder / "serving" / "models.config", served.find("reid", 2)
-    assert not served.reload()
-    config.write_text(deployment.models_config({"reid": {"stable": 2}}))
-    assert served.reload()
-    assert served.find("reid", label="stable") is second and served.versions_of("reid") == [2]
-    with pytest.raises(RequestError, match="no version 1 here"):
-        served.find("reid", version=1)
-    config.write_text(deployment.models_config({"reid": {"stable": 1, "canary": 2}}))
-    assert served.reload() and served.find("reid", label="stable").version == 1
-    # What cannot be followed changes nothing.
+def test_labels_that_move_load_only_what_is_new(served):
+    second = served.find("reid", 2)
+    moved = served.moved({"reid": Served([2], {"stable": 2})})
+    assert moved.find("reid", label="stable") is second and moved.versions_of("reid") == [2]
+    with pytest.raises(RequestError, match="no version 1 here") as error:
+        moved.find("reid", version=1)
+    assert error.value.reason == "unknown_version"
+    moved.warm_up(4, served)
+    assert served.find("reid", label="stable").version == 1  # what was served before answers as before
+    both = moved.moved(served.served)
+    assert both.find("reid", label="canary") is second and both.find("reid", label="stable").version == 1
+
+
+def test_a_broken_models_config_is_refused(folder):
+    config = folder / "serving" / "models.config"
     for text in ("model_config_list {", deployment.models_config({"reid": {"stable": 7}})):
         config.write_text(text)
         with pytest.raises(ConfigError, match=r"cannot be read|reid/7, which is not there"):
-            served.reload()
-        assert served.find("reid", label="stable").version == 1
+            deployment.served_models(folder)

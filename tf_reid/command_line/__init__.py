@@ -24,6 +24,7 @@ EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg
     "qdrant_client": "search",
     "uvicorn": "search",
     "grpc": "serving",
+    "prometheus_client": "serving",
     "ray": "serving",
     "requests": "serving",
     "tensorflow_serving": "serving",
