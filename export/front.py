@@ -128,18 +128,15 @@ class Front:
                 return
             left = self._waiting[0].since + patience - _now()
             if left > 0:
-                if self._later is None:
-                    self._later = asyncio.get_running_loop().call_later(left, self._look_again)
+                if self._later is not None:
+                    self._later.cancel()
+                self._later = asyncio.get_running_loop().call_later(left, self._send)
                 return
             batch = self._next_batch()
             if batch:
                 self._start(self._exchange(batch, self.served), self.served)
         if self.is_saturated and len(self._waiting) <= self.queue // 2:
             self.is_saturated = False
-
-    def _look_again(self):
-        self._later = None
-        self._send()
 
     def _patience(self):
         """Seconds for which the request that waits longest may wait for others; None where no replica has room."""
@@ -196,17 +193,18 @@ class Front:
                 self._start(self._exchange([one], served, may_be_slow=True))
             else:
                 one.settle(reply)
-        if seconds is not None and not may_be_slow:
+        images = sum(reply.images for reply in replies if reply)
+        if images and not may_be_slow:
             self._seconds, self._last = 0.8 * self._seconds + 0.2 * seconds.model, len(batch)
-            waited = [start - one.since for one in batch]
-            self.monitoring.batch(len(batch), sum(reply.images for reply in replies if reply), waited, seconds)
+        if images:
+            self.monitoring.batch(len(batch), images, [start - one.since for one in batch], seconds)
 
     def _send_again(self, batch):
         """Put the requests of a batch back to the front of the queue; those that were sent too often are given up."""
-        self.monitoring.lost(len(batch))
         for one in reversed(batch):
             if one.tries < TRIES:
                 self._waiting.appendleft(one)
+                self.monitoring.sent_again.inc()
             else:
                 one.settle(Reply("UNAVAILABLE", sentence="The model's process ended; send again.", reason="no_replica"))
 

@@ -57,13 +57,16 @@ class GrpcFront:
 
     async def _call(self, method: str, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
         start, identifier = time.monotonic(), uuid.uuid4().hex
-        reply = self.refusal(context) or await self._answer(Call("grpc", method, message))
+        reply = Reply("CANCELLED", reason="client_left")
+        try:
+            reply = self.refusal(context) or await self._answer(Call("grpc", method, message))
+        finally:  # it is cancelled where its client leaves
+            seconds = time.monotonic() - start
+            self.front.monitoring.request(identifier, "grpc", method, reply, len(message), seconds, context.peer())
         context.set_trailing_metadata((("x-request-id", identifier),))
         if reply.code != "OK":
             context.set_code(grpc.StatusCode[reply.code])
             context.set_details(reply.sentence)
-        seconds = time.monotonic() - start
-        self.front.monitoring.request(identifier, "grpc", method, reply, len(message), seconds, context.peer())
         return reply.content
 
     async def _answer(self, call):

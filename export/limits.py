@@ -22,7 +22,8 @@ REASONS = (
     "unknown_signature",
     "too_many_waiting",  # the queue is full
     "too_many_slow",  # images that are slow to decode wait already
-    "too_slow",  # its client, or its answer
+    "too_slow",  # its body, or its answer
+    "client_left",
     "unauthorised",  # no token, another machine, another site
     "stopping",
     "no_replica",

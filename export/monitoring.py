@@ -98,10 +98,6 @@ class Monitoring:
         for part, taken in seconds._asdict().items():
             self.batch_seconds.labels(part).observe(taken)
 
-    def lost(self, requests: int) -> None:
-        """Count requests that are sent once more."""
-        self.sent_again.inc(requests)
-
     def request(
         self, identifier: str, protocol: str, target: str, reply: Reply, size: int, seconds: float, address: str
     ) -> None:

@@ -105,7 +105,7 @@ async def _unless_left(answer, receive):
 
 def _refused(status):
     """The reply that stands for what `Guard` answered; status 0: the client left."""
-    code, reason = REASONS_OF_GUARD.get(status, ("CANCELLED", "too_slow") if status == 0 else ("INTERNAL", "failed"))
+    code, reason = REASONS_OF_GUARD.get(status, ("CANCELLED", "client_left") if status == 0 else ("INTERNAL", "failed"))
     return Reply(code, reason=reason)
 
 
