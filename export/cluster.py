@@ -108,7 +108,7 @@ def start(wanted: Wanted, folder: Path | None) -> RayReplicas:
     cpus = 0 if wanted.address == LOCAL else 1
     number = wanted.replicas or (1, room(ray.nodes(), wanted.gpus))
     application = deployment(number, cpus, wanted.gpus).bind(
-        str(wanted.folder.resolve()), tuple(wanted.limits), wanted.batch, _threads(wanted)
+        str(wanted.folder.resolve()), tuple(wanted.limits), wanted.batch, threads(wanted), wanted.address == LOCAL
     )
     try:
         handle = serve.run(application, name=wanted.name, route_prefix=None)
@@ -150,8 +150,8 @@ def stop(wanted: Wanted) -> None:
             ray.shutdown()
 
 
-def _threads(wanted):
-    """With how many threads a replica computes: several on one machine share its cores."""
+def threads(wanted: Wanted) -> int | None:
+    """With how many threads a replica computes: several on one machine share its cores. None: by TensorFlow itself."""
     if wanted.address != LOCAL or wanted.gpus or wanted.replicas in (None, 1):
         return None
     return max(1, (os.cpu_count() or 1) // wanted.replicas)

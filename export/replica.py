@@ -28,10 +28,12 @@ class Replica:
     Args:
         folder: of exported models. limits: fields of `Limits`. batch: requests in one batch, at most.
         threads: that TensorFlow computes with; None: as many as there are cores.
+        is_private: whether Ray was started for this server alone, on this machine.
     """
 
-    def __init__(self, folder: str, limits: tuple, batch: int, threads: int | None):
-        private_ray.keep_replica_here()
+    def __init__(self, folder: str, limits: tuple, batch: int, threads: int | None, is_private: bool):
+        if is_private:
+            private_ray.keep_replica_here()
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         for gpu in tf.config.list_physical_devices("GPU"):

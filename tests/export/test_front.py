@@ -2,8 +2,6 @@
 
 import asyncio
 
-import pytest
-
 from export import following, front, monitoring
 from export.calls import Call, Reply, Seconds
 from export.deployment import Served
@@ -214,13 +212,3 @@ def test_a_broken_version_does_not_end_the_following_of_models_config(monkeypatc
         return one.served
 
     assert asyncio.run(run()) == SECOND
-
-
-@pytest.mark.parametrize(("nodes", "gpus", "expected"), [([8, 4], 0.0, 2), ([8], 0.5, 4), ([8, 8], 2.0, 2)])
-def test_a_cluster_has_room_for_so_many_replicas(nodes, gpus, expected):
-    from export.cluster import room
-
-    found = [{"Alive": True, "Resources": {"CPU": cpus, "GPU": 2}} for cpus in nodes]
-    assert room([*found, {"Alive": False, "Resources": {"CPU": 99, "GPU": 99}}], gpus) == expected
-    with pytest.raises(ConfigError, match="No node of the cluster has --gpus-per-replica 3"):
-        room(found, 3.0)
