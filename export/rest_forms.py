@@ -101,7 +101,8 @@ def _columns_of_rows(rows, name):
 
 def _decoded(name, values, most):
     if not isinstance(values, list) or not 1 <= len(values) <= most:
-        raise RequestError("INVALID_ARGUMENT", f"{quoted(name)} must be a list of 1 to {most} images.")
+        reason = "too_large" if isinstance(values, list) and values else "invalid"
+        raise RequestError("INVALID_ARGUMENT", f"{quoted(name)} must be a list of 1 to {most} images.", reason)
     if all(isinstance(value, dict) and set(value) == {"b64"} for value in values):
         try:
             return [base64.b64decode(value["b64"], validate=True) for value in values]
