@@ -107,14 +107,19 @@ class Cluster:
 
     def run_to_its_end(self, planned: Sequence[Kill]) -> None:
         """Start the workers until each has ended with status 0; kill as planned."""
-        left, since = list(planned), time.monotonic()
+        try:
+            self.follow(list(planned))
+        finally:
+            self.end()
+
+    def follow(self, left: list[Kill]) -> None:
+        since = time.monotonic()
         while not all(self.done):
             self.look_after()
             if left and self.is_time_for(left[0]):
                 self.kill(left.pop(0))
                 since = time.monotonic()
             if time.monotonic() - since > SECONDS:
-                self.end()
                 raise RuntimeError(f"Nothing has happened for {SECONDS} s; the logs are beside {self.run}.")
             time.sleep(0.002)
         if left:
@@ -156,7 +161,6 @@ class Cluster:
             after = time.monotonic() - self.killed_at
             print(f"  worker {number} {why} {after:.1f} s after the kill; it starts in {delay:.0f} s", flush=True)
         else:
-            self.end()
             raise RuntimeError(f"Worker {number} ended with status {status}: {self.log(number).read_text()[-2000:]}")
 
     def is_time_for(self, kill: Kill) -> bool:
@@ -185,6 +189,7 @@ class Cluster:
         print(f"{self.method}, {where}{', writing' * writing}: killed {names}", flush=True)
 
     def end(self) -> None:
+        """Let no process live on."""
         for process in self.processes:
             if process:
                 process.kill()

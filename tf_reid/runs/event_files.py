@@ -3,7 +3,7 @@
 TensorBoard itself would show these steps twice.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -36,25 +36,25 @@ def forget_after(folder: Path, stages: Sequence[str], stage: int, step: int) -> 
         return
     files.remove_unfinished(folder, one_writer=True)
     for path in sorted(folder.glob("events*")):
-        if not all(map(stays, _events(path))):
-            _write(path, filter(stays, _events(path)))
+        beside = path.with_name(f"{files.UNFINISHED}{path.name}")
+        try:
+            changed = _copy(path, beside, stays)
+            beside.replace(path) if changed else beside.unlink()
+        except (tf.errors.OpError, OSError) as error:
+            raise NotSaved(f"{path} cannot be written ({reason(error)}); the last checkpoint stands.") from None
 
 
-def _events(path: Path) -> Iterator[tf.compat.v1.Event]:
-    """The events of a file up to its end, or to where its writer was killed."""
-    try:
-        for record in tf.data.TFRecordDataset(str(path)):
-            yield tf.compat.v1.Event.FromString(record.numpy())
-    except tf.errors.DataLossError:
-        return
-
-
-def _write(path: Path, events: Iterable[tf.compat.v1.Event]) -> None:
-    beside = path.with_name(f"{files.UNFINISHED}{path.name}")
-    try:
-        with tf.io.TFRecordWriter(str(beside)) as writer:
-            for event in events:
-                writer.write(event.SerializeToString())
-        beside.replace(path)
-    except (tf.errors.OpError, OSError) as error:
-        raise NotSaved(f"{path} cannot be written ({reason(error)}); the last checkpoint stands.") from None
+def _copy(path: Path, to: Path, stays: Callable[[tf.compat.v1.Event], bool]) -> bool:
+    """Copy the events that stay, up to where the file's writer was killed; whether the copy is another."""
+    changed = False
+    with tf.io.TFRecordWriter(str(to)) as writer:
+        try:
+            for record in tf.data.TFRecordDataset(str(path)):
+                content = record.numpy()
+                if stays(tf.compat.v1.Event.FromString(content)):
+                    writer.write(content)
+                else:
+                    changed = True
+        except tf.errors.DataLossError:
+            changed = True
+    return changed

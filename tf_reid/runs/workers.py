@@ -4,10 +4,13 @@ TensorFlow's coordination service runs in the first worker. Every worker sends i
 seconds, the exchanges of all other workers fail, and each ends with `WorkerLost`.
 """
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +35,7 @@ GONE = (
     tf.errors.InvalidArgumentError,
     tf.errors.UnavailableError,
 )
+BLOCK = 4096  # texts are exchanged in so many bytes, or a multiple: each new length would be traced anew
 # Settings that may differ between workers: where things lie. What lies there is compared by its content.
 PLACE = re.compile(r"data\.(\w+_dir|(source|target)(\.(root|csv))?)")
 
@@ -131,13 +135,16 @@ def number_of_workers(strategy: tf.distribute.Strategy) -> int:
 
 
 def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
-    """Where this process writes: the run's folder; a temporary folder in workers other than the first."""
+    """Where this process writes: the run's folder; in workers other than the first a folder that ends with it."""
     resolver = strategy.cluster_resolver
     if resolver is not None and resolver.task_id:
-        return Path(tempfile.mkdtemp(prefix="tf_reid_worker_"))
+        own = Path(tempfile.mkdtemp(prefix="tf_reid_worker_"))
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        return own
     return folder
 
 
+@functools.lru_cache(maxsize=4)  # each new one would be traced again
 def sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
     """-> a function that adds up what the replicas of all workers hold: those of a worker hold the same.
 
@@ -172,7 +179,8 @@ def texts_of_workers(strategy: tf.distribute.Strategy, text: str) -> list[str]:
 
     encoded = np.frombuffer(text.encode(), np.uint8)
     lengths = of_all(np.array(len(encoded)))
-    rows = of_all(np.pad(encoded, (0, lengths.max() - len(encoded))))
+    columns = -(-int(lengths.max()) // BLOCK) * BLOCK
+    rows = of_all(np.pad(encoded, (0, columns - len(encoded))))
     return [row[:length].astype(np.uint8).tobytes().decode() for row, length in zip(rows, lengths, strict=True)]
 
 
