@@ -25,8 +25,8 @@ import numpy as np
 from benchmarks import kills
 from benchmarks.run_files import differences, is_writing, reached
 from tf_reid.methods import METHODS
+from tf_reid.runs.cluster import START_AGAIN
 from tf_reid.runs.local_workers import free_ports
-from tf_reid.runs.workers import START_AGAIN
 
 STEPS = 16  # of a stage
 MOMENTS = ("steps", "save")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tf_reid.runs import workers
+from tf_reid.runs import cluster
 
 EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 # Programs that stand in for Slurm's and for Python, which notes its place in the cluster and ends with a status.
@@ -45,7 +45,7 @@ def check(places, addresses, monkeypatch):
     """Each of two workers has its place, as tf_reid reads it."""
     for index, place in enumerate(places):
         monkeypatch.setenv("TF_CONFIG", json.dumps(place))
-        assert workers.place_of_this_worker() == (addresses, index)
+        assert cluster.place_of_this_worker() == (addresses, index)
     assert len(places) == len(addresses)
 
 
@@ -76,7 +76,7 @@ def test_kubernetes(run, monkeypatch):
     (port,) = service["spec"]["ports"]
     assert port["port"] == 12345 and spec["completionMode"] == "Indexed"
     final = [rule for rule in spec["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
-    assert workers.START_AGAIN not in final[0]["onExitCodes"]["values"]
+    assert cluster.START_AGAIN not in final[0]["onExitCodes"]["values"]
 
 
 def test_ssh(run, monkeypatch):

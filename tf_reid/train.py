@@ -58,14 +58,14 @@ def train(
         KeyboardInterrupt, SystemExit: a signal stopped it, and a checkpoint was saved; the same call resumes it.
     """
     from tf_reid.methods import METHODS
-    from tf_reid.runs import lock, run_folder, strategy, workers
+    from tf_reid.runs import cluster, lock, run_folder, strategy
 
     folder = Path(run or Path("runs") / configuration.find(config).stem)
     settings = configuration.load(config, overrides, METHODS)
     devices, sentence = strategy.make_strategy(settings)
     print(sentence)
-    own = workers.own_folder(devices, folder)
-    with workers.naming_lost_workers(workers.are_several(devices)):
+    own = cluster.own_folder(devices, folder)
+    with cluster.naming_lost_workers(cluster.are_several(devices)):
         if own != folder:  # the first of several workers has the lock
             return _train_and_evaluate(settings, devices, folder, own)
         run_folder.check_run(folder, settings)
@@ -76,6 +76,7 @@ def train(
 def _train_and_evaluate(settings, devices, folder, own):
     from tf_reid.evaluation import comparison, during_training, report, scoring
     from tf_reid.runs import (
+        cluster,
         encoder_runs,
         initial_weights,
         reproducibility,
@@ -83,7 +84,6 @@ def _train_and_evaluate(settings, devices, folder, own):
         splits,
         training,
         validation,
-        workers,
     )
 
     splits.build_data(settings)
@@ -91,7 +91,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     domains = splits.load_data(settings)
     histories = initial_weights.of_method(settings.method)
     seen = initial_weights.known_before(splits.training_records(settings, domains), histories)
-    workers.check_images(devices, seen)
+    cluster.check_images(devices, seen)
     held_out = validation.records(settings, domains)
 
     # What could not be scored is refused now rather than after the training.
@@ -123,7 +123,7 @@ def _train_and_evaluate(settings, devices, folder, own):
 
     training.train(model, settings, seen, folder, scores, own, held_out, validation_scores)
     results = report.evaluate(model, settings, domains, seen, folder) if first else {}
-    workers.wait_for_all_workers(devices)
+    cluster.wait_for_all_workers(devices)
     return results
 
 

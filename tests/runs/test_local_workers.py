@@ -19,7 +19,7 @@ import tf_reid.train
 from tf_reid.command_line import Terminated
 from tf_reid.methods import METHODS
 from tf_reid.runs import local_workers
-from tf_reid.runs.workers import START_AGAIN
+from tf_reid.runs.cluster import START_AGAIN
 
 SGD = "stages.classifier.optimizers.classifier={name: sgd, learning_rate: 0.01}"
 CHOSEN = ("data.validation=2", "run.validate_every=1", "run.keep=best", "stages.classifier.early_stop={watch: mAP}")

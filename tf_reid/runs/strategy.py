@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_reid.config import ConfigError
 from tf_reid.data import samplers
 from tf_reid.methods import METHODS
-from tf_reid.runs import workers
+from tf_reid.runs import cluster
 from tf_reid.settings import Config
 
 
@@ -42,8 +42,8 @@ def _devices(config: Config) -> Chosen:
     """
     name = config.run.strategy
     if name == "multi_worker":
-        strategy = workers.connect(config)
-        replicas, count = strategy.num_replicas_in_sync, workers.number_of_workers(strategy)
+        strategy = cluster.connect(config)
+        replicas, count = strategy.num_replicas_in_sync, cluster.number_of_workers(strategy)
         check_batches(config, replicas)
         return Chosen(strategy, f"Training on {_counted(count, 'worker')} with {_counted(replicas, 'replica')}.")
     gpus = tf.config.get_visible_devices("GPU")

@@ -13,7 +13,7 @@ from tf_reid import files
 from tf_reid.data import balancing, samplers
 from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
-from tf_reid.runs import validation, workers
+from tf_reid.runs import cluster, validation
 from tf_reid.runs.callbacks import (
     Checkpoints,
     Evaluations,
@@ -60,7 +60,7 @@ def train(
         records: the training images of `source` and `target`; see `splits.training_records`.
         folder: the run's folder, from whose last checkpoint training is resumed.
         evaluate: () -> representation -> metrics; logged as curves every `run.evaluate_every` steps.
-        write_to: where this process writes, if not into the run's folder; see `workers.own_folder`.
+        write_to: where this process writes, if not into the run's folder; see `cluster.own_folder`.
         held_out: the images of the validation identities, which stages that watch their loss need.
         validate: as `evaluate`, on the validation identities, every `run.validate_every` steps.
 
@@ -76,7 +76,7 @@ def train(
     selection = Selection(model, config)
     progress = Progress(folder, model, write_to, selection.state())
     resumed = progress.restore()
-    workers.check_same_step(model.distribute_strategy, int(progress.stage), int(model.step.numpy()))
+    cluster.check_same_step(model.distribute_strategy, int(progress.stage), int(model.step.numpy()))
     folder = write_to or folder
     forget_after(folder / "tensorboard", list(config.stages), int(progress.stage), int(model.step.numpy()))
     writer = tf.summary.create_file_writer(str(folder / "tensorboard"))

@@ -11,22 +11,22 @@ import tensorflow as tf
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
-from tf_reid.runs import workers
+from tf_reid.runs import cluster
 
 ADDRESSES = ["10.0.0.1:12345", "10.0.0.2:12345"]
 
 
 def of_config(monkeypatch, content):
     monkeypatch.setenv("TF_CONFIG", content if isinstance(content, str) else json.dumps(content))
-    return workers.place_of_this_worker()
+    return cluster.place_of_this_worker()
 
 
-def cluster(addresses=ADDRESSES, index=1, kind="worker"):
+def named(addresses=ADDRESSES, index=1, kind="worker"):
     return {"cluster": {kind: addresses}, "task": {"type": kind, "index": index}}
 
 
 def test_a_worker_knows_its_place(monkeypatch):
-    assert of_config(monkeypatch, cluster()) == (ADDRESSES, 1)
+    assert of_config(monkeypatch, named()) == (ADDRESSES, 1)
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,10 @@ def test_a_worker_knows_its_place(monkeypatch):
     [
         ("{", "TF_CONFIG cannot be read"),
         ({"task": {"type": "worker", "index": 0}}, "cannot be read .KeyError: 'cluster'"),
-        (cluster(index=2), "has the index 2, but names 2 workers"),
-        (cluster(kind="chief"), "cannot be read .KeyError: 'worker'"),
-        ({**cluster(), "cluster": {"worker": ADDRESSES, "ps": ["a:1"]}}, 'other types than "worker"'),
-        (cluster(["a:1", "a:1"]), "names an address twice: a:1, a:1"),
+        (named(index=2), "has the index 2, but names 2 workers"),
+        (named(kind="chief"), "cannot be read .KeyError: 'worker'"),
+        ({**named(), "cluster": {"worker": ADDRESSES, "ps": ["a:1"]}}, 'other types than "worker"'),
+        (named(["a:1", "a:1"]), "names an address twice: a:1, a:1"),
     ],
 )
 def test_a_wrong_place_is_refused(content, message, monkeypatch):
@@ -75,7 +75,7 @@ def in_workers(monkeypatch):
     def add_up(strategy):
         return lambda value: strategy.exchange.add(strategy.cluster_resolver.task_id, value)
 
-    monkeypatch.setattr(workers, "sum_over_replicas", add_up)
+    monkeypatch.setattr(cluster, "sum_over_replicas", add_up)
 
     def run(action, arguments):
         exchange, results = Exchange(len(arguments)), [None] * len(arguments)
@@ -98,7 +98,7 @@ def in_workers(monkeypatch):
 
 def test_every_worker_gets_the_texts_of_all(in_workers):
     texts = ["one", "", "thrée ✓"]
-    assert in_workers(workers.texts_of_workers, texts) == [texts] * 3
+    assert in_workers(cluster.texts_of_workers, texts) == [texts] * 3
 
 
 def load(*overrides):
@@ -115,7 +115,7 @@ def load(*overrides):
     ],
 )
 def test_another_setting_is_refused_by_name_in_every_worker(overrides, named, in_workers):
-    results = in_workers(workers.check_settings, [load(), load(*overrides)])
+    results = in_workers(cluster.check_settings, [load(), load(*overrides)])
     if named is None:
         assert results == [None, None]
     else:
@@ -123,17 +123,17 @@ def test_another_setting_is_refused_by_name_in_every_worker(overrides, named, in
 
 
 def test_other_images_are_refused_by_name(in_workers, monkeypatch):
-    monkeypatch.setattr(workers, "fingerprint", lambda records: records)
+    monkeypatch.setattr(cluster, "fingerprint", lambda records: records)
     one = {"source": {"images": 8, "identities": 2, "content": "abc"}}
     other = {"source": {"images": 8, "identities": 2, "content": "abd"}}
-    assert in_workers(workers.check_images, [one, one]) == [None, None]
-    for error in in_workers(workers.check_images, [one, one, other]):
+    assert in_workers(cluster.check_images, [one, one]) == [None, None]
+    for error in in_workers(cluster.check_images, [one, one, other]):
         assert "Worker 0 and worker 2 differ: data.source is '8 images of 2 identities, abc' and" in str(error)
 
 
 def test_another_step_is_refused_in_every_worker(in_workers):
     def check(strategy, place):
-        workers.check_same_step(strategy, *place)
+        cluster.check_same_step(strategy, *place)
 
     assert in_workers(check, [(1, 4), (1, 4)]) == [None, None]
     for error in in_workers(check, [(1, 4), (0, 6)]):
@@ -143,9 +143,9 @@ def test_another_step_is_refused_in_every_worker(in_workers):
 
 def test_a_process_that_trains_alone_compares_nothing():
     strategy = tf.distribute.get_strategy()
-    workers.check_settings(strategy, load())
-    workers.check_images(strategy, {"source": None})
-    workers.check_same_step(strategy, 0, 0)
+    cluster.check_settings(strategy, load())
+    cluster.check_images(strategy, {"source": None})
+    cluster.check_same_step(strategy, 0, 0)
 
 
 # --------------------------------------------------------------------- lost workers
@@ -157,11 +157,11 @@ def unavailable(message):
 
 def test_a_lost_worker_is_named():
     message = "/job:worker/replica:0/task:1 unreachable: coordination service missed its heartbeat"
-    starts_again = pytest.raises(workers.WorkerLost, match=r"Worker 1 has ended.* Start every worker again")
-    with starts_again as lost, workers.naming_lost_workers(several=True):
+    starts_again = pytest.raises(cluster.WorkerLost, match=r"Worker 1 has ended.* Start every worker again")
+    with starts_again as lost, cluster.naming_lost_workers(several=True):
         raise unavailable(message)
     assert lost.value.exit_status == 75
-    with pytest.raises(tf.errors.UnavailableError), workers.naming_lost_workers(several=False):
+    with pytest.raises(tf.errors.UnavailableError), cluster.naming_lost_workers(several=False):
         raise unavailable(message)
-    with pytest.raises(tf.errors.InvalidArgumentError), workers.naming_lost_workers(several=True):
+    with pytest.raises(tf.errors.InvalidArgumentError), cluster.naming_lost_workers(several=True):
         raise tf.errors.InvalidArgumentError(None, None, "Incompatible shapes: [2,3] vs. [2,4]")
