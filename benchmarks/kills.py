@@ -130,7 +130,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (default: one a core)")
     parser.add_argument("--workers", type=int, default=1, help="of each run, which are killed and started one by one")
     parser.add_argument("--apart", type=float, default=20.0, help="seconds, at most, until a worker is started again")
-    parser.add_argument("--runs", type=Path, help="an empty folder for the runs, which are then kept")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        help="an empty folder for the runs, which are then kept; of several workers also one whose reference is used",
+    )
     return parser.parse_args(argv)
 
 

@@ -55,13 +55,15 @@ def run(args: argparse.Namespace) -> int:
     """Carry out the command; returns its exit status."""
     folder = args.runs or Path(tempfile.mkdtemp(prefix="tf_reid_worker_kills_"))
     print(f"{args.workers} workers; the folder of the runs is {folder}.", flush=True)
-    kills.draw_images(folder / "images")
+    if not (folder / "images").exists():
+        kills.draw_images(folder / "images")
     wrong = 0
     for method in args.only or list(METHODS):
         rng = np.random.default_rng(args.seed)
         undisturbed = Cluster(folder, method, "reference", args.workers, rng, args.apart)
-        undisturbed.run_to_its_end([])
-        killed = Cluster(folder, method, "killed", args.workers, rng, args.apart)
+        if not (undisturbed.run / "metrics.json").exists():  # else a command before has trained it
+            undisturbed.run_to_its_end([])
+        killed = Cluster(folder, method, f"killed_{args.kills}_times", args.workers, rng, args.apart)
         planned = list(plan(args.kills, args.workers, len(METHODS[method].STAGES), rng))
         start = time.monotonic()
         killed.run_to_its_end(planned)
@@ -82,7 +84,7 @@ def plan(count: int, workers: int, stages: int, rng: np.random.Generator) -> Ite
     rng.shuffle(victims)
     places = [(stage, step) for stage in range(stages) for step in range(0, STEPS - kills.EVERY, kills.EVERY)]
     scored = min(2, max(0, count - 2))
-    chosen = sorted(rng.choice(len(places), count - scored, replace=False))
+    chosen = sorted(rng.choice(len(places), count - scored, replace=count - scored > len(places)))
     for number, place in enumerate(chosen):
         moment = MOMENTS[number % len(MOMENTS)]
         yield Kill(victims[number % len(victims)], *places[place], moment, float(rng.uniform(0, 0.5)))
