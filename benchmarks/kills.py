@@ -1,6 +1,9 @@
 """Trainings that are stopped at random moments and resumed, beside ones that are not: equal, bit for bit?
 
 python -m benchmarks.kills --kills 20 --terms 5 --corrupt 5 --seed 0 [--only METHOD ...] [--jobs 2]
+python -m benchmarks.kills --workers 2 --kills 5 --seed 0 --only identity
+
+The second command kills several workers of one run; see `benchmarks.worker_kills`.
 
 Every method trains in a few tiny steps on drawn images, once undisturbed: this is its reference. Every other run is
 stopped once, with SIGKILL or SIGTERM, between steps or while it writes, then resumed until it ends. Of some, a file of
@@ -90,6 +93,10 @@ class Outcome:
 
 def main() -> None:
     args = arguments()
+    if args.workers > 1:
+        from benchmarks import worker_kills
+
+        sys.exit(worker_kills.run(args))
     stops = list(plan(args.only or list(METHODS), args.kills, args.terms, args.corrupt, args.seed))
     folder = args.runs or Path(tempfile.mkdtemp(prefix="tf_reid_kills_"))
     if folder.exists() and any(folder.iterdir()):
@@ -121,7 +128,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=METHODS, metavar="METHOD", help="these methods alone")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time (default: one a core)")
-    parser.add_argument("--runs", type=Path, help="an empty folder for the runs, which are then kept")
+    parser.add_argument("--workers", type=int, default=1, help="of each run, which are killed and started one by one")
+    parser.add_argument("--apart", type=float, default=20.0, help="seconds, at most, until a worker is started again")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        help="an empty folder for the runs, which are then kept; of several workers also one whose reference is used",
+    )
     return parser.parse_args(argv)
 
 
@@ -165,8 +178,8 @@ def draw_images(folder: Path) -> None:
                     image.save(folder / name / f"{identity}_{camera}_{modality}_{shot}.png")
 
 
-def settings(folder: Path, method: str) -> list[str]:
-    """What `--set` takes to make a method's run small."""
+def settings(folder: Path, method: str, steps: int = STEPS) -> list[str]:
+    """What `--set` takes to make a method's run small; so many steps a stage."""
 
     def images(name: str) -> dict[str, str]:
         return {"name": "folder", "root": str(folder / "images" / name), "pattern": PATTERN}
@@ -179,8 +192,8 @@ def settings(folder: Path, method: str) -> list[str]:
     for stage in METHODS[method].STAGES:
         of_batch = {"batch_size": 4, "images_per_view": 1, "images_per_identity": 2}
         values |= {f"stages.{stage}.{key}": value for key, value in of_batch.items()}
-        values[f"stages.{stage}.steps"] = STEPS
-    values |= {"run.checkpoint_every": EVERY, "run.log_every": EVERY, "run.pictures_every": STEPS // 2}
+        values[f"stages.{stage}.steps"] = steps
+    values |= {"run.checkpoint_every": EVERY, "run.log_every": EVERY, "run.pictures_every": steps // 2}
     values |= {"run.strategy": "one", "evaluate.protocol": None}
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
@@ -226,7 +239,9 @@ def stopped(folder: Path, number: int, stop: Stop) -> Outcome:
         return Outcome(stop, at, while_writing, "", [f"it is not resumed: {last_line(printed)}"])
     resuming = re.search(r"Resuming stage (\w+) at step (\d+)", printed)
     resumed_from = " ".join(resuming.groups()) if resuming else "a stage's start"
-    return Outcome(stop, at, while_writing, resumed_from, list(differences(folder / stop.method / "reference", run)))
+    reference = folder / stop.method / "reference"
+    found = list(differences(reference, run, with_curves=stop.by == signal.SIGKILL))
+    return Outcome(stop, at, while_writing, resumed_from, found)
 
 
 def wait_for(stop: Stop, process: subprocess.Popen, run: Path) -> None:

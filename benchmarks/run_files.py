@@ -81,8 +81,12 @@ DAMAGES = {
 # --------------------------------------------------------------------- comparison
 
 
-def differences(reference: Path, run: Path) -> Iterator[str]:
-    """What of a finished run is not, bit for bit, as in the reference, in words."""
+def differences(reference: Path, run: Path, with_curves: bool = False) -> Iterator[str]:
+    """What of a finished run is not, bit for bit, as in the reference, in words.
+
+    Args:
+        with_curves: compare what TensorBoard shows, too. A run that SIGTERM has stopped logs a point at its last step.
+    """
     expected, found = names(reference), names(run)
     yield from (f"{name} is missing" for name in sorted(expected.keys() - found.keys()))
     yield from (f"{name} was left" for name in sorted(found.keys() - expected.keys()))
@@ -94,6 +98,8 @@ def differences(reference: Path, run: Path) -> Iterator[str]:
             yield from unequal("the last checkpoint", *map(variables, both))
         elif (name == "metrics.json" or name.endswith(".npy")) and both[0].read_bytes() != both[1].read_bytes():
             yield f"{name} differs"
+    if with_curves:
+        yield from unequal("what is logged", logged(reference), logged(run))
 
 
 def names(run: Path) -> dict[str, Path]:
@@ -121,6 +127,19 @@ def weights(path: Path) -> dict[str, np.ndarray]:
 def variables(index: Path) -> dict[str, np.ndarray]:
     reader = tf.train.load_checkpoint(str(index.with_suffix("")))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map() if name not in OWN}
+
+
+def logged(run: Path) -> dict[str, np.ndarray]:
+    """Tag, step and number of every point that a run has logged -> its bytes; the second of a step has the number 2."""
+    found: dict[str, np.ndarray] = {}
+    for path in sorted((run / "tensorboard").glob("events*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                place, number = f"{value.tag} {event.step}", 1
+                while f"{place} {number}" in found:
+                    number += 1
+                found[f"{place} {number}"] = np.frombuffer(value.tensor.SerializeToString(), np.uint8)
+    return found
 
 
 def unequal(where: str, expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> Iterator[str]:

@@ -28,11 +28,8 @@ FILTERS = {
 
 def main():
     args = arguments()
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((args.images // 10, args.width), dtype=np.float32)
-    identities = np.repeat(np.arange(len(centres)), 10)
-    embeddings = _near(rng, centres[identities])
-    queries = _near(rng, centres[rng.integers(len(centres), size=args.queries)])
+    embeddings, queries = embeddings_near_centres(args.images, args.width, args.queries)
+    identities = np.repeat(np.arange(args.images // 10), 10)
     records = [
         Record(f"{n}.jpg", f"p{identity}", f"c{n % CAMERAS}", float(n))
         for n, identity in enumerate(identities.tolist())
@@ -86,6 +83,14 @@ def measure(kind, folder, width, records, embeddings, queries, truth):
             hits += len({match.record.path for match in matches} & nearest)
         recall = hits / sum(map(len, truth[name]))
         print(f"  {name}: recall@10 {recall:.3f}, a query p50 {1000 * np.median(seconds):.2f} ms")
+
+
+def embeddings_near_centres(images: int, width: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """Unit embeddings, float32 [images, width], ten around each of as many centres as there are identities; queries."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((images // 10, width), dtype=np.float32)
+    embeddings = _near(rng, np.repeat(centres, 10, axis=0))
+    return embeddings, _near(rng, centres[rng.integers(len(centres), size=queries)])
 
 
 def _near(rng, centres):

@@ -50,36 +50,38 @@ def train(
 
     Raises:
         ConfigError: a setting is wrong, the folder holds another run or another training uses it, no checkpoint of it
-            can be read, or the named strategy cannot share a batch.
+            can be read, the named strategy cannot share a batch, or another worker has other settings or images.
         ValueError: the data set cannot be read, or no query of it has a match.
         OSError: a file cannot be written; the last checkpoint stands.
         NotFinite (a RuntimeError): a loss or a weight became NaN or infinite.
+        WorkerLost (a RuntimeError): another of several workers has ended; all are to be started again.
         KeyboardInterrupt, SystemExit: a signal stopped it, and a checkpoint was saved; the same call resumes it.
     """
     from tf_reid.methods import METHODS
-    from tf_reid.runs import lock, run_folder, strategy
+    from tf_reid.runs import cluster, lock, run_folder, strategy
 
     folder = Path(run or Path("runs") / configuration.find(config).stem)
     settings = configuration.load(config, overrides, METHODS)
     devices, sentence = strategy.make_strategy(settings)
     print(sentence)
-    own = strategy.own_folder(devices, folder)
-    if own != folder:  # the first of several workers has the lock
-        return _train_and_evaluate(settings, devices, folder, own)
-    run_folder.check_run(folder, settings)
-    with lock.training(folder):
-        return _train_and_evaluate(settings, devices, folder, own)
+    own = cluster.own_folder(devices, folder)
+    with cluster.naming_lost_workers(cluster.are_several(devices)):
+        if own != folder:  # the first of several workers has the lock
+            return _train_and_evaluate(settings, devices, folder, own)
+        run_folder.check_run(folder, settings)
+        with lock.training(folder):
+            return _train_and_evaluate(settings, devices, folder, own)
 
 
 def _train_and_evaluate(settings, devices, folder, own):
     from tf_reid.evaluation import comparison, during_training, report, scoring
     from tf_reid.runs import (
+        cluster,
         encoder_runs,
         initial_weights,
         reproducibility,
         run_folder,
         splits,
-        strategy,
         training,
         validation,
     )
@@ -89,6 +91,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     domains = splits.load_data(settings)
     histories = initial_weights.of_method(settings.method)
     seen = initial_weights.known_before(splits.training_records(settings, domains), histories)
+    cluster.check_images(devices, seen)
     held_out = validation.records(settings, domains)
 
     # What could not be scored is refused now rather than after the training.
@@ -120,7 +123,7 @@ def _train_and_evaluate(settings, devices, folder, own):
 
     training.train(model, settings, seen, folder, scores, own, held_out, validation_scores)
     results = report.evaluate(model, settings, domains, seen, folder) if first else {}
-    strategy.wait_for_all_workers(devices)
+    cluster.wait_for_all_workers(devices)
     return results
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import tf_reid.train
 from tf_reid.command_line import Terminated
 from tf_reid.methods import METHODS
 from tf_reid.runs import local_workers
+from tf_reid.runs.cluster import START_AGAIN
 
 SGD = "stages.classifier.optimizers.classifier={name: sgd, learning_rate: 0.01}"
 CHOSEN = ("data.validation=2", "run.validate_every=1", "run.keep=best", "stages.classifier.early_stop={watch: mAP}")
@@ -31,7 +33,7 @@ def start(logs, arguments):
 
 
 def start_each(arguments_of_workers):
-    """Two workers with arguments of their own -> what either printed."""
+    """Two workers with arguments of their own -> their processes."""
     addresses = [f"localhost:{port}" for port in local_workers.free_ports(2)]
     processes = []
     for index, arguments in enumerate(arguments_of_workers):
@@ -39,13 +41,19 @@ def start_each(arguments_of_workers):
         line = [sys.executable, "-m", "tf_reid.train", *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         processes.append(subprocess.Popen(line, env=environment, **pipes))
-    return [process.communicate(timeout=300)[0] for process in processes]
+    return processes
+
+
+def printed_by(process):
+    """What a worker printed until it ended."""
+    return process.communicate(timeout=300)[0]
 
 
 def test_two_workers_train_and_choose_what_one_device_does(tmp_path, data_dir):  # noqa: F811
     alone = command("identity", tmp_path / "one", data_dir, SGD, *CHOSEN, "strategy=one")
     tf_reid.train.main(alone)
     chosen = command("identity", tmp_path / "two", data_dir, SGD, *CHOSEN, "evaluate_every=2")
+    kill_one_of_two(tmp_path / "two", [*chosen, "strategy=multi_worker"])
     done = start(tmp_path / "logs", chosen)
     other = (tmp_path / "logs" / "worker_1.log").read_text()
     assert done.returncode == 0, done.stderr[-2000:] + other[-2000:]
@@ -69,8 +77,23 @@ def test_two_workers_train_and_choose_what_one_device_does(tmp_path, data_dir): 
     # The second worker does not see what the first saved.
     folders = (tmp_path / "two", tmp_path / "elsewhere")
     arguments = [command("identity", run, data_dir, SGD, *CHOSEN, "strategy=multi_worker") for run in folders]
-    for printed in start_each(arguments):
+    for process in start_each(arguments):
+        printed = printed_by(process)
         assert "--run must lie on storage that all workers share" in printed, printed[-3000:]
+
+
+def kill_one_of_two(run, arguments):
+    """Of two workers, kill the second one when the first has saved a checkpoint: the first ends by itself."""
+    first, second = start_each([arguments, arguments])
+    while not (run / "checkpoints" / "ckpt-1.index").exists() and second.poll() is None:
+        time.sleep(0.02)
+    second.kill()
+    printed_by(second)
+    printed = printed_by(first)
+    assert "Error: Worker 1 has ended, has been started anew, or cannot be reached. Start every worker" in printed
+    assert first.returncode == START_AGAIN, printed[-3000:]
+    if (run / "validation.json").exists():  # the stage was over before the kill, on a busy machine
+        shutil.rmtree(run)
 
 
 def test_a_worker_that_fails_stops_the_others(tmp_path):

@@ -68,7 +68,11 @@ def run_command(command: Callable[[], object]) -> None:
         if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _reported_in_a_sentence()):
             raise
         message = "\n".join(map(shown, str(error).split("\n")))  # names of files may hold what a terminal obeys
-        sys.exit(f"Error: {message}\n{HINT}")
+        message = f"Error: {message}\n{HINT}"
+        if not hasattr(error, "exit_status"):
+            sys.exit(message)
+        print(message, file=sys.stderr)
+        sys.exit(error.exit_status)
     if held_back:
         held_back.forget()
 

@@ -116,6 +116,11 @@ class Losses(EverySteps):
             for player, rate in self.method.learning_rates().items():
                 tf.summary.scalar(f"{self.method.stage}/{player}/learning_rate", rate)
 
+    def flush(self) -> None:
+        """Hand over to the operating system what was logged."""
+        with curves(self.writer, self.folder, step=0):
+            self.writer.flush()
+
     def _series(self, name: str) -> np.ndarray:
         """The values of a loss at those waiting steps that have it, float64; a phase of a stage may lack it."""
         parts = []
@@ -148,6 +153,7 @@ class Checkpoints(EverySteps):
     def act(self, step: int) -> None:
         self.losses.act(step)
         check_weights(self.progress.model, step)
+        self.losses.flush()  # before the checkpoint: what it holds is not logged again
         self.progress.save()
 
 

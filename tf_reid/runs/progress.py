@@ -17,7 +17,7 @@ class Progress:
     Args:
         folder: the run's folder, from which checkpoints are read.
         model: built and compiled.
-        write_to: where this process writes, if not into the run's folder; see `strategy.own_folder`.
+        write_to: where this process writes, if not into the run's folder; see `cluster.own_folder`.
         chosen: name -> state of what validation identities choose; see `selection.Selection.state`.
     """
 

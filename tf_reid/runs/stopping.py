@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_reid.command_line import SIGNALS, Terminated
-from tf_reid.runs.strategy import sum_over_replicas
+from tf_reid.runs.cluster import sum_over_replicas
 
 STDERR = 2  # the number of its file
 

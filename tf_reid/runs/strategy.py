@@ -1,10 +1,7 @@
 """Which devices a run trains on: the ones that the user named, or as many GPUs as can share every batch evenly."""
 
 import contextlib
-import os
-import tempfile
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -12,6 +9,7 @@ import tensorflow as tf
 from tf_reid.config import ConfigError
 from tf_reid.data import samplers
 from tf_reid.methods import METHODS
+from tf_reid.runs import cluster
 from tf_reid.settings import Config
 
 
@@ -44,18 +42,10 @@ def _devices(config: Config) -> Chosen:
     """
     name = config.run.strategy
     if name == "multi_worker":
-        if "TF_CONFIG" not in os.environ:
-            raise ConfigError(
-                "run.strategy is multi_worker, but TF_CONFIG is not set: it names the machines, see docs/gpus.md. On "
-                "one machine, python -m tf_reid.runs.local_workers sets it."
-            )
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        workers = sum(len(addresses) for addresses in strategy.cluster_resolver.cluster_spec().as_dict().values())
-        replicas = strategy.num_replicas_in_sync
+        strategy = cluster.connect(config)
+        replicas, count = strategy.num_replicas_in_sync, cluster.number_of_workers(strategy)
         check_batches(config, replicas)
-        return Chosen(
-            strategy, f"Training on {_counted(max(1, workers), 'worker')} with {_counted(replicas, 'replica')}."
-        )
+        return Chosen(strategy, f"Training on {_counted(count, 'worker')} with {_counted(replicas, 'replica')}.")
     gpus = tf.config.get_visible_devices("GPU")
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
@@ -73,25 +63,6 @@ def _devices(config: Config) -> Chosen:
         return Chosen(tf.distribute.get_strategy(), sentence)
     devices = tf.config.list_logical_devices("GPU")[:count]
     return Chosen(tf.distribute.MirroredStrategy([device.name for device in devices]), sentence)
-
-
-def sum_over_replicas(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
-    """-> a function that adds up what the replicas of all workers hold: those of a worker hold the same.
-
-    All workers call it at the same place of their training. It is traced once for each form of a tensor.
-    """
-
-    @tf.function
-    def summed(of_worker: tf.Tensor) -> tf.Tensor:
-        return strategy.reduce("SUM", strategy.run(lambda: of_worker), axis=None)
-
-    return summed
-
-
-def wait_for_all_workers(strategy: tf.distribute.Strategy) -> None:
-    """Return where every worker has come to this place; at once where a process trains alone."""
-    if strategy.cluster_resolver is not None:
-        sum_over_replicas(strategy)(tf.constant(0, tf.int64)).numpy()
 
 
 def compiles(config: Config) -> bool:
@@ -144,14 +115,6 @@ def on_devices(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> It
     if strategy.num_replicas_in_sync == 1 and strategy.cluster_resolver is None and gpus:
         strategy = tf.distribute.OneDeviceStrategy(gpus[0].name)  # TensorFlow's default strategy copies nothing ahead
     return strategy.experimental_distribute_dataset(batches)
-
-
-def own_folder(strategy: tf.distribute.Strategy, folder: Path) -> Path:
-    """Where this process writes: the run's folder; a temporary folder in workers other than the first."""
-    resolver = strategy.cluster_resolver
-    if resolver is not None and resolver.task_id:
-        return Path(tempfile.mkdtemp(prefix="tf_reid_worker_"))
-    return folder
 
 
 def _rows_of_stages(config: Config) -> dict[str, int]:

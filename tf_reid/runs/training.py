@@ -13,7 +13,7 @@ from tf_reid import files
 from tf_reid.data import balancing, samplers
 from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
-from tf_reid.runs import validation
+from tf_reid.runs import cluster, validation
 from tf_reid.runs.callbacks import (
     Checkpoints,
     Evaluations,
@@ -26,11 +26,12 @@ from tf_reid.runs.callbacks import (
     curves,
 )
 from tf_reid.runs.checkpoints import NotSaved, reason
+from tf_reid.runs.event_files import EVERY_START, forget_after
 from tf_reid.runs.progress import Progress
 from tf_reid.runs.selection import Selection
 from tf_reid.runs.stage_batches import augmented_batches, unaugmented_batches
 from tf_reid.runs.stopping import Requested, StopRequests
-from tf_reid.runs.strategy import on_devices, sum_over_replicas
+from tf_reid.runs.strategy import on_devices
 from tf_reid.settings import Config
 
 __all__ = ["NotFinite", "NotSaved", "Unfinished", "train"]
@@ -59,26 +60,28 @@ def train(
         records: the training images of `source` and `target`; see `splits.training_records`.
         folder: the run's folder, from whose last checkpoint training is resumed.
         evaluate: () -> representation -> metrics; logged as curves every `run.evaluate_every` steps.
-        write_to: where this process writes, if not into the run's folder; see `strategy.own_folder`.
+        write_to: where this process writes, if not into the run's folder; see `cluster.own_folder`.
         held_out: the images of the validation identities, which stages that watch their loss need.
         validate: as `evaluate`, on the validation identities, every `run.validate_every` steps.
 
     Raises:
         NotFinite: a loss or a weight is NaN or infinite. The last checkpoint was saved before that.
-        ConfigError: no checkpoint can be read, or there are too few validation identities.
+        ConfigError: no checkpoint can be read, there are too few validation identities, or several workers do not
+            share the run's folder.
         NotSaved: a file cannot be written. The last checkpoint stands.
-        ValueError: several workers do not share the run's folder, or such a stage lacks `held_out`.
+        ValueError: such a stage lacks `held_out`.
         KeyboardInterrupt, SystemExit: the training was stopped by a signal, and has saved a checkpoint.
     """
     checked = validation.batches_of_stages(model, config, held_out)
     selection = Selection(model, config)
     progress = Progress(folder, model, write_to, selection.state())
     resumed = progress.restore()
-    _check_that_workers_agree(model.distribute_strategy, int(progress.stage), int(model.step.numpy()))
+    cluster.check_same_step(model.distribute_strategy, int(progress.stage), int(model.step.numpy()))
     folder = write_to or folder
+    forget_after(folder / "tensorboard", list(config.stages), int(progress.stage), int(model.step.numpy()))
     writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
     with curves(writer, folder, step=0):
-        tf.summary.text("configuration", f"```yaml\n{configuration.dump(config)}```")
+        tf.summary.text(EVERY_START, f"```yaml\n{configuration.dump(config)}```")
     with StopRequests(model.distribute_strategy) as stop:
         for number, (name, stage) in enumerate(config.stages.items()):
             if number < int(progress.stage):
@@ -109,9 +112,9 @@ def train(
                 progress.stage.assign(number + 1)
                 model.step.assign(0)
                 selection.clear()
-                progress.save()
                 with curves(writer, folder, step=0):
-                    writer.flush()
+                    writer.flush()  # before the checkpoint: what it holds is not logged again
+                progress.save()
                 stop.check()
             except Requested:
                 step = int(model.step.numpy())
@@ -176,11 +179,10 @@ def _callbacks(model, config, records, number, folder, evaluate, progress, write
         sampler = samplers.of_stage(kind, few, records)
         batches = unaugmented_batches(config, number, records, sampler, steps=1)
         callbacks.append(Pictures(model, next(iter(batches)), run.pictures_every, folder, writer))
-    # After the pictures: a run that is killed between the two resumes before them, and draws them.
-    callbacks.append(Checkpoints(progress, losses, run.checkpoint_every))
     if run.evaluate_every:
         callbacks.append(Evaluations(model, evaluate, run.evaluate_every, writer, folder, stop))
-    return [*callbacks, Stop(model, stop, run.log_every)]
+    # After pictures and scores: a run that is killed between the two resumes before them, and makes them.
+    return [*callbacks, Checkpoints(progress, losses, run.checkpoint_every), Stop(model, stop, run.log_every)]
 
 
 def _write_kept(folder, stage, kept):
@@ -216,15 +218,3 @@ def _size_of_weights(network):
     return (
         sum(math.prod(variable.shape) * tf.as_dtype(variable.dtype).size + 4096 for variable in network.weights) + 2**16
     )
-
-
-def _check_that_workers_agree(strategy, stage, step):
-    """Make sure that all workers resume from the same step; otherwise they would wait for each other for ever."""
-    if strategy.cluster_resolver is None:
-        return
-    total = sum_over_replicas(strategy)(tf.constant([stage, step, stage**2, step**2], tf.int64)).numpy()
-    if (strategy.num_replicas_in_sync * total[2:] != total[:2] ** 2).any():
-        raise ValueError(
-            f"The last checkpoint that this worker sees is of stage {stage}, step {step}, and another worker sees "
-            "another one; --run must lie on storage that all workers share."
-        )

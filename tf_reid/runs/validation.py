@@ -13,9 +13,9 @@ from tf_reid.data.records import Records
 from tf_reid.methods.base import ReIDModel
 from tf_reid.runs import splits
 from tf_reid.runs.callbacks import EverySteps, Losses, NotFinite, curves, log_scores
+from tf_reid.runs.cluster import sum_over_replicas
 from tf_reid.runs.selection import CHOOSES, Selection
 from tf_reid.runs.stage_batches import unaugmented_batches
-from tf_reid.runs.strategy import sum_over_replicas
 from tf_reid.settings import Config
 
 Scores = Mapping[str, Mapping[str, Any]]  # representation -> metrics
