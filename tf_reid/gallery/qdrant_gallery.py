@@ -288,9 +288,10 @@ def connect(address: str, about: dict[str, Any] | None = None) -> QdrantGallery:
     collection = parts.path.strip("/")
     if not parts.hostname or not collection:
         raise ConfigError(f"{address} must be qdrant://HOST:PORT/COLLECTION.")
+    layout = layout_of(address)
     scheme, host = "https" if parts.scheme == "qdrants" else "http", f"{parts.hostname}:{parts.port or 6333}"
     client = QdrantClient(url=f"{scheme}://{host}", api_key=os.environ.get("QDRANT_API_KEY"), timeout=60)
-    return QdrantGallery(client, collection, about, layout_of(address), f"{parts.scheme}://{host}/{collection}")
+    return QdrantGallery(client, collection, about, layout, f"{parts.scheme}://{host}/{collection}")
 
 
 def _id(path):
