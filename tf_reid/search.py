@@ -5,18 +5,18 @@ python -m tf_reid.search query --index galleries/street crop.jpg --cameras 2 3 -
 """
 
 import argparse
-import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_reid.command_line import positive, program, run_command
+from tf_reid.command_line import fraction, positive, program, run_command
 from tf_reid.config import ConfigError
+from tf_reid.gallery.stores import ADDRESSES, open_gallery
 from tfds_builders.listing import shown
 
 if TYPE_CHECKING:
-    from tf_reid.gallery.base import Gallery
     from tf_reid.gallery.records import Match
 
 FALSE_ACCEPT_RATE = 0.05  # where none was ever named
@@ -25,7 +25,16 @@ FALSE_ACCEPT_RATE = 0.05  # where none was ever named
 def main(argv=None) -> Any:
     """Returns what the subcommand returns, which is what it prints."""
     args = arguments(argv)
-    subcommands = {"build": build, "add": add, "remove": remove, "query": query, "stats": stats, "serve": serve}
+    subcommands: dict[str, Callable[[argparse.Namespace], Any]] = {
+        "build": build,
+        "add": add,
+        "remove": remove,
+        "query": query,
+        "stats": stats,
+        "serve": serve,
+        "copy": copy,
+        "snapshot": snapshot,
+    }
     return subcommands[args.command](args)
 
 
@@ -35,7 +44,7 @@ def arguments(argv=None) -> argparse.Namespace:
 
     def subcommand(name, description):
         parser = subcommands.add_parser(name, help=description, description=description)
-        parser.add_argument("--index", required=True, help="the gallery: a folder, or qdrant://HOST:PORT/COLLECTION")
+        parser.add_argument("--index", required=True, help=f"the gallery: {ADDRESSES}")
         return parser
 
     of_images = "image files and folders; run:gallery or run:FILE: images of the run's data set"
@@ -52,7 +61,7 @@ def arguments(argv=None) -> argparse.Namespace:
         adding.add_argument("--batch", type=positive, default=64, help="images embedded at once (default: 64)")
         adding.add_argument(
             "--false-accept-rate",
-            type=_fraction,
+            type=fraction,
             help="the fraction of queries of unknown identities that may be accepted; it sets the rejection threshold "
             f"(default: the gallery's own, or {FALSE_ACCEPT_RATE})",
         )
@@ -97,6 +106,12 @@ def arguments(argv=None) -> argparse.Namespace:
         metavar="NAME",
         help="host names that the page answers to (on loopback: besides localhost and the address)",
     )
+
+    copying = subcommands.add_parser("copy", help="copy a gallery to another store, or go on with a copy")
+    copying.add_argument("source", metavar="FROM", help=f"the gallery that is copied: {ADDRESSES}")
+    copying.add_argument("target", metavar="TO", help="where the copy is made, likewise")
+
+    subcommand("snapshot", "let a Qdrant server write a gallery into one file")
     return parser.parse_args(argv)
 
 
@@ -158,7 +173,7 @@ def _embed_and_add(gallery, encoder, crops, args):
     for path, error in unreadable.items():
         print(f"Left out: {shown(path)} {error}.")
     counts = {"added": len(new) - len(unreadable), "contained": len(contained), "images": len(gallery)}
-    print(f"Images added to {args.index}: {counts['added']}. The gallery holds {counts['images']}.")
+    print(f"Images added to {gallery.place}: {counts['added']}. The gallery holds {counts['images']}.")
     if contained:
         print(f"Already there and left unchanged: {len(contained)} (to describe them anew, remove them first).")
 
@@ -188,23 +203,24 @@ def remove(args) -> dict[str, int]:
         if not removed:
             of_identity = "" if args.identity is None else f" of identity {args.identity}"
             raise ConfigError(
-                f"Nothing was removed: {args.index} holds no such image{of_identity}. Its files keep nothing of images "
-                "that were removed before."
+                f"Nothing was removed: {gallery.place} holds no such image{of_identity}. Its files keep nothing of "
+                "images that were removed before."
             )
         counts = {"removed": removed, "images": len(gallery)}
-    print(f"Images removed from {args.index}: {removed}. The gallery holds {counts['images']}.")
+    print(f"Images removed from {gallery.place}: {removed}. The gallery holds {counts['images']}.")
     return counts
 
 
 def query(args) -> "list[list[Match]]":
     """Search with each image; print the matches, and draw them where `--page` names a file."""
     from tf_reid.gallery import crops, embedding, known_models, report
+    from tf_reid.gallery.cameras import known_cameras
     from tf_reid.gallery.records import Filters
 
     if args.page and args.page.suffix not in (".html", ".png"):
         raise ConfigError(f"--page {args.page} must end in .html or .png.")
     with open_gallery(args.index) as gallery:
-        cameras, not_cameras = _named_cameras(gallery, args)
+        cameras, not_cameras = known_cameras(gallery, args.cameras, args.not_cameras)
         _repair(gallery)
         encoder, run = _encoder_of(gallery, args), args.run or known_models.known_source_of(gallery)
 
@@ -233,29 +249,6 @@ def query(args) -> "list[list[Match]]":
     return matches
 
 
-def _named_cameras(gallery, args):
-    """The cameras that --cameras and --not-cameras name, as the gallery writes them (01 may be 1).
-
-    Raises:
-        ConfigError: the gallery is empty, or has no camera of a name that was given.
-    """
-    from tfds_builders import labels
-
-    if not len(gallery):
-        raise ConfigError(f"{args.index} holds no image yet; add some with python -m tf_reid.search add.")
-    known = gallery.summary()["cameras"] if args.cameras or args.not_cameras else []
-
-    def as_known(name):
-        return name if name in known else labels.normal(name)
-
-    sides = tuple(map(as_known, args.cameras)), tuple(map(as_known, args.not_cameras))
-    if missing := [name for name in args.cameras + args.not_cameras if as_known(name) not in known]:
-        raise ConfigError(
-            f"{args.index} has no camera {min(missing)}; its cameras are {', '.join(known) or 'not known'}."
-        )
-    return sides
-
-
 def stats(args) -> dict[str, Any]:
     """Print what the gallery holds."""
     import json
@@ -279,15 +272,30 @@ def serve(args) -> None:
         web_page.run(gallery, encoder, read, args.host, args.port, args.token, args.allowed_host)
 
 
-def open_gallery(place: str, about: dict[str, Any] | None = None) -> "Gallery":
-    """The gallery in a folder or on a Qdrant server; with `about`, it is made where there is none."""
-    if place.startswith(("qdrant://", "qdrants://")):
-        from tf_reid.gallery.qdrant_gallery import connect
+def copy(args) -> int:
+    """Copy a gallery to another store. After an interruption the same command continues."""
+    from tqdm import tqdm
 
-        return connect(place, about)
-    from tf_reid.gallery.faiss_gallery import FaissGallery
+    from tf_reid.gallery import copying
 
-    return FaissGallery(place, about)
+    with open_gallery(args.source) as source, open_gallery(args.target, copying.about_of_copy(source)) as target:
+        with tqdm(total=len(source), unit="image") as progress:
+            images = copying.copy(source, target, progress.update)
+        print(f"Images of {source.place} in {target.place}: {images}. Both hold the same.")
+    return images
+
+
+def snapshot(args) -> str:
+    """Let a Qdrant server write a gallery into a file, from which it can be restored."""
+    with open_gallery(args.index) as gallery:
+        if not hasattr(gallery, "snapshot"):
+            raise ConfigError(
+                f"{gallery.place} is on no Qdrant server, which alone makes snapshots; back up a folder by copying "
+                "its files, and a database with pg_dump, or either with python -m tf_reid.search copy."
+            )
+        name = gallery.snapshot()
+    print(f"Snapshot of {gallery.place}: {name}")
+    return name
 
 
 def _repair(gallery, erase=False):
@@ -308,8 +316,8 @@ def _encoder_of(gallery, args):
     from tf_reid.gallery.records import check_same_model
 
     named = args.run or args.model
-    encoder = load(named or known_models.source_of(gallery, args.index))
-    check_same_model(gallery.about, embedding.about(encoder), args.index)
+    encoder = load(named or known_models.source_of(gallery, gallery.place))
+    check_same_model(gallery.about, embedding.about(encoder), gallery.place)
     if named:
         known_models.remember(encoder.source)
     return encoder
@@ -319,16 +327,6 @@ def _add_encoder_options(parser):
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--run", type=Path, help="a run whose encoder embeds the images (default: the gallery's own)")
     source.add_argument("--model", type=Path, help="a model made by python -m export, whose encoder embeds the images")
-
-
-def _fraction(text):
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
 
 
 def _time(text):

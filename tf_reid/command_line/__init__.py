@@ -6,6 +6,7 @@ The functions named after commands are the console scripts of setup.cfg.
 import argparse
 import contextlib
 import importlib
+import math
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from tfds_builders.listing import shown
 EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg that brings it
     "faiss": "search",
     "fastapi": "search",
+    "pgvector": "search",
+    "psycopg": "search",
     "qdrant_client": "search",
     "uvicorn": "search",
     "grpc": "serving",
@@ -130,6 +133,21 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def fraction(text: str) -> float:
+    """The number of an option that is a part of something.
+
+    Raises:
+        ArgumentTypeError: it is none, or not between 0 and 1.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 
