@@ -158,10 +158,18 @@ def unavailable(message):
 def test_a_lost_worker_is_named():
     message = "/job:worker/replica:0/task:1 unreachable: coordination service missed its heartbeat"
     starts_again = pytest.raises(cluster.WorkerLost, match=r"Worker 1 has ended.* Start every worker again")
-    with starts_again as lost, cluster.naming_lost_workers(several=True):
+    with starts_again as lost, cluster.naming_lost_workers(0):
         raise unavailable(message)
     assert lost.value.exit_status == 75
-    with pytest.raises(tf.errors.UnavailableError), cluster.naming_lost_workers(several=False):
+    with pytest.raises(tf.errors.UnavailableError), cluster.naming_lost_workers(None):
         raise unavailable(message)
-    with pytest.raises(tf.errors.InvalidArgumentError), cluster.naming_lost_workers(several=True):
-        raise tf.errors.InvalidArgumentError(None, None, "Incompatible shapes: [2,3] vs. [2,4]")
+    with pytest.raises(cluster.WorkerLost, match="Another worker has ended"), cluster.naming_lost_workers(1):
+        raise unavailable(message)
+
+
+def test_an_error_of_another_cause_stays_what_it_is():
+    of_a_step = "{{function_node __wrapped__Add_device_/job:worker/replica:0/task:0/device:CPU:0}} Incompatible shapes"
+    with pytest.raises(tf.errors.InvalidArgumentError), cluster.naming_lost_workers(0):
+        raise tf.errors.InvalidArgumentError(None, None, of_a_step)
+    with pytest.raises(cluster.WorkerLost), cluster.naming_lost_workers(0):
+        raise tf.errors.InvalidArgumentError(None, None, "Unexpected heartbeat from /job:worker/replica:0/task:0")
