@@ -12,6 +12,7 @@ from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
 from tf_reid.runs import cluster
+from tf_reid.runs.checkpoints import NotSaved
 
 ADDRESSES = ["10.0.0.1:12345", "10.0.0.2:12345"]
 
@@ -173,3 +174,13 @@ def test_an_error_of_another_cause_stays_what_it_is():
         raise tf.errors.InvalidArgumentError(None, None, of_a_step)
     with pytest.raises(cluster.WorkerLost), cluster.naming_lost_workers(0):
         raise tf.errors.InvalidArgumentError(None, None, "Unexpected heartbeat from /job:worker/replica:0/task:0")
+
+
+def test_a_checkpoint_that_a_lost_worker_prevents_is_not_a_full_disk():
+    with pytest.raises(cluster.WorkerLost, match="Worker 1 has ended"), cluster.naming_lost_workers(0):
+        try:
+            raise unavailable("/job:worker/replica:0/task:1 cannot be reached")
+        except tf.errors.OpError as error:
+            raise NotSaved("A checkpoint cannot be written") from error
+    with pytest.raises(NotSaved), cluster.naming_lost_workers(0):
+        raise NotSaved("A checkpoint cannot be written")
