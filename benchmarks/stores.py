@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks import postgres_server
 from benchmarks.memory import peak_of_process
 from benchmarks.search import CAMERAS, embeddings_near_centres
+from tf_reid.command_line import run_command
 from tf_reid.config import ConfigError
 from tf_reid.gallery.base import Gallery
 from tf_reid.gallery.records import Filters, Record
@@ -272,4 +273,4 @@ def last_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)  # a signal, too, ends the server that was started
