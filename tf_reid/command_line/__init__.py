@@ -21,6 +21,7 @@ from tfds_builders.listing import shown
 EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg that brings it
     "faiss": "search",
     "fastapi": "search",
+    "fsspec": "bulk",
     "qdrant_client": "search",
     "uvicorn": "search",
     "grpc": "serving",

@@ -4,6 +4,7 @@ The store's own package of fsspec must be installed (s3fs, gcsfs, adlfs), and ta
 package takes them. Importing this module loads neither fsspec nor TensorFlow.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ def read_image(url: str) -> bytes:
         OSError: it cannot be opened or read.
     """
     try:
-        with _opened(url) as file:
+        with opened(url) as file:
             content = file.read(MOST_FILE_BYTES + 1)
     except (ConfigError, OSError, MemoryError):
         raise
@@ -47,7 +48,7 @@ def read(url: str) -> bytes:
         FileNotFoundError: there is none.
         ConfigError: the store cannot be reached, or refuses it.
     """
-    with _told(url), _opened(url) as file:
+    with _errors_name(url), opened(url) as file:
         return file.read()
 
 
@@ -57,8 +58,8 @@ def write(url: str, content: bytes) -> None:
     Raises:
         ConfigError: the store cannot be reached, or refuses it.
     """
-    with _told(url):
-        system, path = _system(url)
+    with _errors_name(url):
+        system, path = system_of(url)
         system.makedirs(path.rpartition("/")[0], exist_ok=True)
         if not _is_folder_of_this_machine(system):
             system.pipe_file(path, content)
@@ -74,8 +75,8 @@ def files_below(url: str) -> list[str]:
     Raises:
         ConfigError: the store cannot be reached, or refuses it.
     """
-    with _told(url):
-        system, path = _system(url)
+    with _errors_name(url):
+        system, path = system_of(url)
         system.invalidate_cache()  # other processes write there
         return sorted(system.unstrip_protocol(name) for name in system.find(path))
 
@@ -89,8 +90,8 @@ def images_at(url: str) -> Iterator[tuple[str, str]]:
         FileNotFoundError: there is no image.
         ConfigError: the store cannot be reached, or refuses it.
     """
-    with _told(url):
-        system, path = _system(url)
+    with _errors_name(url):
+        system, path = system_of(url)
         if system.isfile(path):
             yield path.rpartition("/")[2], url
             return
@@ -116,7 +117,7 @@ def folder_of(name: str) -> str:
     return name.rpartition("/")[0] if is_url(name) else os.path.dirname(os.path.abspath(name))
 
 
-def _system(url: str) -> tuple[Any, str]:
+def system_of(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it."""
     import fsspec
 
@@ -128,8 +129,9 @@ def _system(url: str) -> tuple[Any, str]:
         raise ConfigError(f"{shown(url)} cannot be opened: {error}.") from None
 
 
-def _opened(url: str) -> Any:
-    system, path = _system(url)
+def opened(url: str) -> Any:
+    """The file, open for reading at any place."""
+    system, path = system_of(url)
     return system.open(path, "rb")
 
 
@@ -137,17 +139,15 @@ def _is_folder_of_this_machine(system: Any) -> bool:
     return "file" in ((system.protocol,) if isinstance(system.protocol, str) else system.protocol)
 
 
-class _told:
-    """In this context, a store's error is a ConfigError that names the URL."""
-
-    def __init__(self, url: str):
-        self.url = url
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"There is no {shown(self.url)}.") from None
-        if isinstance(error, Exception) and not isinstance(error, ConfigError):
-            raise ConfigError(f"{shown(self.url)} cannot be read or written: {error or type(error).__name__}.") from error
+@contextlib.contextmanager
+def _errors_name(url: str) -> Iterator[None]:
+    """In this context, a store's error becomes one that names the URL."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no {shown(url)}.") from None
+    except Exception as error:  # of the store's own package, or of the network
+        reason = str(error) or type(error).__name__
+        raise ConfigError(f"{shown(url)} cannot be read or written: {reason}.") from error
