@@ -1,5 +1,6 @@
 """Embedding by several processes on two Ray nodes: order, deaths, failures and resumption; without a network."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,13 +8,19 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
+import keras
+import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 from fake_workers import FakeWorker, embedded
 
+from tf_reid import search
 from tf_reid.config import ConfigError
 from tf_reid.encoders import workers
 from tf_reid.encoders.encoder import Encoder
+from tf_reid.encoders.servable import Servable
 from tf_reid.encoders.workers import Workers
 
 ROOT = Path(__file__).parent.parent.parent
@@ -135,3 +142,47 @@ def test_a_private_ray_is_for_this_machine_alone_and_ends_with_ctrl_c(tmp_path):
     while any(psutil.pid_exists(int(pid)) for pid in family) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in family if psutil.pid_exists(int(pid))]
+
+
+def test_the_search_command_embeds_by_workers_what_it_embeds_alone(tmp_path, cluster, capsys):
+    """Real workers with a real model, into Parquet files, from there into a gallery; a second time nothing is new."""
+    keras_model = keras.Sequential([keras.Input((8, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(5)])
+    servable = Servable(keras_model, (8, 4), False, unit=True)
+    model = tmp_path / "models" / "reid" / "1"
+    tf.saved_model.save(servable, str(model), signatures=servable.signatures())
+    (model / "assets.extra").mkdir()
+    about = {"digest": "d1", "role": "image", "distance": "cosine", "width": 5}
+    (model / "assets.extra" / "model.json").write_text(json.dumps(about))
+    (tmp_path / "crops").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(21):
+        image = rng.integers(256, size=(8, 4, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "crops" / f"{number // 3}_c{number % 3}.png"), image)
+    (tmp_path / "crops" / "9_c0.png").write_text("text")
+
+    places = [str(tmp_path / name) for name in ("alone", "files", "gallery")]
+    images = [str(tmp_path / "crops"), "--pattern", r"(?P<person>\d+)_c(?P<camera>\d)", "--batch", "4"]
+    search.main(["build", "--index", places[0], "--model", str(model), *images])
+    by_workers = ["embed", "--to", places[1], "--model", str(model), *images, "--ray", cluster.address]
+    assert search.main(by_workers) == {
+        "added": 21,
+        "contained": 0,
+        "unreadable": {f"{tmp_path}/crops/9_c0.png": "is not a JPEG, PNG, BMP, WebP, TIFF or GIF image"},
+        "images": 21,
+    }
+    (tmp_path / "crops" / "9_c0.png").unlink()
+    again = search.main(by_workers)
+    assert (again["added"], again["contained"]) == (0, 21)
+    assert search.main(["build", "--index", places[2], "--from", places[1]])["rejection"] is not None
+    assert "Its files hold 21." in capsys.readouterr().out
+    kept = []
+    for place in (places[0], places[2]):
+        with search.open_gallery(place) as gallery:
+            paths, embeddings = gallery.paths_and_embeddings()
+            records = {match.record for match in gallery.search(embeddings[:1], top=21)[0]}
+        kept.append((records, dict(zip(paths, embeddings, strict=True))))
+    assert kept[0][0] == kept[1][0] and len(kept[0][0]) == 21
+    for path, embedding in kept[0][1].items():
+        np.testing.assert_allclose(kept[1][1][path], embedding, rtol=0, atol=1e-6)
+    with pytest.raises(ConfigError, match="names all images that are added"):
+        search.main(["add", "--index", places[2], "--from", places[1], *images[:1]])

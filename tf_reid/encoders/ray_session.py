@@ -34,7 +34,7 @@ def running(address: str | None, workers: int) -> Iterator[None]:
 
     Args:
         address: of a cluster; None: a private Ray of this machine, if none runs in this process.
-        workers: that a private Ray has room for.
+        workers: that a private Ray has room for, or more.
 
     Raises:
         ConfigError: there is no cluster at this address, or Ray is not installed.
@@ -90,7 +90,7 @@ def _private(workers: int) -> Iterator[None]:
         try:
             ray.init(
                 address="local",
-                num_cpus=workers,
+                num_cpus=max(workers, os.cpu_count() or 1),
                 object_store_memory=OBJECT_STORE + workers * OBJECT_STORE // 4,
                 include_dashboard=False,
                 _temp_dir=private_ray.temporary(folder),

@@ -143,7 +143,7 @@ def embed(
     """
     if not images:
         return
-    with ray_session.running(workers.address, _count_here(workers)):
+    with ray_session.running(workers.address, workers.count or 1):
         settings = {"source": str(source.resolve()), "digest": digest, "role": role}
         yield from _all_blocks(images, settings, width, workers, batch_size, ordered)
 
@@ -217,21 +217,17 @@ class _Stuck(Exception):
     """No block was done for long, as where a worker waits for a node that is gone."""
 
 
-def _count_here(workers):
-    """How many workers on this machine alone."""
-    return workers.count or max(1, (os.cpu_count() or 1) // CORES_A_WORKER)
-
-
 def _processes(workers):
     """How many workers, and how many threads each computes with."""
     import ray
 
-    if workers.address is None:
-        count = _count_here(workers)
-        return count, max(1, (os.cpu_count() or 1) // count)
-    resources = ray.cluster_resources()
-    room = resources.get("GPU", 0) // workers.gpus if workers.gpus else resources.get("CPU", 0)
-    return workers.count or max(1, int(room)), 1
+    cores, resources = os.cpu_count() or 1, ray.cluster_resources()
+    if workers.gpus:
+        room = int(resources.get("GPU", 0) / workers.gpus)
+    else:
+        room = cores // CORES_A_WORKER if workers.address is None else int(resources.get("CPU", 0))
+    count = workers.count or max(1, room)
+    return count, 1 if workers.address else max(1, cores // count)
 
 
 def _table(images, numbers):
