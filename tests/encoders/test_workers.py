@@ -23,7 +23,7 @@ from tf_reid.encoders.encoder import Encoder
 from tf_reid.encoders.servable import Servable
 from tf_reid.encoders.workers import Workers
 
-ROOT = Path(__file__).parent.parent.parent
+IMPORTED_FROM = f"{Path(__file__).parents[2]}:{Path(__file__).parent}"
 PROMPT = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 2}
 
 
@@ -31,12 +31,14 @@ PROMPT = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "he
 def cluster():
     from ray.cluster_utils import Cluster
 
-    started = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20, "_system_config": PROMPT},
-    )
-    yield started
-    started.shutdown()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", IMPORTED_FROM)  # of the workers' processes
+        started = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "object_store_memory": 100 * 2**20, "_system_config": PROMPT},
+        )
+        yield started
+        started.shutdown()
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ images = [str(number) for number in range(100_000)]
 settings = dict(source=Path(sys.argv[1]), digest="d", role="image", width=2, batch_size=2)
 for block in workers.embed(images, workers=workers.Workers(1), **settings):
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    places = {c.laddr.ip for one in family for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    places = {c.laddr.ip.removeprefix("::ffff:") for one in family for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     print(sorted(places), *(one.pid for one in family), sep="|", flush=True)
     break
 for block in workers.embed(images, workers=workers.Workers(1), **settings):
@@ -130,7 +132,7 @@ for block in workers.embed(images, workers=workers.Workers(1), **settings):
 
 def test_a_private_ray_is_for_this_machine_alone_and_ends_with_ctrl_c(tmp_path):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    environment = {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
+    environment = {"PYTHONPATH": IMPORTED_FROM}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as process:
         places, *family = process.stdout.readline().split("|")
         assert places == "['127.0.0.1']"

@@ -78,7 +78,8 @@ def files_below(url: str) -> list[str]:
     with _errors_name(url):
         system, path = system_of(url)
         system.invalidate_cache()  # other processes write there
-        return sorted(system.unstrip_protocol(name) for name in system.find(path))
+        base = path.rstrip("/")
+        return [f"{url.rstrip('/')}/{name.removeprefix(base).lstrip('/')}" for name in sorted(system.find(path))]
 
 
 def images_at(url: str) -> Iterator[tuple[str, str]]:
@@ -95,9 +96,9 @@ def images_at(url: str) -> Iterator[tuple[str, str]]:
         if system.isfile(path):
             yield path.rpartition("/")[2], url
             return
-    base, count = system.unstrip_protocol(path).rstrip("/"), 0
+    count = 0
     for file in files_below(url):
-        name = file.removeprefix(base).lstrip("/")
+        name = file.removeprefix(url.rstrip("/")).lstrip("/")
         if is_image(name.rpartition("/")[2]) and not any(map(is_hidden, name.split("/"))):
             count += 1
             yield name, file
