@@ -122,7 +122,8 @@ images = [str(number) for number in range(100_000)]
 settings = dict(source=Path(sys.argv[1]), digest="d", role="image", width=2, batch_size=2)
 for block in workers.embed(images, workers=workers.Workers(1), **settings):
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    places = {c.laddr.ip.removeprefix("::ffff:") for one in family for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    connections = [connection for one in family for connection in one.net_connections("inet")]
+    places = {one.laddr.ip.removeprefix("::ffff:") for one in connections if one.status == psutil.CONN_LISTEN}
     print(sorted(places), *(one.pid for one in family), sep="|", flush=True)
     break
 for block in workers.embed(images, workers=workers.Workers(1), **settings):
