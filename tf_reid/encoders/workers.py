@@ -34,14 +34,14 @@ class Workers(NamedTuple):
     """The processes that embed.
 
     Attributes:
-        count: how many. None: on this machine one for every two cores; on a cluster as many as it has CPUs or, with
+        number: how many. None: on this machine one for every two cores; on a cluster as many as it has CPUs or, with
             `gpus`, such parts of GPUs.
         address: of a Ray cluster, host:port of its head, or "auto" on a machine of it. None: a Ray of this process's
             own on this machine, which nobody else can reach.
         gpus: of each worker, such as 1 or 0.5.
     """
 
-    count: int | None = None
+    number: int | None = None
     address: str | None = None
     gpus: float = 0.0
 
@@ -143,7 +143,7 @@ def embed(
     """
     if not images:
         return
-    with ray_session.running(workers.address, workers.count or 1):
+    with ray_session.running(workers.address, workers.number or 1):
         settings = {"source": str(source.resolve()), "digest": digest, "role": role}
         yield from _all_blocks(images, settings, width, workers, batch_size, ordered)
 
@@ -226,7 +226,7 @@ def _processes(workers):
         room = int(resources.get("GPU", 0) / workers.gpus)
     else:
         room = cores // CORES_A_WORKER if workers.address is None else int(resources.get("CPU", 0))
-    count = workers.count or max(1, room)
+    count = workers.number or max(1, room)
     return count, 1 if workers.address else max(1, cores // count)
 
 
