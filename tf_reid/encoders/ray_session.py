@@ -41,6 +41,8 @@ def running(address: str | None, workers: int) -> Iterator[None]:
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("Ray is not installed; several workers need pip install 'tf_reid[bulk]'.")
+    if not is_verbose():
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what it prints here; it reports errors otherwise
     if "ray" in sys.modules and sys.modules["ray"].is_initialized():
         yield
     elif address is None:

@@ -9,6 +9,7 @@ Importing this module loads neither Ray nor TensorFlow.
 
 import os
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -189,11 +190,12 @@ def _one_run(images, numbers, settings, width, workers, batch_size, ordered):
     context.execution_options.preserve_order = ordered
     context.enable_progress_bars = context.print_on_execution_start = False
     tables = [_table(images, numbers[start : start + size]) for start in range(0, len(numbers), size)]
-    with DataContext.current(context):  # the data keeps it
+    with DataContext.current(context), warnings.catch_warnings():  # the data keeps the context
+        warnings.simplefilter("ignore")  # the last two options are named otherwise from Ray 2.64 on
         data = ray.data.from_arrow(tables).map_batches(
             Worker,
             fn_constructor_kwargs={**settings, "batch_size": batch_size, "threads": threads},
-            batch_size=None,
+            batch_size=size,  # a block, which is what a worker takes
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2 if size > 1 else 1),
             num_cpus=1,
