@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from tf_reid.config import ConfigError
 from tf_reid.encoders import private_ray
 
 OBJECT_STORE = 200 * 2**20  # bytes at least, and a quarter of them for each worker
+CONNECTED_WITHIN = 5  # seconds
 VARIABLES = (  # that `private_ray.set_environment` changes
     "RAY_AUTH_TOKEN",
     "RAY_AUTH_MODE",
@@ -69,6 +71,12 @@ def quiet() -> Iterator[None]:
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    host, _, port = address.rpartition(":")
+    if port.isdigit():  # else such as auto
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECTED_WITHIN).close()
+        except (OSError, OverflowError) as error:  # Ray itself tries for a minute
+            raise ConfigError(f"No Ray cluster answers at {address}: {error}.") from None
     import ray
 
     try:
