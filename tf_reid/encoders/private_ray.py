@@ -11,6 +11,7 @@ Importing this module loads neither Ray nor TensorFlow.
 """
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -41,7 +42,7 @@ def set_environment(folder: Path) -> None:
         folder: as `folder` gives it; the token's file is written into it.
     """
     token = folder / "token"
-    write_text(token, secrets.token_hex(32), private=True)
+    write_text(token, _token(), private=True)
     os.environ.pop("RAY_AUTH_TOKEN", None)  # would be taken in place of the file
     os.environ |= {
         "RAY_AUTH_MODE": "token",
@@ -49,6 +50,12 @@ def set_environment(folder: Path) -> None:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the address 127.0.0.1, on Linux too
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+
+
+@functools.cache
+def _token():
+    """One for all that this process starts: Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 def temporary(folder: Path) -> str:
