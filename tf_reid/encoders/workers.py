@@ -183,26 +183,29 @@ def _one_run(images, numbers, settings, width, workers, batch_size, ordered):
     count, threads = _processes(workers)
     batches = -(-len(numbers) // batch_size)
     size = batch_size * min(BLOCK, max(1, batches // count)) if batch_size > 1 else 1
-    context = DataContext.get_current().copy()
-    context.max_errored_blocks = -1  # of workers that died
-    context.max_consecutive_actor_init_deaths = RETRIES
-    context.execution_no_progress_timeout_s = STUCK_SECONDS
-    context.execution_options.preserve_order = ordered
-    context.enable_progress_bars = context.print_on_execution_start = False
-    tables = [_table(images, numbers[start : start + size]) for start in range(0, len(numbers), size)]
-    with DataContext.current(context), warnings.catch_warnings():  # the data keeps the context
-        warnings.simplefilter("ignore")  # the last two options are named otherwise from Ray 2.64 on
-        data = ray.data.from_arrow(tables).map_batches(
-            Worker,
-            fn_constructor_kwargs={**settings, "batch_size": batch_size, "threads": threads},
-            batch_size=size,  # a block, which is what a worker takes
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2 if size > 1 else 1),
-            num_cpus=1,
-            num_gpus=workers.gpus,
-            max_restarts=-1,
-            max_task_retries=RETRIES,
-        )
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # of its own settings, and of options named otherwise from 2.64 on
+        context = DataContext.get_current().copy()
+        context.max_errored_blocks = -1  # of workers that died
+        context.max_consecutive_actor_init_deaths = RETRIES
+        context.execution_no_progress_timeout_s = STUCK_SECONDS
+        context.execution_options.preserve_order = ordered
+        context.enable_progress_bars = context.print_on_execution_start = False
+        tables = [_table(images, numbers[start : start + size]) for start in range(0, len(numbers), size)]
+        with DataContext.current(context):  # the data keeps it
+            data = ray.data.from_arrow(tables).map_batches(
+                Worker,
+                fn_constructor_kwargs={**settings, "batch_size": batch_size, "threads": threads},
+                batch_size=size,  # a block, which is what a worker takes
+                batch_format="pyarrow",
+                compute=ActorPoolStrategy(size=count, max_tasks_in_flight_per_actor=2 if size > 1 else 1),
+                num_cpus=1,
+                num_gpus=workers.gpus,
+                max_restarts=-1,
+                max_task_retries=RETRIES,
+            )
     del tables
     try:
         with ray_session.quiet():
