@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import tempfile
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # A test carries out a compiled step once: less optimisation, and the older emitters, save most of its time.
@@ -17,6 +19,7 @@ import pytest
 import tensorflow as tf
 import yaml
 
+from benchmarks import postgres_server
 from tf_reid.config import SHIPPED
 from tf_reid.data.records import Records
 from tf_reid.methods import METHODS
@@ -199,6 +202,20 @@ def make_records(identity, camera, split=None, size=SIZE, name="test", protocols
 def folder_of_known_models(tmp_path_factory):
     """Search commands, also those in processes of their own, remember the models that they are given here."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The address of a PostgreSQL server; all processes of a test session share one."""
+    import psycopg
+
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID", os.getpid())
+    server = postgres_server.start(Path(tempfile.gettempdir()) / f"tf_reid_postgres_{session}")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")  # nothing has to outlive the machine
+        connection.execute("SELECT pg_reload_conf()")
+    yield server.get_uri()
+    server.cleanup()
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ LIGHT = (
     "tf_reid.gallery.records",
     "export.client",
 )
-HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "tensorboard", "faiss", "ray", "qdrant_client"}
+HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "tensorboard", "faiss", "ray", "qdrant_client", "psycopg"}
 LONGEST = 350  # lines of a file
 
 

@@ -43,6 +43,7 @@ def data_dir(tmp_path_factory):
     """Where rendered data sets of 8 identities are built, once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Builder, "TRAIN_IDENTITIES", 4)
+        patch.setattr(Builder, "MANY_TRAIN_IDENTITIES", 8)
         patch.setattr(Builder, "MORE_IDENTITIES", 2)
         patch.setattr(Builder, "TEST_IDENTITIES", 4)
         yield tmp_path_factory.mktemp("data")
@@ -56,6 +57,8 @@ def command(config, run, data_dir, *overrides, steps=2):
     for stage in METHODS[name].STAGES:
         values |= {f"stages.{stage}.{key}": value for key, value in short.items()}
     values |= {"data.image_size": [32, 16], "data.augment.pad": 2, "data.data_dir": str(data_dir)}
+    if LOADED[config].data.validation:
+        values["data.validation"] = 4  # of the identities that `data_dir` has
     values |= {"run.checkpoint_every": 1, "run.log_every": 1, "run.pictures_every": 2}
     settings = [f"{key}={json.dumps(value)}" for key, value in values.items()]
     return ["--config", CONFIGS[config], "--run", str(run), "--set", *settings, *overrides]

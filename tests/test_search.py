@@ -1,6 +1,7 @@
 """The search command from images to ranked crops, through an exported model."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -319,3 +320,22 @@ def test_removing_again_finishes_what_was_killed(built, folder, monkeypatch):
         search.main(["remove", *built, "--identity", "3"])
     (index,) = Path(built[1]).glob("index_*.faiss")
     assert len(index.read_bytes()) < len(content) and search.main(["stats", *built])["removed_images"] == "erased"
+
+
+def test_a_gallery_moves_to_another_store(built, folder, postgres, capsys):
+    address = f"{postgres.replace('postgres:@', 'postgres:secret@')}&gallery=moved_{os.getpid()}"
+    query = str(folder / "04_c1_2026-11-21T10.png")
+    (before,) = search.main(["query", *built, query, "--not-cameras", "1"])
+    capsys.readouterr()
+    assert search.main(["copy", built[1], address]) == search.main(["copy", built[1], address]) == 30
+    (after,) = search.main(["query", "--index", address, query, "--not-cameras", "1"])
+    assert [(m.record, m.accepted) for m in after] == [(m.record, m.accepted) for m in before]
+    assert search.main(["add", "--index", address, str(folder), "--pattern", PATTERN])["added"] == 0
+    assert search.main(["remove", "--index", address, "--identity", "3"]) == {"removed": 3, "images": 27}
+    stats, printed = search.main(["stats", "--index", address]), capsys.readouterr()
+    assert stats["removed_images"] == "erased" and stats["rejection"]["false_accept_rate"] == 0.2
+    assert f"Images of {built[1]} in postgresql://postgres@/postgres?" in printed.out
+    assert "secret" not in printed.out + printed.err
+    for place in (built[1], address):
+        with pytest.raises(ConfigError, match="is on no Qdrant server, which alone makes snapshots"):
+            search.main(["snapshot", "--index", place])

@@ -4,23 +4,25 @@ python -m tf_reid.search build --index galleries/street --run runs/simpgan crops
 python -m tf_reid.search query --index galleries/street crop.jpg --cameras 2 3 --top 5
 """
 
+import argparse
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tf_reid.command_line import run_command
 from tf_reid.config import ConfigError
 from tf_reid.gallery.options import FALSE_ACCEPT_RATE, arguments
+from tf_reid.gallery.stores import open_gallery
 from tfds_builders.listing import shown
 
 if TYPE_CHECKING:
-    from tf_reid.gallery.base import Gallery
     from tf_reid.gallery.records import Match
 
 
 def main(argv=None) -> Any:
     """Returns what the subcommand returns, which is what it prints."""
     args = arguments(argv)
-    subcommands = {
+    subcommands: dict[str, Callable[[argparse.Namespace], Any]] = {
         "build": build,
         "add": add,
         "embed": embed,
@@ -28,6 +30,8 @@ def main(argv=None) -> Any:
         "query": query,
         "stats": stats,
         "serve": serve,
+        "copy": copy,
+        "snapshot": snapshot,
     }
     return subcommands[args.command](args)
 
@@ -113,7 +117,7 @@ def _add_files(args, is_new=False):
         raise ConfigError(f"--from {args.files} names all images that are added; add others by a command of their own.")
     files = EmbeddingFiles(args.files)
     with open_gallery(args.index, files.about if is_new else None) as gallery:
-        check_same_model(gallery.about, files.about, args.index)
+        check_same_model(gallery.about, files.about, gallery.place)
         _repair(gallery, erase=True)
         return _finish(gallery, adding.add_files(gallery, files), args)
 
@@ -123,7 +127,7 @@ def _finish(gallery, added, args):
     from tf_reid.gallery.rejection import calibrate
 
     gallery.update_index()
-    counts = _report(args.index, added, len(gallery))
+    counts = _report(gallery.place, added, len(gallery))
     rate = args.false_accept_rate or (gallery.rejection or {}).get("false_accept_rate", FALSE_ACCEPT_RATE)
     rejection = calibrate(gallery, rate)
     if rejection:
@@ -160,23 +164,24 @@ def remove(args) -> dict[str, int]:
         if not removed:
             of_identity = "" if args.identity is None else f" of identity {args.identity}"
             raise ConfigError(
-                f"Nothing was removed: {args.index} holds no such image{of_identity}. Its files keep nothing of images "
-                "that were removed before."
+                f"Nothing was removed: {gallery.place} holds no such image{of_identity}. Its files keep nothing of "
+                "images that were removed before."
             )
         counts = {"removed": removed, "images": len(gallery)}
-    print(f"Images removed from {args.index}: {removed}. The gallery holds {counts['images']}.")
+    print(f"Images removed from {gallery.place}: {removed}. The gallery holds {counts['images']}.")
     return counts
 
 
 def query(args) -> "list[list[Match]]":
     """Search with each image; print the matches, and draw them where `--page` names a file."""
     from tf_reid.gallery import crops, embedding, known_models, report
+    from tf_reid.gallery.cameras import known_cameras
     from tf_reid.gallery.records import Filters
 
     if args.page and args.page.suffix not in (".html", ".png"):
         raise ConfigError(f"--page {args.page} must end in .html or .png.")
     with open_gallery(args.index) as gallery:
-        cameras, not_cameras = _named_cameras(gallery, args)
+        cameras, not_cameras = known_cameras(gallery, args.cameras, args.not_cameras)
         _repair(gallery)
         encoder, run = _encoder_of(gallery, args), args.run or known_models.known_source_of(gallery)
 
@@ -205,29 +210,6 @@ def query(args) -> "list[list[Match]]":
     return matches
 
 
-def _named_cameras(gallery, args):
-    """The cameras that --cameras and --not-cameras name, as the gallery writes them (01 may be 1).
-
-    Raises:
-        ConfigError: the gallery is empty, or has no camera of a name that was given.
-    """
-    from tfds_builders import labels
-
-    if not len(gallery):
-        raise ConfigError(f"{args.index} holds no image yet; add some with python -m tf_reid.search add.")
-    known = gallery.summary()["cameras"] if args.cameras or args.not_cameras else []
-
-    def as_known(name):
-        return name if name in known else labels.normal(name)
-
-    sides = tuple(map(as_known, args.cameras)), tuple(map(as_known, args.not_cameras))
-    if missing := [name for name in args.cameras + args.not_cameras if as_known(name) not in known]:
-        raise ConfigError(
-            f"{args.index} has no camera {min(missing)}; its cameras are {', '.join(known) or 'not known'}."
-        )
-    return sides
-
-
 def stats(args) -> dict[str, Any]:
     """Print what the gallery holds."""
     import json
@@ -251,15 +233,30 @@ def serve(args) -> None:
         web_page.run(gallery, encoder, read, args.host, args.port, args.token, args.allowed_host)
 
 
-def open_gallery(place: str, about: dict[str, Any] | None = None) -> "Gallery":
-    """The gallery in a folder or on a Qdrant server; with `about`, it is made where there is none."""
-    if place.startswith(("qdrant://", "qdrants://")):
-        from tf_reid.gallery.qdrant_gallery import connect
+def copy(args) -> int:
+    """Copy a gallery to another store. After an interruption the same command continues."""
+    from tqdm import tqdm
 
-        return connect(place, about)
-    from tf_reid.gallery.faiss_gallery import FaissGallery
+    from tf_reid.gallery import copying
 
-    return FaissGallery(place, about)
+    with open_gallery(args.source) as source, open_gallery(args.target, copying.about_of_copy(source)) as target:
+        with tqdm(total=len(source), unit="image") as progress:
+            images = copying.copy(source, target, progress.update)
+        print(f"Images of {source.place} in {target.place}: {images}. Both hold the same.")
+    return images
+
+
+def snapshot(args) -> str:
+    """Let a Qdrant server write a gallery into a file, from which it can be restored."""
+    with open_gallery(args.index) as gallery:
+        if not hasattr(gallery, "snapshot"):
+            raise ConfigError(
+                f"{gallery.place} is on no Qdrant server, which alone makes snapshots; back up a folder by copying "
+                "its files, and a database with pg_dump, or either with python -m tf_reid.search copy."
+            )
+        name = gallery.snapshot()
+    print(f"Snapshot of {gallery.place}: {name}")
+    return name
 
 
 def _repair(gallery, erase=False):
@@ -280,8 +277,8 @@ def _encoder_of(gallery, args):
     from tf_reid.gallery.records import check_same_model
 
     named = args.run or args.model
-    encoder = load(named or known_models.source_of(gallery, args.index))
-    check_same_model(gallery.about, embedding.about(encoder), args.index)
+    encoder = load(named or known_models.source_of(gallery, gallery.place))
+    check_same_model(gallery.about, embedding.about(encoder), gallery.place)
     if named:
         known_models.remember(encoder.source)
     return encoder

@@ -17,8 +17,7 @@ from people import ABOUT, FILTERS, WIDTH, people
 from tf_reid.config import ConfigError
 from tf_reid.gallery import faiss_gallery, faiss_index, image_table
 from tf_reid.gallery.faiss_gallery import FaissGallery
-from tf_reid.gallery.records import Filters, Record
-from tf_reid.gallery.rejection import calibrate
+from tf_reid.gallery.records import Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,43 +68,18 @@ def test_the_nearest_of_those_allowed_are_found(tmp_path, monkeypatch, distance,
     )
 
 
-def test_filters_that_leave_no_image_find_none(gallery):
-    assert gallery.search(people(2)[1], 5, Filters(cameras=("none",))) == [[], []]
-    assert len(gallery.search(people(1)[1], 500)[0]) == 300
-
-
-def test_an_image_is_there_once(gallery):
-    records, embeddings = people(302)
-    assert gallery.contained(["0.jpg", "301.jpg"]) == {"0.jpg"}
-    assert gallery.add(records, embeddings) == 2 and len(gallery) == 302
-
-
-def test_an_identity_can_be_removed_for_good(gallery):
-    theirs = sum(record.identity == "p3" for record in people(300)[0])
+def test_a_removed_images_number_is_never_given_again(gallery):
     gallery.update_index()
-    assert gallery.remove(identity="p3") == theirs > 0
-    assert all(match.record.identity != "p3" for match in gallery.search(people(1)[1], 300)[0])
-    # And its number is never given again.
+    gallery.remove(["299.jpg"])
     gallery.add([Record("new.jpg", "p3")], people(1)[1])
     assert gallery.search(people(1)[1], 300)[0][0].id > 300
 
 
 def test_an_add_is_whole_or_not_at_all(gallery):
     records, embeddings = people(10, start=1000)
-    with pytest.raises(sqlite3.Error):
-        gallery.add([*records[:5], Record(None), *records[6:]], embeddings)
+    with pytest.raises(UnicodeEncodeError):  # which SQLite raises at the sixth image
+        gallery.add([*records[:5], Record("\udc80"), *records[6:]], embeddings)
     assert len(gallery) == 300
-
-
-@pytest.mark.parametrize("embeddings", [np.zeros((1, 5)), np.full((1, WIDTH), np.nan), np.zeros((2, WIDTH))])
-def test_embeddings_that_do_not_fit_are_refused(gallery, embeddings):
-    with pytest.raises(ValueError, match="Embeddings must be"):
-        gallery.add([Record("x.jpg")], embeddings)
-
-
-def test_another_models_embeddings_are_refused(gallery):
-    with pytest.raises(ConfigError, match=r"built by model d1 \(runs/a\), and this is d2 .* cannot be compared"):
-        FaissGallery(gallery.folder, ABOUT | {"digest": "d2", "source": "runs/b"})
 
 
 def test_no_gallery_and_a_damaged_one_are_reported(tmp_path):
@@ -223,26 +197,6 @@ def test_a_reader_sees_what_another_writes(gallery):
     gallery.update_index()
     assert len(list(gallery.folder.glob("index_*.faiss"))) == 1
     assert reader.search(query, 1)[0][0].record.path == "500.jpg"
-
-
-def test_an_unknown_identity_is_accepted_at_the_rate_that_was_set(gallery):
-    rejection = calibrate(gallery, 0.1)
-    assert rejection["queries"] == 300 and rejection["images"] == 300 and rejection["false_accept_rate"] == 0.1
-    records, embeddings = people(300)
-    nearest = [
-        min(1 - embeddings[[n for n, r in enumerate(records) if r.identity != record.identity]] @ own)
-        for record, own in zip(records, embeddings, strict=True)
-    ]
-    assert np.mean(np.array(nearest) <= rejection["threshold"]) == pytest.approx(0.1, abs=0.02)
-    own = gallery.search(embeddings[:1], 300)[0]
-    assert own[0].accepted and not own[-1].accepted
-    assert FaissGallery(gallery.folder).stats()["rejection"] == rejection
-
-
-def test_without_identities_nothing_is_calibrated(tmp_path):
-    gallery = FaissGallery(tmp_path, ABOUT)
-    gallery.add([Record("a"), Record("b")], people(2)[1])
-    assert calibrate(gallery, 0.1) is None and gallery.search(people(1)[1])[0][0].accepted is None
 
 
 ADDING = (
@@ -413,24 +367,6 @@ def test_a_command_killed_anywhere_leaves_a_sound_gallery(gallery, monkeypatch, 
     gone = people(300)[1][7].tobytes()
     assert not any(gone in path.read_bytes() for path in gallery.folder.iterdir())
     assert len(list(gallery.folder.glob("*index_*"))) == 1
-
-
-@pytest.mark.parametrize("top", [0, -1, 1.5, True, None])
-def test_a_number_of_matches_that_cannot_be_is_refused(gallery, top):
-    with pytest.raises(ValueError, match=r"top must be a whole number from 1 on, not "):
-        gallery.search(people(1)[1], top)
-
-
-def test_more_matches_than_images_are_all_images(gallery):
-    assert len(gallery.search(people(1)[1], 10**30)[0]) == 300
-
-
-def test_other_identities_are_met_also_where_identities_have_many_images(tmp_path):
-    gallery = FaissGallery(tmp_path, ABOUT)
-    rng = np.random.default_rng(0)
-    near = np.eye(WIDTH)[np.repeat([0, 1], 100)] + 0.01 * rng.normal(size=(200, WIDTH))
-    gallery.add([Record(f"{n}", f"p{n // 100}") for n in range(200)], near)
-    assert calibrate(gallery, 0.1)["queries"] == 200
 
 
 CHANGING = (

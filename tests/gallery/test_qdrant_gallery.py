@@ -1,20 +1,21 @@
-"""The gallery on Qdrant answers as the one in a folder does."""
+"""A gallery on Qdrant: its layout, what it refuses, servers that do not answer. See test_stores.py for the rest."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
+import httpx
 import pytest
-from people import ABOUT, FILTERS, people
+from people import ABOUT, people
 from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from tf_reid.config import ConfigError
 from tf_reid.gallery import qdrant_gallery
-from tf_reid.gallery.faiss_gallery import FaissGallery
 from tf_reid.gallery.qdrant_gallery import QdrantGallery, connect
+from tf_reid.gallery.qdrant_server import layout_of
 from tf_reid.gallery.records import Record
-from tf_reid.gallery.rejection import calibrate
 
 
 @pytest.fixture
@@ -22,50 +23,109 @@ def client():
     return QdrantClient(":memory:")
 
 
-@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-@pytest.mark.parametrize("filters", [filters for filters, _ in FILTERS])
-def test_it_finds_what_a_folder_finds(client, tmp_path, monkeypatch, distance, filters):
-    both = (
-        QdrantGallery(client, "g", ABOUT | {"distance": distance}),
-        FaissGallery(tmp_path, ABOUT | {"distance": distance}),
-    )
-    queries = people(4, seed=1)[1]
-    for gallery in both:
-        assert gallery.add(*people(200)) == 200 and gallery.add(*people(201)) == 1
-        assert gallery.remove(["3.jpg"]) == 1
-        assert gallery.remove(identity="p5") > 0
-        assert gallery.contained(["3.jpg", "4.jpg", "900.jpg"]) == {"4.jpg"}
-        calibrate(gallery, 0.1)
-    with monkeypatch.context() as patched:
-        patched.setattr(client, "count", lambda *_args, **_options: pytest.fail("a search counts the images"))
-        answers = [gallery.search(queries, 6, filters) for gallery in both]
-    for one, other in zip(*answers, strict=True):
-        assert [match.record for match in one] == [match.record for match in other]
-        np.testing.assert_allclose([m.distance for m in one], [m.distance for m in other], atol=1e-5)
-        assert [match.accepted for match in one] == [match.accepted for match in other]
-    one, other = (gallery.summary() for gallery in both)
-    assert (one["images"], one["cameras"]) == (other["images"], other["cameras"])
-    assert both[0].stats()["images"] == both[1].stats()["images"]
-    assert both[0].stats()["rejection"]["threshold"] == pytest.approx(
-        both[1].stats()["rejection"]["threshold"], abs=1e-4
-    )
-
-
-def test_a_folder_is_removed_from_both(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(qdrant_gallery, "READ_AT_ONCE", 3)  # several pages
+def test_a_folder_is_removed_from_all_pages(client, monkeypatch):
+    monkeypatch.setattr(qdrant_gallery, "READ_AT_ONCE", 3)
     paths = ["a/1.jpg", "a/2.jpg", "a/b/3.jpg", "ab/4.jpg", "5.jpg"]
-    for gallery in (QdrantGallery(client, "g", ABOUT), FaissGallery(tmp_path, ABOUT)):
-        gallery.add([Record(path) for path in paths], people(5)[1])
-        assert gallery.remove(["a", "5.jpg", "nowhere"]) == 4 and gallery.contained(paths) == {"ab/4.jpg"}
+    gallery = QdrantGallery(client, "g", ABOUT)
+    gallery.add([Record(path) for path in paths], people(5)[1])
+    assert gallery.remove(["a", "5.jpg", "nowhere"]) == 4 and gallery.contained(paths) == {"ab/4.jpg"}
 
 
-def test_another_models_embeddings_and_other_collections_are_refused(client):
+def test_a_search_counts_no_images(client, monkeypatch):
+    gallery = QdrantGallery(client, "g", ABOUT)
+    gallery.add(*people(20))
+    monkeypatch.setattr(client, "count", lambda *_args, **_options: pytest.fail("a search counts the images"))
+    assert len(gallery.search(people(1)[1], 6)[0]) == 6
+
+
+def answer(status):
+    return UnexpectedResponse(status, "reason", b"content", httpx.Headers())
+
+
+def test_the_layout_of_an_address_is_that_of_the_collection(client, monkeypatch):
+    made, own = {}, client.create_collection
+    monkeypatch.setattr(
+        client, "create_collection", lambda *args, **options: made.update(options) or own(*args, **options)
+    )
+    layout = layout_of("qdrant://h/g?shards=6&replication=3&write_consistency=2")
+    gallery = QdrantGallery(client, "g", ABOUT, layout)
+    assert (made["shard_number"], made["replication_factor"], made["write_consistency_factor"]) == layout == (6, 3, 2)
+    params = client.get_collection("g").config.params.model_copy(update={"shard_number": 6, "replication_factor": 1})
+    info = client.get_collection("g")
+    info.config.params = params
+    monkeypatch.setattr(client, "get_collection", lambda _name: info)
+    with pytest.raises(ConfigError, match=r"g was created with replication=1, not 3: leave replication out of the add"):
+        QdrantGallery(client, "g", None, layout)
+    assert gallery.stats()["shards"] == 6
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        ("?shards=0", "shards=0 cannot be; behind . stand shards, replication, write_consistency, each 1 or more"),
+        ("?shards=", "shards= cannot be"),
+        ("?replicas=2", "replicas=2 cannot be"),
+        ("?replication=2&write_consistency=3", "write_consistency cannot be more than replication"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_refused(ending, message):
+    with pytest.raises(ConfigError, match=message):
+        connect(f"qdrant://127.0.0.1:9/g{ending}")
+
+
+def test_a_collection_that_another_process_creates_meanwhile_is_opened(client, monkeypatch):
+    QdrantGallery(client, "g", ABOUT)
+    indexed = []
+    monkeypatch.setattr(client, "collection_exists", lambda _name: False)
+    monkeypatch.setattr(client, "create_payload_index", lambda _name, field, _schema: indexed.append(field))
+    for status, context in ((409, contextlib.nullcontext()), (403, pytest.raises(ConfigError, match="403"))):
+        monkeypatch.setattr(client, "create_collection", raising(answer(status)))
+        with context:
+            QdrantGallery(client, "g", ABOUT)
+    assert indexed == ["camera", "identity", "time"]  # where the other one was killed before it made them
+
+
+def raising(error):
+    def function(*_args, **_options):
+        raise error
+
+    return function
+
+
+def test_a_write_that_a_node_does_not_answer_is_tried_again(client, monkeypatch):
+    gallery, own, pauses = QdrantGallery(client, "g", ABOUT), client.upsert, []
+    errors = [answer(500), ResponseHandlingException(OSError("refused"))]
+
+    def upsert(*args, **options):
+        if errors:
+            raise errors.pop()
+        return own(*args, **options)
+
+    monkeypatch.setattr(qdrant_gallery.time, "sleep", pauses.append)
+    monkeypatch.setattr(client, "upsert", upsert)
+    assert gallery.add(*people(600)) == 600 and len(gallery) == 600 and pauses == [1.0, 2.0]
+    monkeypatch.setattr(client, "upsert", raising(answer(400)))
+    with pytest.raises(ConfigError, match="400"):
+        gallery.add(*people(1, start=600))
+    monkeypatch.setattr(client, "upsert", raising(answer(503)))
+    with pytest.raises(ConfigError, match="503"):
+        gallery.add(*people(1, start=600))
+    assert pauses == [1.0, 2.0, *qdrant_gallery.PAUSES]
+
+
+def test_a_snapshot_is_the_servers_file(client, monkeypatch):
+    gallery = QdrantGallery(client, "g", ABOUT)
+    with pytest.raises(ConfigError, match="Qdrant made no snapshot of Collection g"):
+        monkeypatch.setattr(client, "create_snapshot", lambda _name, wait: None)
+        gallery.snapshot()
+    description = models.SnapshotDescription(name="g-1.snapshot", size=10)
+    monkeypatch.setattr(client, "create_snapshot", lambda name, wait: description if (name, wait) == ("g", True) else 0)
+    assert gallery.snapshot() == "g-1.snapshot"
+
+
+def test_other_collections_are_refused(client):
     with pytest.raises(ConfigError, match="There is no collection g"):
         QdrantGallery(client, "g")
-    QdrantGallery(client, "g", ABOUT).add([Record("a")], people(1)[1])
-    assert len(QdrantGallery(client, "g")) == 1
-    with pytest.raises(ConfigError, match="was built by model d1"):
-        QdrantGallery(client, "g", ABOUT | {"digest": "d2"})
     client.create_collection("old", models.VectorParams(size=8, distance="Cosine"), metadata=ABOUT)
     with pytest.raises(ConfigError, match="Collection old has gallery format 1, and this version reads format 2"):
         QdrantGallery(client, "old", ABOUT)

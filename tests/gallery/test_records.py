@@ -16,10 +16,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("records", ("faiss", "tensorflow", "qdrant_client", "fastapi")),
-        ("crops", ("faiss", "tensorflow", "qdrant_client", "fastapi")),
-        ("qdrant_gallery", ("faiss", "tensorflow")),
-        ("faiss_gallery", ("qdrant_client", "tensorflow")),
+        ("records", ("faiss", "tensorflow", "qdrant_client", "fastapi", "psycopg")),
+        ("crops", ("faiss", "tensorflow", "qdrant_client", "fastapi", "psycopg")),
+        ("copying", ("faiss", "tensorflow", "qdrant_client", "psycopg")),
+        ("stores", ("faiss", "tensorflow", "qdrant_client", "psycopg", "numpy")),
+        ("qdrant_gallery", ("faiss", "tensorflow", "psycopg")),
+        ("faiss_gallery", ("qdrant_client", "tensorflow", "psycopg")),
+        ("postgres_gallery", ("faiss", "qdrant_client", "tensorflow")),
     ],
 )
 def test_a_module_loads_only_what_it_needs(module, unwanted):

@@ -6,6 +6,7 @@ The functions named after commands are the console scripts of setup.cfg.
 import argparse
 import contextlib
 import importlib
+import math
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg
     "faiss": "search",
     "fastapi": "search",
     "fsspec": "bulk",
+    "pgvector": "search",
+    "psycopg": "search",
     "qdrant_client": "search",
     "uvicorn": "search",
     "grpc": "serving",
@@ -131,6 +134,21 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def fraction(text: str) -> float:
+    """The number of an option that is a part of something.
+
+    Raises:
+        ArgumentTypeError: it is none, or not between 0 and 1.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
 
 

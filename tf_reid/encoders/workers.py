@@ -184,9 +184,7 @@ def _one_run(images, numbers, settings, width, workers, batch_size, ordered):
     batches = -(-len(numbers) // batch_size)
     size = batch_size * min(BLOCK, max(1, batches // count)) if batch_size > 1 else 1
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of its own settings, and of options named otherwise from 2.64 on
+        warnings.simplefilter("ignore")  # of its own settings, and of options named otherwise from 2.64 on
         context = DataContext.get_current().copy()
         context.max_errored_blocks = -1  # of workers that died
         context.max_consecutive_actor_init_deaths = RETRIES

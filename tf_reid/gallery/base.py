@@ -1,15 +1,15 @@
-"""What every gallery offers: a folder (`faiss_gallery`) and a collection on a server (`qdrant_gallery`) alike."""
+"""What every gallery offers: a folder (`faiss_gallery`), a collection of Qdrant and a table of PostgreSQL alike."""
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from typing_extensions import Self
 
 from tf_reid.config import ConfigError
-from tf_reid.gallery.records import Filters, Match, Record, check_format
+from tf_reid.gallery.records import Filters, Match, Record, check_format, check_same_model
 
 ABOUT_MODEL = ("digest", "distance", "width", "source")
 WIDEST = 2**20  # numbers in an embedding
@@ -19,10 +19,13 @@ class Gallery(abc.ABC):
     """Images' embeddings and whom, where and when they show; a context manager that closes it.
 
     Attributes:
+        place: names the gallery in messages, without a password.
         about: "digest", "distance" ("cosine" or "euclidean"), "width" and "source" of the encoder that embedded the
-          images, "format" (see `records.FORMAT`) and, once measured, "rejection" (see `rejection.calibrate`).
+          images, "format" (see `records.FORMAT`) and, once measured, "rejection" (see `rejection.calibrate`). While the
+          gallery is being copied from another, "unfinished" names that one (see `copying.copy`).
     """
 
+    place: str
     about: dict[str, Any]
 
     @abc.abstractmethod
@@ -34,6 +37,14 @@ class Gallery(abc.ABC):
         """Those of these paths that are in the gallery."""
 
     @abc.abstractmethod
+    def paths(self) -> Iterator[list[str]]:
+        """All images' paths in an order that stays, some at a time."""
+
+    @abc.abstractmethod
+    def read(self, paths: Sequence[str]) -> tuple[list[Record], np.ndarray]:
+        """Those of these images that are in the gallery, in this order, and their embeddings, float32 [N, D]."""
+
+    @abc.abstractmethod
     def add(self, records: Sequence[Record], embeddings) -> int:
         """Add images; those whose path is in the gallery already stay as they are. Returns how many are new.
 
@@ -41,7 +52,7 @@ class Gallery(abc.ABC):
             embeddings: float32 [N, D], finite.
 
         Raises:
-            ValueError: the embeddings have another shape, or numbers that are not finite.
+            ValueError: the embeddings have another shape, or numbers that are not finite; an image has no path.
         """
 
     @abc.abstractmethod
@@ -87,8 +98,8 @@ class Gallery(abc.ABC):
         """Identities, and embeddings float32 [N, D], of up to `most` images whose identity is known."""
 
     @abc.abstractmethod
-    def write_rejection(self, rejection: dict[str, Any]) -> None:
-        """Keep a rejection threshold, as `rejection.calibrate` measures it."""
+    def write_about(self, values: dict[str, Any]) -> None:
+        """Keep values in `about`: "rejection", "unfinished"; None removes one. Who has it open sees them, too."""
 
     @abc.abstractmethod
     def summary(self) -> dict[str, Any]:
@@ -108,6 +119,14 @@ class Gallery(abc.ABC):
     def __exit__(self, *_error) -> None:
         self.close()
 
+    def paths_and_embeddings(self) -> tuple[list[str], np.ndarray]:
+        """Of all images; the embeddings are float32 [N, D]."""
+        parts = [self.read(paths) for paths in self.paths()]
+        if not parts:
+            return [], np.empty((0, self.about["width"]), np.float32)
+        paths = [record.path for records, _ in parts for record in records]
+        return paths, np.concatenate([embeddings for _, embeddings in parts])
+
     @property
     def rejection(self) -> dict[str, Any] | None:
         """The rejection threshold and how it was measured, or None."""
@@ -118,11 +137,13 @@ class Gallery(abc.ABC):
         return None if self.rejection is None else bool(distance <= self.rejection["threshold"])
 
 
-def check_about(about: Mapping[str, Any], place: object) -> None:
-    """Raise a ConfigError where what a gallery keeps about itself cannot be, or is of another version.
+def check_about(about: Mapping[str, Any], place: object, wanted: Mapping[str, Any] | None = None) -> None:
+    """Raise a ConfigError where what a gallery keeps about itself cannot be, is of another version, or is unfinished.
 
     Args:
         place: names the gallery.
+        wanted: what its opener would have it made with: it must be of the same model. It may be an unfinished copy
+          where the opener copies.
     """
     check_format(about, str(place))
     rejection = about.get("rejection")
@@ -140,6 +161,13 @@ def check_about(about: Mapping[str, Any], place: object) -> None:
         raise ConfigError(
             f"{place} is damaged: what it keeps of its encoder cannot be. Restore it from a copy, or build it anew "
             "with python -m tf_reid.search build."
+        )
+    if wanted is not None:
+        check_same_model(about, wanted, place)
+    if about.get("unfinished") and not (wanted or {}).get("unfinished"):
+        raise ConfigError(
+            f"{place} is an unfinished copy of {about['unfinished']}: finish it with python -m tf_reid.search copy "
+            f"{about['unfinished']} {place}, or remove it."
         )
 
 

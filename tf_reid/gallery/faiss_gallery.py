@@ -25,11 +25,12 @@ from tf_reid.gallery.base import ABOUT_MODEL, Gallery, check_about, checked_top
 from tf_reid.gallery.faiss_index import FaissIndex, nearest
 from tf_reid.gallery.image_table import Columns, ImageTable
 from tf_reid.gallery.index_files import DamagedIndex, IndexFiles
-from tf_reid.gallery.records import FORMAT, Filters, Match, Record, check_same_model, checked_embeddings
+from tf_reid.gallery.records import FORMAT, Filters, Match, Record, checked_embeddings, plain_records
 
 REBUILT_AT = 0.1  # the part of the gallery that may be missing from the index, or gone from the gallery
 FEW = 20_000  # images left by filters that are compared one by one rather than by HNSW
 BUILT_AT_ONCE = 50_000  # images whose embeddings are in memory while an index is built
+READ_AT_ONCE = 1000  # images
 TRIES = 3  # to lay out an index from which no other process removes images meanwhile
 
 
@@ -48,7 +49,8 @@ class FaissGallery(Gallery):
     _columns: Columns
 
     def __init__(self, folder: str | Path, about: dict[str, Any] | None = None):
-        self.folder, self._lock = Path(folder), threading.Lock()
+        self.folder, self.place = Path(folder), str(folder)
+        self._lock, self._wanted = threading.Lock(), about
         path = self.folder / "gallery.sqlite"
         if about is None and not path.exists():
             raise ConfigError(f"There is no gallery in {folder}; make one with python -m tf_reid.search build.")
@@ -58,7 +60,9 @@ class FaissGallery(Gallery):
                 self._table.create({**about, "format": FORMAT})
             with self._table.transaction("DEFERRED"):
                 self.about = self._table.about()
-            self._check(about)
+            if not self.about:
+                raise ConfigError(f"{folder} holds no finished gallery; make it with python -m tf_reid.search build.")
+            check_about(self.about, folder, about)
         except BaseException:
             self._table.close()
             raise
@@ -67,13 +71,6 @@ class FaissGallery(Gallery):
         self._entry: dict[str, Any] | None = None  # what the database keeps of the index that is in memory
         self._index: FaissIndex | None = None
         self._damage: str | None = None  # why there is none in memory
-
-    def _check(self, about):
-        if not self.about:
-            raise ConfigError(f"{self.folder} holds no finished gallery; make it with python -m tf_reid.search build.")
-        check_about(self.about, self.folder)
-        if about is not None:
-            check_same_model(self.about, about, self.folder)
 
     def close(self) -> None:
         with self._lock:
@@ -87,10 +84,29 @@ class FaissGallery(Gallery):
         with self._lock, self._table.transaction("DEFERRED"):
             return self._table.contained(paths)
 
+    def paths(self) -> Iterator[list[str]]:
+        last = 0
+        while True:
+            with self._lock, self._table.transaction("DEFERRED"):
+                rows = self._table.paths(last, READ_AT_ONCE)
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield [path for _, path in rows]
+
+    def read(self, paths: Sequence[str]) -> tuple[list[Record], np.ndarray]:
+        with self._lock, self._table.transaction("DEFERRED"):
+            ids = self._table.ids(paths)
+            records, embeddings = self._table.records(ids), self._table.embeddings(ids, self.about["width"])
+        rows = {records[number].path: row for row, number in enumerate(ids.tolist())}
+        order = [rows[path] for path in paths if path in rows]
+        return [records[number] for number in ids[order].tolist()], embeddings[order]
+
     # ------------------------------------------------------------------ writing
 
     def add(self, records: Sequence[Record], embeddings) -> int:
         """As `Gallery.add`: all images or none."""
+        records = plain_records(records)
         embeddings = checked_embeddings(embeddings, self.about["width"], len(records))
         with self._lock, self._table.transaction():
             before = len(self._table)
@@ -131,10 +147,11 @@ class FaissGallery(Gallery):
                 erased = self._table.about().get("erased", 0)  # another process may have erased more meanwhile
                 self._table.write_about({"erased": max(erased, removals)})
 
-    def write_rejection(self, rejection: dict[str, Any]) -> None:
+    def write_about(self, values: dict[str, Any]) -> None:
         with self._lock, self._table.transaction():
-            self._table.write_about({"rejection": rejection})
+            self._table.write_about(values)
             self._table.count("revision")
+        self.about = {key: value for key, value in {**self.about, **values}.items() if value is not None}
 
     def update_index(self, always: bool = False) -> None:
         """As `Gallery.update_index`; index files that killed processes left are removed.
@@ -213,7 +230,7 @@ class FaissGallery(Gallery):
         revision = about.get("revision", 0)
         if revision == self._revision:
             return
-        check_about(about, self.folder)
+        check_about(about, self.folder, self._wanted)
         self._columns = self._table.columns()
         ids = self._columns.ids
         if len(ids) != about.get("images", len(ids)) or (np.diff(ids) <= 0).any():
@@ -275,8 +292,7 @@ class FaissGallery(Gallery):
         return indexed, ids[len(indexed) :]
 
     def _one_by_one(self, queries, ids, top):
-        embeddings = self._embeddings(ids)
-        distances, rows = nearest(queries, embeddings, top, self.about["distance"])
+        distances, rows = nearest(queries, self._embeddings(ids), top, self.about["distance"])
         return distances, ids[rows]
 
     def _embeddings(self, ids):
@@ -292,19 +308,10 @@ class FaissGallery(Gallery):
         records = self._table.records(np.unique(ids[np.isfinite(distances)]))
         matches_of_each = []
         for row_of_distances, row_of_ids in zip(distances.tolist(), ids.tolist(), strict=True):
-            matches_of_each.append(
-                [
-                    Match(number, records[number], distance, self.accepted(distance))
-                    for distance, number in zip(row_of_distances, row_of_ids, strict=True)
-                    if np.isfinite(distance)
-                ]
-            )
+            pairs = [pair for pair in zip(row_of_distances, row_of_ids, strict=True) if np.isfinite(pair[0])]
+            matches = [Match(number, records[number], apart, self.accepted(apart)) for apart, number in pairs]
+            matches_of_each.append(matches)
         return matches_of_each
-
-    def paths_and_embeddings(self) -> tuple[list[str], np.ndarray]:
-        """Of all images; the embeddings are float32 [N, D]."""
-        with self._snapshot():
-            return self._table.paths(), self._table.embeddings(self._columns.ids, self.about["width"])
 
     def identified(self, most: int) -> tuple[list[str], np.ndarray]:
         """As `Gallery.identified`; drawn evenly, always the same ones."""
@@ -331,7 +338,7 @@ class FaissGallery(Gallery):
                 "index": index if self._damage is None else f"not used: {self._damage}",
                 "not_indexed": self._count_missing(),
                 "removed_images": "erased" if is_erased else "still in the files; run remove again",
-                "bytes": sum(_size(path) for path in self.folder.iterdir()),
+                "bytes": self._files.bytes_of_folder(),
                 **{key: self.about[key] for key in ABOUT_MODEL},
                 "rejection": self.rejection,
             }
@@ -339,10 +346,3 @@ class FaissGallery(Gallery):
     def _count_missing(self):
         last = 0 if self._index is None else self._index.last
         return int((self._columns.ids > last).sum())
-
-
-def _size(path):
-    """In bytes; 0 where another process has removed it meanwhile."""
-    with contextlib.suppress(FileNotFoundError):
-        return path.lstat().st_size
-    return 0

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import sqlite3
 import stat
@@ -134,8 +133,12 @@ class ImageTable:
             raise self.damaged("what it keeps about itself") from None
 
     def write_about(self, values: dict[str, Any]) -> None:
-        rows = [(key, json.dumps(value)) for key, value in values.items()]
-        self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
+        """Keep these values; None removes one."""
+        for key, value in values.items():
+            if value is None:
+                self._connection.execute("DELETE FROM about WHERE key = ?", (key,))
+            else:
+                self._connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, json.dumps(value)))
 
     def count(self, key: str) -> None:
         """Add 1: to "revision", which lets other processes know that something changed, or to "removals"."""
@@ -198,9 +201,15 @@ class ImageTable:
         times = np.array([np.nan if time is None else time for _, _, time in rows], np.float64)
         return Columns(ids, cameras, times)
 
-    def paths(self) -> list[str]:
-        """Of all images by ascending number."""
-        return [path for (path,) in self._connection.execute("SELECT path FROM images ORDER BY id")]
+    def paths(self, after: int, most: int) -> list[tuple[int, str]]:
+        """Number and path of up to so many images with higher numbers, by ascending number."""
+        statement = "SELECT id, path FROM images WHERE id > ? ORDER BY id LIMIT ?"
+        return self._connection.execute(statement, (after, most)).fetchall()
+
+    def ids(self, paths: Sequence[str]) -> np.ndarray:
+        """Ascending numbers of those of these images that are there."""
+        numbers = [number for (number,) in self._where_in("SELECT id FROM images WHERE path IN", paths)]
+        return np.unique(np.array(numbers, np.int64))
 
     def records(self, ids: np.ndarray) -> dict[int, Record]:
         return {number: Record(*values) for number, *values, _ in self._stored(ids, None)}
@@ -285,9 +294,7 @@ class ImageTable:
 
 def _row(record, embedding):
     """What is stored of an image, as plain values, and the checksum of it."""
-    path, identity, camera = (None if text is None else str(text) for text in record[:3])
-    time = None if record.time is None or math.isnan(record.time) else float(record.time)
-    values, content = (path, identity, camera, time), embedding.tobytes()
+    values, content = tuple(record), embedding.tobytes()
     return *values, content, _of_embedding(content) | _of_labels(*values)
 
 

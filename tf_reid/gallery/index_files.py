@@ -111,6 +111,14 @@ class IndexFiles:
             if NAME.fullmatch(path.name.removeprefix(".")) and path.name != kept:
                 path.unlink(missing_ok=True)
 
+    def bytes_of_folder(self) -> int:
+        """The size of all files of the gallery's folder."""
+        total = 0
+        for path in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it meanwhile
+                total += path.lstat().st_size
+        return total
+
 
 def _without_links(path: str, flags: int) -> int:
     """Open a file itself, not what a link of its name leads to; a pipe is not waited for."""

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_reid.command_line import positive, program
+from tf_reid.command_line import fraction, positive, program
 from tf_reid.gallery import times
+from tf_reid.gallery.stores import ADDRESSES
 
 FALSE_ACCEPT_RATE = 0.05  # where none was ever named
 OF_IMAGES = "image files and folders; run:gallery or run:FILE: images of the run's data set"
@@ -20,7 +21,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     def subcommand(name, description):
         parser = subcommands.add_parser(name, help=description, description=description)
-        parser.add_argument("--index", required=True, help="the gallery: a folder, or qdrant://HOST:PORT/COLLECTION")
+        parser.add_argument("--index", required=True, help=f"the gallery: {ADDRESSES}")
         return parser
 
     for name, description in (("build", "make a gallery and add images to it"), ("add", "add images to a gallery")):
@@ -34,7 +35,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         )
         adding.add_argument(
             "--false-accept-rate",
-            type=_fraction,
+            type=fraction,
             help="the fraction of queries of unknown identities that may be accepted; it sets the rejection threshold "
             f"(default: the gallery's own, or {FALSE_ACCEPT_RATE})",
         )
@@ -85,6 +86,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help="host names that the page answers to (on loopback: besides localhost and the address)",
     )
+
+    copying = subcommands.add_parser("copy", help="copy a gallery to another store, or go on with a copy")
+    copying.add_argument("source", metavar="FROM", help=f"the gallery that is copied: {ADDRESSES}")
+    copying.add_argument("target", metavar="TO", help="where the copy is made, likewise")
+
+    subcommand("snapshot", "let a Qdrant server write a gallery into one file")
     return parser.parse_args(argv)
 
 
@@ -120,18 +127,6 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="GPUs of each of them, such as 1, or 0.5 for two on a GPU (default: 0)",
     )
-
-
-def _fraction(text: str) -> float:
-    """The number of an option between 0 and 1.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
-    value = _number(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
 
 
 def _share(text: str) -> float:

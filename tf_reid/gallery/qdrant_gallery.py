@@ -1,7 +1,7 @@
-"""The same gallery on a Qdrant server, for more images than one machine holds: qdrant://host:6333/collection."""
+"""The same gallery on a Qdrant server or cluster, which several programs share: qdrant://HOST:PORT/COLLECTION."""
 
-import contextlib
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,13 +9,17 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from qdrant_client import QdrantClient, models
-from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from tf_reid.config import ConfigError
 from tf_reid.gallery.base import ABOUT_MODEL, Gallery, check_about, checked_top
-from tf_reid.gallery.records import FORMAT, Filters, Match, Record, check_same_model, checked_embeddings
+from tf_reid.gallery.qdrant_server import Layout, Unavailable, errors_of_the_server, layout_of
+from tf_reid.gallery.records import FORMAT, Filters, Match, Record, checked_embeddings, plain_records
 
 WRITTEN_AT_ONCE, READ_AT_ONCE = 256, 1000  # points a request
+PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before a write is tried again, such as while a node starts anew
+MOST_CAMERAS = 10_000
+EXISTS = 409  # the status of an answer
 INDEXED_FIELDS = {
     "camera": models.PayloadSchemaType.KEYWORD,
     "identity": models.PayloadSchemaType.KEYWORD,
@@ -28,54 +32,115 @@ class QdrantGallery(Gallery):
 
     Args:
         about: see `FaissGallery`.
+        layout: of a collection that is created; an existing one must have it.
+        place: names the gallery in messages.
 
     Raises:
         ConfigError: as `FaissGallery`, or the server cannot be reached.
     """
 
-    def __init__(self, client: QdrantClient, collection: str, about: dict[str, Any] | None = None):
-        self.client, self.collection = client, collection
-        with _errors_of_the_server(collection):
+    def __init__(
+        self,
+        client: QdrantClient,
+        collection: str,
+        about: dict[str, Any] | None = None,
+        layout: Layout | None = None,
+        place: str | None = None,
+    ):
+        self.client, self.collection, self.place = client, collection, place or f"Collection {collection}"
+        with errors_of_the_server(collection):
             if not client.collection_exists(collection):
                 if about is None:
                     raise ConfigError(
                         f"There is no collection {collection}; make it with python -m tf_reid.search build."
                     )
-                self._create({**about, "format": FORMAT})
-            self.about = client.get_collection(collection).config.metadata or {}
+                self._create({**about, "format": FORMAT}, layout or Layout())
+            self._refresh()
         if "digest" not in self.about:
             raise ConfigError(f"Qdrant's collection {collection} is no gallery of this library; name another one.")
-        check_about(self.about, f"Collection {collection}")
-        if about is not None:
-            check_same_model(self.about, about, f"Collection {collection}")
+        check_about(self.about, self.place, about)
+        self._check_layout(layout or Layout())
+        if about is not None:  # also where whoever created the collection was killed before it made them
+            with errors_of_the_server(collection):
+                for field, schema in INDEXED_FIELDS.items():
+                    client.create_payload_index(collection, field, schema)
 
-    def _create(self, about):
+    def _create(self, about, layout):
         kind = models.Distance.COSINE if about["distance"] == "cosine" else models.Distance.EUCLID
         vectors = models.VectorParams(size=about["width"], distance=kind)
-        self.client.create_collection(self.collection, vectors, metadata=about)
-        for field, schema in INDEXED_FIELDS.items():
-            self.client.create_payload_index(self.collection, field, schema)
+        try:
+            self.client.create_collection(
+                self.collection,
+                vectors,
+                shard_number=layout.shards,
+                replication_factor=layout.replication,
+                write_consistency_factor=layout.write_consistency,
+                metadata=about,
+            )
+        except UnexpectedResponse as error:
+            if error.status_code != EXISTS:  # where it does, another process has just created it
+                raise
+
+    def _check_layout(self, layout):
+        params = self._collection.config.params
+        there = Layout(params.shard_number, params.replication_factor, params.write_consistency_factor)
+        for name, wanted, kept in zip(Layout._fields, layout, there, strict=True):
+            if wanted is not None and kept is not None and wanted != kept:
+                raise ConfigError(
+                    f"{self.place} was created with {name}={kept}, not {wanted}: leave {name} out of the address, or "
+                    "copy the gallery to a new collection with python -m tf_reid.search copy."
+                )
+
+    def _refresh(self):
+        """Read anew what this or another process wrote since the last time."""
+        self._collection = self.client.get_collection(self.collection)
+        self.about = self._collection.config.metadata or {}
 
     def close(self) -> None:
         self.client.close()
 
     def __len__(self):
-        with _errors_of_the_server(self.collection):
+        with errors_of_the_server(self.collection):
             return self.client.count(self.collection).count
 
     def contained(self, paths: Sequence[str]) -> set[str]:
         contained = set()
         for start in range(0, len(paths), READ_AT_ONCE):
             ids = [_id(path) for path in paths[start : start + READ_AT_ONCE]]
-            with _errors_of_the_server(self.collection):
+            with errors_of_the_server(self.collection):
                 points = self.client.retrieve(self.collection, ids, with_payload=["path"])
             contained |= {_path(point) for point in points}
         return contained
 
+    def paths(self) -> Iterator[list[str]]:
+        page = None
+        while True:
+            with errors_of_the_server(self.collection):
+                points, page = self.client.scroll(
+                    self.collection, limit=READ_AT_ONCE, offset=page, with_payload=["path"]
+                )
+            yield [path for path in map(_path, points) if path]
+            if page is None:
+                return
+
+    def read(self, paths: Sequence[str]) -> tuple[list[Record], np.ndarray]:
+        """As `Gallery.read`; where cosines are compared, Qdrant keeps embeddings of length 1."""
+        points: dict[Any, Any] = {}
+        for start in range(0, len(paths), READ_AT_ONCE):
+            ids = [_id(path) for path in paths[start : start + READ_AT_ONCE]]
+            with errors_of_the_server(self.collection):
+                answer = self.client.retrieve(self.collection, ids, with_payload=True, with_vectors=True)
+            points |= {point.id: point for point in answer}
+        there = [points[_id(path)] for path in paths if _id(path) in points]
+        return [self._record(point) for point in there], self._embeddings(there)
+
+    def _embeddings(self, points):
+        embeddings = [point.vector for point in points]
+        return np.array(embeddings, np.float32).reshape(len(points), self.about["width"])
+
     def add(self, records: Sequence[Record], embeddings) -> int:
+        records = plain_records(records)
         embeddings = checked_embeddings(embeddings, self.about["width"], len(records))
-        if not all(record.path for record in records):
-            raise ValueError("Every image needs a path.")
         contained = self.contained([record.path for record in records])
         points = {
             record.path: models.PointStruct(id=_id(record.path), vector=row.tolist(), payload=record._asdict())
@@ -84,9 +149,20 @@ class QdrantGallery(Gallery):
         }
         new = list(points.values())
         for start in range(0, len(new), WRITTEN_AT_ONCE):
-            with _errors_of_the_server(self.collection):
-                self.client.upsert(self.collection, new[start : start + WRITTEN_AT_ONCE], wait=True)
+            self._upsert(new[start : start + WRITTEN_AT_ONCE])
         return len(new)
+
+    def _upsert(self, points):
+        """Write points, and try again for some seconds where the server or a node of it does not answer."""
+        for pause in (*PAUSES, None):
+            try:
+                with errors_of_the_server(self.collection):
+                    self.client.upsert(self.collection, points, wait=True)
+                return
+            except Unavailable:
+                if pause is None:
+                    raise
+                time.sleep(pause)
 
     def remove(self, paths: Sequence[str] = (), identity: str | None = None, until: float | None = None) -> int:
         before, contained = len(self), self.contained(paths)
@@ -99,7 +175,7 @@ class QdrantGallery(Gallery):
             up_to = models.FieldCondition(key="time", range=models.Range(lte=until))
             selections.append(models.Filter(must=[up_to]))
         for selection in selections:
-            with _errors_of_the_server(self.collection):
+            with errors_of_the_server(self.collection):
                 self.client.delete(self.collection, selection)
         return before - len(self)
 
@@ -108,18 +184,7 @@ class QdrantGallery(Gallery):
         if not folders:
             return []
         prefixes = tuple(f"{folder}/" for folder in folders)
-        paths, page = [], None
-        while True:
-            with _errors_of_the_server(self.collection):
-                points, page = self.client.scroll(
-                    self.collection, limit=READ_AT_ONCE, offset=page, with_payload=["path"]
-                )
-            for point in points:
-                path = _path(point)
-                if path.startswith(prefixes):
-                    paths.append(path)
-            if page is None:
-                return paths
+        return [path for page in self.paths() for path in page if path.startswith(prefixes)]
 
     def erase(self) -> None:
         """Nothing: removed images are in no answer, and the server clears its own files when it next optimizes them."""
@@ -147,7 +212,8 @@ class QdrantGallery(Gallery):
             )
             for query in checked_embeddings(embeddings, self.about["width"])
         ]
-        with _errors_of_the_server(self.collection):
+        with errors_of_the_server(self.collection):
+            self._refresh()
             responses = self.client.query_batch_points(self.collection, requests)
         return [[self._match(point) for point in response.points] for response in responses]
 
@@ -166,21 +232,21 @@ class QdrantGallery(Gallery):
 
     def identified(self, most: int) -> tuple[list[str], np.ndarray]:
         unknown = models.IsNullCondition(is_null=models.PayloadField(key="identity"))
-        with _errors_of_the_server(self.collection):
+        with errors_of_the_server(self.collection):
             points, _ = self.client.scroll(
                 self.collection, models.Filter(must_not=[unknown]), limit=most, with_vectors=True
             )
-        vectors = np.array([point.vector for point in points], np.float32).reshape(len(points), self.about["width"])
-        return [str(_payload(point).get("identity")) for point in points], vectors
+        return [str(_payload(point).get("identity")) for point in points], self._embeddings(points)
 
-    def write_rejection(self, rejection: dict[str, Any]) -> None:
-        self.about = {**self.about, "rejection": rejection}
-        with _errors_of_the_server(self.collection):
-            self.client.update_collection(self.collection, metadata=self.about)
+    def write_about(self, values: dict[str, Any]) -> None:
+        with errors_of_the_server(self.collection):
+            self.client.update_collection(self.collection, metadata=values)
+            self._refresh()
 
     def summary(self) -> dict[str, Any]:
-        with _errors_of_the_server(self.collection):
-            cameras = self.client.facet(self.collection, "camera", limit=1000).hits
+        with errors_of_the_server(self.collection):
+            self._refresh()
+            cameras = self.client.facet(self.collection, "camera", limit=MOST_CAMERAS, exact=True).hits
         return {
             "images": len(self),
             "cameras": sorted(str(camera.value) for camera in cameras),
@@ -188,38 +254,44 @@ class QdrantGallery(Gallery):
         }
 
     def stats(self) -> dict[str, Any]:
+        with errors_of_the_server(self.collection):
+            self._refresh()
+        params = self._collection.config.params
         return {
             "images": len(self),
             "index": "Qdrant",
+            "shards": params.shard_number,
+            "replication": params.replication_factor,
+            "write_consistency": params.write_consistency_factor,
             **{key: self.about[key] for key in ABOUT_MODEL},
             "rejection": self.rejection,
         }
 
+    def snapshot(self) -> str:
+        """Let the server write all that the collection holds into one file. Returns the file's name on the server."""
+        with errors_of_the_server(self.collection):
+            snapshot = self.client.create_snapshot(self.collection, wait=True)
+        if snapshot is None:
+            raise ConfigError(f"Qdrant made no snapshot of {self.place}.")
+        return snapshot.name
 
-def connect(place: str, about: dict[str, Any] | None = None) -> QdrantGallery:
-    """Open qdrant://host:port/collection, or qdrants:// for TLS; a key is taken from QDRANT_API_KEY.
+
+def connect(address: str, about: dict[str, Any] | None = None) -> QdrantGallery:
+    """Open qdrant://HOST:PORT/COLLECTION, or qdrants:// for TLS; a key is taken from QDRANT_API_KEY.
+
+    The fields of `Layout` may follow, as in ?shards=6&replication=2&write_consistency=2.
 
     Raises:
-        ConfigError: the place has another form; as `QdrantGallery`.
+        ConfigError: the address has another form; as `QdrantGallery`.
     """
-    parts = urlsplit(place)
+    parts = urlsplit(address)
     collection = parts.path.strip("/")
     if not parts.hostname or not collection:
-        raise ConfigError(f"{place} must be qdrant://HOST:PORT/COLLECTION.")
-    scheme = "https" if parts.scheme == "qdrants" else "http"
-    client = QdrantClient(
-        url=f"{scheme}://{parts.hostname}:{parts.port or 6333}", api_key=os.environ.get("QDRANT_API_KEY"), timeout=60
-    )
-    return QdrantGallery(client, collection, about)
-
-
-@contextlib.contextmanager
-def _errors_of_the_server(collection) -> Iterator[None]:
-    """Inside, what the server refuses becomes a ConfigError."""
-    try:
-        yield
-    except (ApiException, ResponseHandlingException) as error:
-        raise ConfigError(f"Qdrant does not answer for collection {collection}: {error}") from None
+        raise ConfigError(f"{address} must be qdrant://HOST:PORT/COLLECTION.")
+    layout = layout_of(address)
+    scheme, host = "https" if parts.scheme == "qdrants" else "http", f"{parts.hostname}:{parts.port or 6333}"
+    client = QdrantClient(url=f"{scheme}://{host}", api_key=os.environ.get("QDRANT_API_KEY"), timeout=60)
+    return QdrantGallery(client, collection, about, layout, f"{parts.scheme}://{host}/{collection}")
 
 
 def _id(path):

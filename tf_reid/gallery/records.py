@@ -1,7 +1,7 @@
 """What a gallery holds and answers with, and the checks that every kind of gallery makes. Loads no FAISS."""
 
-from collections.abc import Mapping
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +39,7 @@ class Match(NamedTuple):
     accepted: bool | None
 
 
-def check_format(about: Mapping[str, Any], place: str | Path) -> None:
+def check_format(about: Mapping[str, Any], place: object) -> None:
     """Raise a ConfigError where a gallery was made by a version of this library that kept other things."""
     made_by = about.get("format", 1)
     if isinstance(made_by, int) and made_by > FORMAT:
@@ -54,7 +54,7 @@ def check_format(about: Mapping[str, Any], place: str | Path) -> None:
         )
 
 
-def check_same_model(about: Mapping[str, Any], encoder: Mapping[str, Any], place: str | Path) -> None:
+def check_same_model(about: Mapping[str, Any], encoder: Mapping[str, Any], place: object) -> None:
     """Raise a ConfigError where a gallery's embeddings are not those of an encoder.
 
     Args:
@@ -66,6 +66,23 @@ def check_same_model(about: Mapping[str, Any], encoder: Mapping[str, Any], place
             f"({encoder['source']}): their embeddings cannot be compared. Build another gallery, or use the first "
             "model."
         )
+
+
+def plain_records(records: Sequence[Record]) -> list[Record]:
+    """The records as every gallery keeps them: texts, and a time that is a finite number or None.
+
+    Raises:
+        ValueError: an image has no path.
+    """
+    if not all(record.path for record in records):
+        raise ValueError("Every image needs a path.")
+    return [_plain(*record) for record in records]
+
+
+def _plain(path, identity, camera, time):
+    is_known = time is not None and math.isfinite(time)
+    texts = (None if text is None else str(text) for text in (identity, camera))
+    return Record(str(path), *texts, float(time) if is_known else None)
 
 
 def checked_embeddings(embeddings, width: int, count: int | None = None) -> np.ndarray:

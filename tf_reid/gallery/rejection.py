@@ -32,7 +32,7 @@ def calibrate(gallery: Gallery, false_accept_rate: float) -> dict[str, Any] | No
         "images": len(gallery),
         "queries": len(distances),
     }
-    gallery.write_rejection(rejection)
+    gallery.write_about({"rejection": rejection})
     return rejection
 
 
