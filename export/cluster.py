@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from export import private_ray
 from export.calls import Call, Reply, Seconds
 from export.deployment import Served
 from export.front import ReplicaLost
 from export.limits import Limits
 from tf_reid.config import ConfigError
+from tf_reid.encoders import private_ray
 
 LOCAL = "local"
 SECONDS_BETWEEN_LOOKS = 1.0  # at how many replicas run

@@ -14,13 +14,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from export import cluster, private_ray
+from export import cluster
 from export.cluster import LOCAL, Wanted
 from export.deployment import POLL_SECONDS, served_models
 from export.limits import BATCH, REQUEST_BYTES, WAITING, Limits
 from export.names import check_folder
 from tf_reid.command_line import program, run_command
 from tf_reid.config import ConfigError
+from tf_reid.encoders import private_ray
 from tf_reid.web.guard import Rules, names
 from tf_reid.web.loopback import bracketed, check_free, check_token, is_loopback
 from tfds_builders.listing import shown

@@ -5,21 +5,18 @@ python -m tf_reid.search query --index galleries/street crop.jpg --cameras 2 3 -
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tf_reid.command_line import fraction, positive, program, run_command
+from tf_reid.command_line import run_command
 from tf_reid.config import ConfigError
-from tf_reid.gallery.stores import ADDRESSES, open_gallery
+from tf_reid.gallery.options import FALSE_ACCEPT_RATE, arguments
+from tf_reid.gallery.stores import open_gallery
 from tfds_builders.listing import shown
 
 if TYPE_CHECKING:
     from tf_reid.gallery.records import Match
-
-FALSE_ACCEPT_RATE = 0.05  # where none was ever named
 
 
 def main(argv=None) -> Any:
@@ -28,6 +25,7 @@ def main(argv=None) -> Any:
     subcommands: dict[str, Callable[[argparse.Namespace], Any]] = {
         "build": build,
         "add": add,
+        "embed": embed,
         "remove": remove,
         "query": query,
         "stats": stats,
@@ -38,88 +36,13 @@ def main(argv=None) -> Any:
     return subcommands[args.command](args)
 
 
-def arguments(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=program("tf_reid.search"), description="Search a gallery by images.")
-    subcommands = parser.add_subparsers(dest="command", required=True)
-
-    def subcommand(name, description):
-        parser = subcommands.add_parser(name, help=description, description=description)
-        parser.add_argument("--index", required=True, help=f"the gallery: {ADDRESSES}")
-        return parser
-
-    of_images = "image files and folders; run:gallery or run:FILE: images of the run's data set"
-    for name, description in (("build", "make a gallery and add images to it"), ("add", "add images to a gallery")):
-        adding = subcommand(name, description)
-        adding.add_argument("images", nargs="*", help=of_images)
-        _add_encoder_options(adding)
-        adding.add_argument(
-            "--pattern", help="a regular expression of paths; its groups person, camera and time are kept"
-        )
-        adding.add_argument("--csv", type=Path, help="a table with the columns path, person, camera and time")
-        adding.add_argument("--distractor", default="0", help="identities that are not known, or none (default: 0)")
-        adding.add_argument("--junk", default="-1", help="identities whose images are left out, or none (default: -1)")
-        adding.add_argument("--batch", type=positive, default=64, help="images embedded at once (default: 64)")
-        adding.add_argument(
-            "--false-accept-rate",
-            type=fraction,
-            help="the fraction of queries of unknown identities that may be accepted; it sets the rejection threshold "
-            f"(default: the gallery's own, or {FALSE_ACCEPT_RATE})",
-        )
-
-    removing = subcommand("remove", "remove images from a gallery")
-    removing.add_argument("images", nargs="*", help="image files and folders; run:FILE: an image of the run's data set")
-    removing.add_argument("--identity", help="remove all images of this identity")
-    removing.add_argument("--until", type=_time, metavar="TIME", help="remove all images up to this time")
-
-    querying = subcommand("query", "find the gallery's images nearest to each query")
-    querying.add_argument("images", nargs="+", help=of_images)
-    _add_encoder_options(querying)
-    querying.add_argument("--top", type=positive, default=10, help="matches for each query (default: 10)")
-    querying.add_argument("--cameras", nargs="+", default=[], help="search images of these cameras only")
-    querying.add_argument(
-        "--not-cameras", nargs="+", default=[], help="search no images of these cameras, such as the query's own"
-    )
-    querying.add_argument(
-        "--since", type=_time, metavar="TIME", help="such as 2026-11-22T14:05 (UTC), or seconds since 1970"
-    )
-    querying.add_argument("--until", type=_time, metavar="TIME", help="likewise")
-    querying.add_argument("--exact", action="store_true", help="compare with every image, however large the gallery")
-    querying.add_argument("--json", action="store_true", help="print JSON")
-    querying.add_argument("--page", type=Path, metavar="FILE", help="also draw the matches into an .html or .png file")
-
-    describing = subcommand("stats", "print what the gallery holds")
-    describing.add_argument("--json", action="store_true", help="print JSON")
-
-    serving = subcommand("serve", "serve a web page that searches by an image dropped on it")
-    _add_encoder_options(serving)
-    serving.add_argument(
-        "--host", default="127.0.0.1", help="the address to listen on; others than this machine's own need a token"
-    )
-    serving.add_argument("--port", type=int, default=8600)
-    serving.add_argument(
-        "--token", default=os.environ.get("TF_REID_TOKEN"), help="what users have to enter (default: TF_REID_TOKEN)"
-    )
-    serving.add_argument(
-        "--allowed-host",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="host names that the page answers to (on loopback: besides localhost and the address)",
-    )
-
-    copying = subcommands.add_parser("copy", help="copy a gallery to another store, or go on with a copy")
-    copying.add_argument("source", metavar="FROM", help=f"the gallery that is copied: {ADDRESSES}")
-    copying.add_argument("target", metavar="TO", help="where the copy is made, likewise")
-
-    subcommand("snapshot", "let a Qdrant server write a gallery into one file")
-    return parser.parse_args(argv)
-
-
 def build(args) -> dict[str, Any]:
     """Make a gallery and add images. After an interruption the same command continues."""
     from tf_reid.encoders.loading import load
     from tf_reid.gallery import embedding, known_models
 
+    if args.files:
+        return _add_files(args, is_new=True)
     if not (args.run or args.model):
         raise ConfigError("build needs --run or --model: the encoder that embeds the images.")
     encoder = load(args.run or args.model)
@@ -134,6 +57,8 @@ def add(args) -> dict[str, Any]:
     """Add images that the gallery does not hold yet. After an interruption the same command continues."""
     from tf_reid.gallery import known_models
 
+    if args.files:
+        return _add_files(args)
     with open_gallery(args.index) as gallery:
         _repair(gallery, erase=True)
         encoder = _encoder_of(gallery, args)
@@ -141,42 +66,68 @@ def add(args) -> dict[str, Any]:
         return _embed_and_add(gallery, encoder, crops, args)
 
 
+def embed(args) -> dict[str, Any]:
+    """Embed images into Parquet files. After an interruption the same command continues."""
+    from tf_reid.encoders.loading import load
+    from tf_reid.gallery import adding, embedding
+    from tf_reid.gallery.embedding_files import EmbeddingFiles
+
+    if not (args.run or args.model):
+        raise ConfigError("embed needs --run or --model: the encoder that embeds the images.")
+    encoder = load(args.run or args.model)
+    crops = _named_crops(args, args.run)
+    with EmbeddingFiles(args.to, embedding.about(encoder)) as files:
+        added = adding.add_crops(files, encoder, crops, args.batch, _workers(args))
+    return _report(args.to, added, len(files), "Its files hold")
+
+
 def _named_crops(args, run):
     from tf_reid.gallery import crops
     from tfds_builders import labels
 
     marks = labels.meaning(args.distractor, args.junk)
-    of_table = crops.crops_of_table(args.csv, marks) if args.csv else []
-    return crops.once(of_table + crops.crops_in(args.images, args.pattern, run, marks))
+    of_tables = crops.crops_of_table(args.csv, marks) if args.csv else []
+    if args.parquet:
+        of_tables += crops.crops_of_table(args.parquet, marks, is_parquet=True)
+    return crops.once(of_tables + crops.crops_in(args.images, args.pattern, run, marks))
+
+
+def _workers(args):
+    """The processes that embed, or None: this one."""
+    from tf_reid.encoders.workers import Workers
+
+    if args.workers or args.ray or args.gpus_per_worker:
+        return Workers(args.workers, args.ray, args.gpus_per_worker)
+    return None
 
 
 def _embed_and_add(gallery, encoder, crops, args):
-    """Embed and add batch by batch, each as a whole; then measure the rejection threshold."""
-    from tqdm import tqdm
+    from tf_reid.gallery import adding
 
-    from tf_reid.gallery import crops as named_crops
-    from tf_reid.gallery import embedding
+    return _finish(gallery, adding.add_crops(gallery, encoder, crops, args.batch, _workers(args)), args)
+
+
+def _add_files(args, is_new=False):
+    """Add what files of embeddings hold. No model is opened."""
+    from tf_reid.gallery import adding
+    from tf_reid.gallery.embedding_files import EmbeddingFiles
+    from tf_reid.gallery.records import check_same_model
+
+    if args.images or args.csv or args.parquet:
+        raise ConfigError(f"--from {args.files} names all images that are added; add others by a command of their own.")
+    files = EmbeddingFiles(args.files)
+    with open_gallery(args.index, files.about if is_new else None) as gallery:
+        check_same_model(gallery.about, files.about, gallery.place)
+        _repair(gallery, erase=True)
+        return _finish(gallery, adding.add_files(gallery, files), args)
+
+
+def _finish(gallery, added, args):
+    """Bring the index up to date, measure the rejection threshold, and report."""
     from tf_reid.gallery.rejection import calibrate
 
-    contained = gallery.contained([crop.record.path for crop in crops])
-    new = list({crop.record.path: crop for crop in crops if crop.record.path not in contained}.values())
-    unreadable = {}
-    with tqdm(total=len(new), unit="image", disable=not new) as progress:
-        for start in range(0, len(new), args.batch):
-            batch = new[start : start + args.batch]
-            embeddings, errors = embedding.embed(encoder, named_crops.contents(batch), encoder.gallery_role)
-            gallery.add([crop.record for number, crop in enumerate(batch) if number not in errors], embeddings)
-            unreadable |= {batch[number].record.path: error for number, error in errors.items()}
-            progress.update(len(batch))
     gallery.update_index()
-
-    for path, error in unreadable.items():
-        print(f"Left out: {shown(path)} {error}.")
-    counts = {"added": len(new) - len(unreadable), "contained": len(contained), "images": len(gallery)}
-    print(f"Images added to {gallery.place}: {counts['added']}. The gallery holds {counts['images']}.")
-    if contained:
-        print(f"Already there and left unchanged: {len(contained)} (to describe them anew, remove them first).")
-
+    counts = _report(gallery.place, added, len(gallery))
     rate = args.false_accept_rate or (gallery.rejection or {}).get("false_accept_rate", FALSE_ACCEPT_RATE)
     rejection = calibrate(gallery, rate)
     if rejection:
@@ -184,7 +135,17 @@ def _embed_and_add(gallery, encoder, crops, args):
             f"Rejection threshold: {rejection['threshold']:.4f}, at a false accept rate of {100 * rate:g} %, "
             f"measured on {rejection['queries']} images of known identity."
         )
-    return {**counts, "unreadable": unreadable, "rejection": rejection}
+    return {**counts, "rejection": rejection}
+
+
+def _report(place, added, images, holder="The gallery holds"):
+    """Print what was added, and left out, and return it."""
+    for path, reason in added.unreadable.items():
+        print(f"Left out: {shown(path)} {reason}.")
+    print(f"Images added to {shown(place)}: {added.added}. {holder} {images}.")
+    if added.contained:
+        print(f"Already there and left unchanged: {added.contained} (to describe them anew, remove them first).")
+    return {**added._asdict(), "images": images}
 
 
 def remove(args) -> dict[str, int]:
@@ -321,21 +282,6 @@ def _encoder_of(gallery, args):
     if named:
         known_models.remember(encoder.source)
     return encoder
-
-
-def _add_encoder_options(parser):
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--run", type=Path, help="a run whose encoder embeds the images (default: the gallery's own)")
-    source.add_argument("--model", type=Path, help="a model made by python -m export, whose encoder embeds the images")
-
-
-def _time(text):
-    from tf_reid.gallery import times
-
-    try:
-        return times.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 if __name__ == "__main__":

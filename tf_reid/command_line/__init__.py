@@ -22,6 +22,7 @@ from tfds_builders.listing import shown
 EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg that brings it
     "faiss": "search",
     "fastapi": "search",
+    "fsspec": "bulk",
     "pgvector": "search",
     "psycopg": "search",
     "qdrant_client": "search",

@@ -26,6 +26,7 @@ from tf_reid.config import ConfigError
 from tf_reid.encoders.boxes import Boxes, crops_of_boxes
 from tf_reid.encoders.image_checks import ImageError
 from tf_reid.encoders.image_reader import Image, ImageReader
+from tf_reid.encoders.workers import Embedded, Encoded, Workers, embed, in_order
 from tf_reid.metrics import similarity
 
 EmbedPixels: TypeAlias = Callable[[np.ndarray], np.ndarray]  # uint8 [B, H, W, 3] -> float32 [B, D]
@@ -38,9 +39,10 @@ QUERY_ROLES, GALLERY_ROLES = ("probe", "image", "rgb"), ("gallery", "image", "rg
 class Encoder:
     """Images -> embeddings and distances, by a run's networks or by an exported model. Threads may share one.
 
-    An image is a path, the bytes of a JPEG, PNG, BMP, WebP, TIFF or GIF file, or an array uint8 [H, W, 3] in RGB; of
-    any size. It is resized as evaluation does it. A file is read as it is seen: turned upright by the orientation that
-    a camera wrote beside the pixels (EXIF), its transparency on white, of an animation the first frame.
+    An image is a path, a URL such as s3://bucket/1.jpg (read by fsspec), the bytes of a JPEG, PNG, BMP, WebP, TIFF or
+    GIF file, or an array uint8 [H, W, 3] in RGB; of any size. It is resized as evaluation does it. A file is read as it
+    is seen: turned upright by the orientation that a camera wrote beside the pixels (EXIF), its transparency on white,
+    of an animation the first frame.
 
     An array gives the embedding of a lossless file of it. A JPEG file does not always: OpenCV, Pillow and TensorFlow,
     which reads files here, decode it to slightly different pixels. So embed both sides of a comparison the same way.
@@ -132,6 +134,52 @@ class Encoder:
         features, readable = self._features(images, role, batch_size, errors)
         embeddings = unit_length(features) if self._to_unit_length else features
         return embeddings if errors == "raise" else (embeddings, readable)
+
+    def embed_many(
+        self,
+        images: Iterable[Encoded],
+        role: str | None = None,
+        batch_size: int = 64,
+        *,
+        workers: int | None = None,
+        ray: str | None = None,
+        gpus_per_worker: float = 0.0,
+    ) -> Iterator[Embedded]:
+        """Embed many images by several processes, each with this encoder's model, on this machine or a Ray cluster.
+
+        Where a worker or its node dies, its images go to another. The numbers are those of `embed`, up to rounding
+        (docs/bulk.md has how much).
+
+        Args:
+            images: paths, URLs or bytes, any number. On a cluster, paths must lead to the same files on each node.
+            role: as for `embed`.
+            batch_size: images that go through a worker's network at once.
+            workers: how many processes. None: one for every two cores; on a cluster, as many as there is room for.
+            ray: the address of a Ray cluster. None: a Ray of this process's own, which nobody else can reach.
+            gpus_per_worker: such as 1, or 0.5 for two workers on a GPU.
+
+        Returns:
+            An iterator: for each image, in order, its embedding or its error. Not all are in memory at once.
+
+        Raises:
+            ConfigError: there is no such cluster.
+            RuntimeError: the workers cannot start, or fail on what is no fault of an image.
+            TypeError, ValueError: an argument is wrong.
+        """
+        role = self._checked_role(role)
+        _check_arguments(images, batch_size, "raise")
+        images = list(images)
+        blocks = embed(
+            images,
+            source=self.source,
+            digest=self.digest,
+            role=role,
+            width=self.width,
+            workers=Workers(workers, ray, gpus_per_worker),
+            batch_size=batch_size,
+            ordered=True,
+        )
+        return in_order(images, blocks)
 
     def embed_boxes(self, frame: np.ndarray, boxes: Boxes, role: str | None = None) -> np.ndarray:
         """Embed the boxes of a video's frame, as a detector gives them.

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_reid.data import decoding
+from tf_reid.encoders import remote_files
 from tf_reid.encoders.image_checks import ImageError, check_array
 from tfds_builders import images
 
@@ -73,6 +74,8 @@ class ImageReader:
 
 
 def _bytes_of(index: int, image: object) -> bytes:
+    if remote_files.is_url(image):
+        return remote_files.read_image(str(image))
     if isinstance(image, str | os.PathLike):
         return images.read_image(image)
     if isinstance(image, bytes | bytearray | memoryview):

@@ -1,13 +1,15 @@
 """Which images a search command means, and what their names say of them: files, folders, a table, or a run's images."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tf_reid.config import ConfigError, is_run
+from tf_reid.encoders import remote_files
 from tf_reid.files import to_stderr
-from tf_reid.gallery import times
+from tf_reid.gallery import tables, times
 from tf_reid.gallery.records import RUN_PREFIX, Record
 from tfds_builders import DatasetError, labels
 from tfds_builders.images import read_image
@@ -32,10 +34,10 @@ def crops_in(
     marks: Meaning = labels.STANDARD,
     report: Report = to_stderr,
 ) -> list[Crop]:
-    """All images of these names: first those of the run, then files and those of folders, each in the order given.
+    """All images of these names: first those of the run, then files and those of folders, then URLs, as they are given.
 
     Args:
-        names: files, folders, and `run:gallery` (a split of the run's data set) or `run:FILE`.
+        names: files, folders, URLs of either, and `run:gallery` (a split of the run's data set) or `run:FILE`.
         pattern: a regular expression, searched in an image's path below the folder that is named, and of a file that is
             named alone in its name; its groups person, camera and time are taken. Images that it does not match are
             left out.
@@ -53,27 +55,39 @@ def crops_in(
     for name in names:
         if name.startswith(RUN_PREFIX):
             crops += _crops_of_run(name.removeprefix(RUN_PREFIX), run)
-    paths = [Path(name) for name in names if not name.startswith(RUN_PREFIX)]
+    expression = _compiled(pattern) if pattern else None
+    paths = [Path(name) for name in names if not name.startswith(RUN_PREFIX) and not remote_files.is_url(name)]
     if paths:
-        expression = _compiled(pattern) if pattern else None
         images = named_images(paths, report)
         try:
             rows = _described(images, expression, ", ".join(map(str, paths)), marks, report)
         except DatasetError as error:
             raise ConfigError(f"{error}.") from None
         crops += _crops_of_rows(rows, marks, report)
+    for url in filter(remote_files.is_url, names):
+        crops += _crops_at(url, expression, marks, report)
     return once(crops)
 
 
-def crops_of_table(table: Path, marks: Meaning = labels.STANDARD, report: Report = to_stderr) -> list[Crop]:
-    """The images of a CSV file: the column path and, if known, person, camera and time; paths are relative to it.
+def crops_of_table(
+    table: str | Path, marks: Meaning = labels.STANDARD, report: Report = to_stderr, is_parquet: bool = False
+) -> list[Crop]:
+    """The images of a table: the column path and, if known, person, camera and time; paths are relative to it.
+
+    Args:
+        table: a CSV file, or a Parquet file or a folder of these; a path or a URL. Its paths may be URLs, too.
 
     Raises:
         ConfigError: the file has no such column or cannot be read as a table, names a file that is missing, one file
-            twice with different labels, or a time that cannot be read.
+            twice with different labels, or a time that cannot be read. Of Parquet, and where URLs are named, no file
+            is looked for: those that are missing are images that cannot be read.
     """
+    name = str(table)
     try:
-        rows = labels.by_table(table, table.parent, {"path": ""})
+        if is_parquet or remote_files.is_url(name) or tables.names_urls(name):
+            rows = tables.rows(name, is_parquet)
+        else:
+            rows = labels.by_table(Path(name), Path(name).parent, {"path": ""})
     except DatasetError as error:
         raise ConfigError(f"{error}.") from None
     return _crops_of_rows(labels.without_junk(rows, marks, report), marks, report)
@@ -102,12 +116,19 @@ def _words(record: Record) -> str:
     return shown(", ".join(known))
 
 
-def contents(crops: Iterable[Crop]) -> list[bytes | Path]:
-    """What an encoder takes of each: its bytes, or the path of a file that cannot be read, of which it says why."""
+def contents(crops: Iterable[Crop]) -> list[bytes | str | Path]:
+    """What an encoder takes of each: its bytes, its URL, or the path of a file that cannot be read: it says why."""
     return [_content(crop) for crop in crops]
 
 
+def sent_to_workers(crop: Crop) -> bytes | str:
+    """What a process that embeds is sent: where it finds the image, or the bytes of a run's."""
+    return crop.read() if crop.record.path.startswith(RUN_PREFIX) else crop.record.path
+
+
 def _content(crop):
+    if remote_files.is_url(crop.record.path):
+        return crop.record.path  # the encoder reads many at the same time
     try:
         return crop.read()
     except (OSError, ValueError):  # such as a file that vanished since it was listed, or is too large
@@ -123,7 +144,7 @@ def reader(run: Path | None) -> Callable[[str], bytes | None]:
             name = path.removeprefix(RUN_PREFIX)
             return crops[name].read() if name in crops else None
         try:
-            return read_image(path)
+            return remote_files.read_image(path) if remote_files.is_url(path) else read_image(path)
         except (OSError, ValueError):
             return None
 
@@ -137,8 +158,8 @@ def kept_paths(names: Iterable[str]) -> list[str]:
     """
     paths: dict[str, None] = {}  # each once, in order
     for name in names:
-        if name.startswith(RUN_PREFIX):
-            paths[name] = None
+        if name.startswith(RUN_PREFIX) or remote_files.is_url(name):
+            paths[name.rstrip("/")] = None
             continue
         named = Path(name).resolve()
         paths[str(named)] = None
@@ -185,12 +206,26 @@ def _crops_of_rows(rows: Iterable[Row], marks: Meaning, report: Report) -> list[
     return crops
 
 
+def _crops_at(url, expression, marks, report):
+    """The image, or those below the folder, at a URL."""
+    urls = dict(remote_files.images_at(url))
+    try:
+        rows = _described([Named(name, Path(place)) for name, place in urls.items()], expression, url, marks, report)
+    except DatasetError as error:
+        raise ConfigError(f"{error}.") from None
+    return _crops_of_rows([dataclasses.replace(row, file=urls[row.file]) for row in rows], marks, report)
+
+
 def _crop(row: Row, marks: Meaning) -> Crop:
     try:
         seconds = times.parse(row.time) if row.time is not None else None
     except ValueError as error:
         raise ConfigError(f"{row.where}: {error}.") from None
     identity = None if row.identity in marks.distractor else row.identity
+    if remote_files.is_url(row.file):
+        return Crop(
+            Record(row.file, identity, row.camera, seconds), functools.partial(remote_files.read_image, row.file)
+        )
     return Crop(Record(str(row.path.resolve()), identity, row.camera, seconds), functools.partial(read_image, row.path))
 
 

@@ -1,0 +1,118 @@
+"""Ray for the time of one command: one that runs in this process already, a cluster, or a private one of our own.
+
+Importing this module loads neither Ray nor TensorFlow.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tf_reid.config import ConfigError
+from tf_reid.encoders import private_ray
+
+OBJECT_STORE = 200 * 2**20  # bytes at least, and a quarter of them for each worker
+CONNECTED_WITHIN = 5  # seconds
+VARIABLES = (  # that `private_ray.set_environment` changes
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN_PATH",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
+    "RAY_USAGE_STATS_ENABLED",
+)
+
+
+def is_verbose() -> bool:
+    return os.environ.get("TF_REID_VERBOSE", "0") != "0"
+
+
+@contextlib.contextmanager
+def running(address: str | None, workers: int) -> Iterator[None]:
+    """In this context Ray runs. One that ran in this process before stays; any other ends with the context.
+
+    Args:
+        address: of a cluster; None: a private Ray of this machine, if none runs in this process.
+        workers: that a private Ray has room for, or more.
+
+    Raises:
+        ConfigError: there is no cluster at this address, or Ray is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("Ray is not installed; several workers need pip install 'tf_reid[bulk]'.")
+    if not is_verbose():
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what it prints here; it reports errors otherwise
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        yield
+    elif address is None:
+        with _private(workers):
+            yield
+    else:
+        with _connected(address):
+            yield
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """In this context Ray Data logs nothing, unless TF_REID_VERBOSE is set: errors are reported by who embeds."""
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    if not is_verbose():
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _connected(address: str) -> Iterator[None]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    host, _, port = address.rpartition(":")
+    if port.isdigit():  # else such as auto
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECTED_WITHIN).close()
+        except (OSError, OverflowError) as error:  # Ray itself tries for a minute
+            raise ConfigError(f"No Ray cluster answers at {address}: {error}.") from None
+    import ray
+
+    try:
+        ray.init(address=address, **_logging())
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"No Ray cluster answers at {address}: {reason}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _private(workers: int) -> Iterator[None]:
+    before = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    with private_ray.folder() as folder:
+        private_ray.set_environment(folder)
+        import ray  # reads these variables
+
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(workers, os.cpu_count() or 1),
+                object_store_memory=OBJECT_STORE + workers * OBJECT_STORE // 4,
+                include_dashboard=False,
+                _temp_dir=private_ray.temporary(folder),
+                **_logging(),
+            )
+            yield
+        finally:
+            ray.shutdown()
+            for name in VARIABLES:  # a later Ray would look for a token that is gone
+                os.environ.pop(name, None)
+            os.environ |= before
+
+
+def _logging() -> dict[str, Any]:
+    return {"log_to_driver": is_verbose(), "logging_level": logging.INFO if is_verbose() else logging.ERROR}
