@@ -268,7 +268,7 @@ def compared(gallery: Gallery, args: argparse.Namespace) -> str:
 
 
 def last_line(text: str) -> str:
-    lines = text.strip().splitlines()
+    lines = [line for line in text.strip().splitlines() if not line.startswith("(TF_REID")]
     return f"The client: {lines[-1]}" if lines else ""
 
 
