@@ -14,9 +14,8 @@ from tf_reid.settings import Optimizer
 STAGES = [(name, stage) for name, method in METHODS.items() for stage in method.STAGES]
 
 
-def one_step_of_each_phase(name, stage):
+def one_step_of_each_phase(model, stage):
     """The first step of each kind where a stage alternates, else step 0."""
-    model = build(name)
     model.begin(stage)
     phases = {}
     for step in range(10):
@@ -45,7 +44,7 @@ def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas):
 
 def compare_one_replica_with_two(name, stage, batch, two_replicas):
     moved, start = set(), build(name)
-    for step in one_step_of_each_phase(name, stage):
+    for step in one_step_of_each_phase(start, stage):
         alone = build(name)
         expected = eager_step(alone, stage, batch, step)
         check_report(expected, METHODS[name].STAGES[stage].players)
