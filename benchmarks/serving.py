@@ -27,6 +27,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     lossy.add_argument("folder", type=Path)
     lossy.add_argument("model")
     lossy.add_argument("image", type=Path)
-    lossy.add_argument("--replicas", default="2")
+    lossy.add_argument("--replicas", type=int, default=2)
     lossy.add_argument("--clients", type=int, default=32)
     lossy.add_argument("--seconds", type=float, default=15.0, help="after each event (default: 15)")
     lossy.add_argument("--port", type=int, default=8500, help="of gRPC; REST takes the next one")
@@ -206,7 +207,7 @@ def losses(args):
     """Print how many requests were sent and lost while a replica was killed and a version replaced."""
     from export import label
 
-    line = [sys.executable, "-m", "export.serve", str(args.folder), "--replicas", args.replicas]
+    line = [sys.executable, "-m", "export.serve", str(args.folder), "--replicas", str(args.replicas)]
     line += ["--grpc-port", str(args.port), "--rest-port", str(args.port + 1), "--poll-seconds", "1"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -216,7 +217,7 @@ def losses(args):
                 with _load(args, tries) as count:
                     events = (
                         ("nothing", lambda: None),
-                        ("a replica is killed (SIGKILL)", lambda: kill_a_replica(server.pid)),
+                        ("a replica is killed (SIGKILL)", lambda: kill_a_replica(server.pid, args)),
                         (
                             "stable moves to version 2",
                             lambda: label.main([str(args.folder), args.model, "stable", "2"]),
@@ -234,10 +235,13 @@ def losses(args):
             server.send_signal(signal.SIGINT)
 
 
-def kill_a_replica(server: int) -> None:
-    """SIGKILL for one of the replicas of a server, which is given by its process."""
+def kill_a_replica(server: int, args: argparse.Namespace) -> None:
+    """SIGKILL for one of the replicas of a server, which is given by its process, once all of them run."""
     import psutil
 
+    page = f"http://localhost:{args.port + 1}/monitoring/prometheus/metrics"
+    while f"tf_reid_running_replicas {args.replicas}.0" not in urllib.request.urlopen(page).read().decode():
+        time.sleep(0.5)
     children = psutil.Process(server).children(recursive=True)
     next(child for child in children if "ServeReplica" in child.name()).kill()
 
@@ -272,6 +276,8 @@ def _load(args, tries):
     def count():
         answered, errors = list(taken), list(lost)
         del taken[: len(answered)], lost[: len(errors)]
+        if not answered:
+            return f"none answered, {len(errors)} lost"
         p50, p99 = np.percentile([seconds for seconds, _ in answered], [50, 99]) * 1000
         versions = dict(collections.Counter(version for _, version in answered))
         without = f"{len(errors)} lost" + (f" {dict(collections.Counter(errors))}" if errors else "")

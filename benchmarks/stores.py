@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks import postgres_server
 from benchmarks.memory import peak_of_process
 from benchmarks.search import CAMERAS, embeddings_near_centres
+from tf_reid.command_line import run_command
 from tf_reid.config import ConfigError
 from tf_reid.gallery.base import Gallery
 from tf_reid.gallery.records import Filters, Record
@@ -150,9 +151,9 @@ def opener(name: str, address: str, width: int) -> Callable[[], Gallery]:
 def measure(name, address, args, records, embeddings, queries, truth, first) -> None:
     """Print a store's times; `first` keeps those of the first store."""
 
-    def shown(key: str, value: float, form: str) -> str:
-        ratio = value / first.setdefault(key, value)
-        return f"{value:{form}} ({ratio:.2f}x)"
+    def shown(key: str, value: float, form: str, unit: str) -> str:
+        ratio = value / (first.setdefault(key, value) or 1e-9)
+        return f"{value:{form}} {unit} (x{ratio:.2f})"
 
     open_it = opener(name, address, args.width)
     gallery = open_it()
@@ -163,27 +164,26 @@ def measure(name, address, args, records, embeddings, queries, truth, first) -> 
     indexed = time.perf_counter() - start - added
     stats = gallery.stats()
     print(f"{name}: {stats['index']}, {stats.get('server', 'no server of its own')}")
-    print(f"  added in {shown('added', added, '.1f')} s, {args.images / added:.0f} images/s")
-    print(
-        f"  index made in {shown('indexed', indexed, '.1f')} s; with it {args.images / (added + indexed):.0f} images/s"
-    )
+    print(f"  added in {shown('added', added, '.1f', 's')}, {args.images / added:.0f} images/s")
+    of_both = args.images / (added + indexed)
+    print(f"  index made in {shown('indexed', indexed, '.1f', 's')}; with it {of_both:.0f} images/s")
     again = time.perf_counter()
     assert gallery.add(records[:BATCH], embeddings[:BATCH]) == 0
-    print(f"  {BATCH} images that are there already: {shown('again', time.perf_counter() - again, '.3f')} s")
+    print(f"  {BATCH} images that are there already: {shown('again', time.perf_counter() - again, '.3f', 's')}")
     if "bytes" in stats:
         size = stats["bytes"]
-        print(f"  {shown('bytes', size / 2**20, '.0f')} MiB, {size / args.images:.0f} bytes an image")
+        print(f"  {shown('bytes', size / 2**20, '.0f', 'MiB')}, {size / args.images:.0f} bytes an image")
     if name != "qdrant_local":  # which would lose all
         gallery.close()
     start = time.perf_counter()
     gallery = open_it()
     gallery.search(queries[:1], TOP)
-    print(f"  opened, first query answered in {shown('opened', time.perf_counter() - start, '.2f')} s")
+    print(f"  opened, first query answered in {shown('opened', time.perf_counter() - start, '.2f', 's')}")
     for kind, filters in all_filters(args.images).items():
         recall, of_one, of_batch, exact = query_times(gallery, queries, filters, truth[kind])
         print(
-            f"  {kind:16} recall@10 {recall:.4f}, p50 {shown(kind, of_one, '.2f')} ms, each of a batch "
-            f"{shown(f'{kind}, batch', of_batch, '.2f')} ms, exact {shown(f'{kind}, exact', exact, '.2f')} ms"
+            f"  {kind:16} recall@10 {recall:.4f}, p50 {shown(kind, of_one, '.2f', 'ms')}, each of a batch "
+            f"{shown(f'{kind}, batch', of_batch, '.2f', 'ms')}, exact {shown(f'{kind}, exact', exact, '.2f', 'ms')}"
         )
     gallery.close()
 
@@ -273,4 +273,4 @@ def last_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)  # a signal, too, ends the server that was started

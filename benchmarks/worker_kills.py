@@ -5,6 +5,8 @@ kills a worker, the other one, or both, again and again: between steps, while a 
 worker scores the run. Each worker that has ended is started again with the same command, some seconds later, as a
 cluster's scheduler does. A worker that is left alone has to end by itself, with the status 75. At the end, weights,
 all variables of the last checkpoint, features, metrics and every point of the curves must be the reference's.
+
+Stopped itself, the command kills all workers; the same command with the same `--runs` goes on.
 """
 
 import argparse
@@ -99,6 +101,7 @@ class Cluster:
         self, folder: Path, method: str, name: str, workers: int, rng: np.random.Generator, apart: float
     ) -> None:
         self.folder, self.method, self.run = folder, method, folder / method / name
+        self.noted = self.run.with_name(f"{self.run.name}.kills")
         self.rng, self.apart = rng, apart
         self.addresses = [f"localhost:{port}" for port in free_ports(workers)]
         self.processes: list[subprocess.Popen | None] = [None] * workers
@@ -109,17 +112,21 @@ class Cluster:
 
     def run_to_its_end(self, planned: Sequence[Kill]) -> None:
         """Start the workers until each has ended with status 0; kill as planned."""
+        done = int(self.noted.read_text()) if self.noted.exists() else 0
         try:
-            self.follow(list(planned))
+            self.follow(list(planned[done:]), done)
         finally:
             self.end()
 
-    def follow(self, left: list[Kill]) -> None:
+    def follow(self, left: list[Kill], done: int) -> None:
+        """Look after the workers; note how many kills are done, for a command that goes on from there."""
         since = time.monotonic()
         while not all(self.done):
             self.look_after()
             if left and self.is_time_for(left[0]):
                 self.kill(left.pop(0))
+                done += 1
+                self.noted.write_text(str(done))
                 since = time.monotonic()
             if time.monotonic() - since > SECONDS:
                 raise RuntimeError(f"Nothing has happened for {SECONDS} s; the logs are beside {self.run}.")

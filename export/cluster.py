@@ -92,6 +92,7 @@ def start(wanted: Wanted, folder: Path | None) -> RayReplicas:
     }
     if folder is not None:
         private_ray.set_environment(folder)
+        os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")  # 0.1 takes time that the models need
         options |= {"include_dashboard": False, "_temp_dir": private_ray.temporary(folder)}
     # Imported only now, for Ray reads these variables when it is imported.
     import ray

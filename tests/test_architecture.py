@@ -1,6 +1,7 @@
 """Imports point down: a wing knows nothing of those above it, a ground wing nothing of another, a method of another."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -40,6 +41,7 @@ HEAVY = {"tensorflow", "keras", "tensorflow_datasets", "tensorboard", "faiss", "
 LONGEST = 350  # lines of a file
 
 
+@functools.cache
 def imports(module):
     """Dotted names that a module imports, at its top or within a function; `from a import b` gives a and a.b."""
     package = module.split(".") if MODULES[module].name == "__init__.py" else module.split(".")[:-1]

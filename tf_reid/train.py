@@ -65,7 +65,7 @@ def train(
     devices, sentence = strategy.make_strategy(settings)
     print(sentence)
     own = cluster.own_folder(devices, folder)
-    with cluster.naming_lost_workers(cluster.are_several(devices)):
+    with cluster.naming_lost_workers(cluster.number_among_several(devices)):
         if own != folder:  # the first of several workers has the lock
             return _train_and_evaluate(settings, devices, folder, own)
         run_folder.check_run(folder, settings)

@@ -18,7 +18,7 @@ def test_the_page_holds_the_tables_that_the_command_prints(capsys, monkeypatch):
 
 
 def test_every_figure_is_measured_by_a_command_or_published_at_an_address():
-    for given in (*scale.EMBEDDING.values(), *scale.SEARCHES.values(), *scale.PUBLISHED):
+    for given in (*scale.EMBEDDING.values(), *scale.SEARCHES.values(), *scale.RECALL, *scale.PUBLISHED):
         begins = {"measured": "`python -m benchmarks.", "published": "<https://"}[given.kind]
         assert given.source.startswith(begins), given
 
@@ -29,7 +29,8 @@ def test_the_arithmetic():
     assert scale.hnsw_memory(1, 256) == 1024 + 256
     assert scale.qdrant_memory(1000, 1024) == 6_144_000  # the example of Qdrant's page, a thousandth of it
     assert scale.pgvector_storage(1, 3) == 20
-    assert scale.ivf_pq_memory(10**9, 256) == 40 * 10**9 + 2**20 * 1024
+    assert scale.ivf_pq_memory(10**9, 256) == 40 * 10**9 + (2**20 + 256) * 1024
+    assert round(scale.ivf_pq_memory(10**5, 256) / 10**5) == 56  # as measured
     assert [scale.lists(n) for n in (10**5, 10**6, 10**7, 10**8)] == [1265, 2**16, 2**18, 2**20]
     assert [scale.shards(memory, 64e9) for memory in (1, 64e9, 65e9)] == [1, 1, 2]
     assert scale.flat_queries(10**6, 512) == pytest.approx(scale.SEARCHES["flat"].value / 20)

@@ -52,7 +52,28 @@ def opened(tmp_path, monkeypatch):
     return of
 
 
-def test_a_run_becomes_a_proved_version_and_the_next_one_the_next(opened, tmp_path, capsys):
+@pytest.fixture
+def unproved(monkeypatch):
+    """Exports without their proof, which starts two processes: for tests of what lies around a model."""
+    monkeypatch.setattr(proof, "prove", lambda *_, **__: None)
+
+
+@pytest.fixture
+def proved_alone(monkeypatch):
+    """(what `saving.Chosen` or the role must be) -> only such models are proved; other tests prove the others."""
+    prove = proof.prove
+
+    def only(is_proved):
+        def chosen_ones(folder, role, chosen, run):
+            if is_proved(role, chosen):
+                prove(folder, role, chosen, run)
+
+        monkeypatch.setattr(proof, "prove", chosen_ones)
+
+    return only
+
+
+def test_a_run_becomes_a_proved_version_and_the_next_one_the_next(opened, tmp_path, capsys, monkeypatch):
     models = tmp_path / "a[1]*b? 50% [x] Männer\\ #'\"$\n"  # what TensorFlow might take for a pattern, and more
     line = [*opened("identity")[:2], "--to", str(models)]
     found = command.main(line)
@@ -68,11 +89,12 @@ def test_a_run_becomes_a_proved_version_and_the_next_one_the_next(opened, tmp_pa
     records = list(tf.data.TFRecordDataset(str(extra / "tf_serving_warmup_requests")).as_numpy_iterator())
     requests = [prediction_log_pb2.PredictionLog.FromString(record).predict_log.request for record in records]
     assert [request.model_spec.signature_name for request in requests] == ["serving_default"] * 2 + ["tensor"] * 2
+    monkeypatch.setattr(proof, "prove", lambda *_, **__: None)
     assert command.main(line)["my_run"].name == "2"
     assert not [path for path in (models / "my_run").iterdir() if not path.name.isdigit()]
 
 
-def test_two_exports_at_once_both_land(opened, tmp_path, monkeypatch):
+def test_two_exports_at_once_both_land(opened, unproved, tmp_path, monkeypatch):
     line = opened("identity")
 
     def write(folder, **_given):
@@ -84,7 +106,6 @@ def test_two_exports_at_once_both_land(opened, tmp_path, monkeypatch):
         assert command.main(line)["my_run"].name == "1"
         write(folder, **given)
 
-    monkeypatch.setattr(proof, "prove", lambda *_, **__: None)
     monkeypatch.setattr(saving, "write", after_another)
     assert command.main(line)["my_run"].name == "2"
     served = deployment.read_models_config(tmp_path / "models" / "serving" / "models.config")
@@ -119,14 +140,16 @@ def test_where_one_model_cannot_land_none_does(tmp_path):
     assert not list((tmp_path / "a").iterdir())
 
 
-def test_a_method_with_two_encoders_becomes_two_models_of_one_digest(opened, tmp_path):
+def test_a_method_with_two_encoders_becomes_two_models_of_one_digest(opened, proved_alone):
+    proved_alone(lambda role, _chosen: role == "gallery")
     found = command.main([*opened("view_adaptation"), "--name", "views"])
     assert set(found) == {"views_probe", "views_gallery"}
     about = [json.loads((folder / "assets.extra" / "model.json").read_text()) for folder in found.values()]
     assert about[0]["digest"] == about[1]["digest"] and [one["role"] for one in about] == ["probe", "gallery"]
 
 
-def test_the_translation_in_front_is_the_default_and_can_be_left_out(opened):
+def test_the_translation_in_front_is_the_default_and_can_be_left_out(opened, proved_alone):
+    proved_alone(lambda _role, chosen: chosen.representation == "translated")
     line = opened("simpgan")
     named = [line, [*line, "--representation", "raw"]]
     about = [json.loads((command.main(one)["my_run"] / "assets.extra" / "model.json").read_text()) for one in named]
@@ -164,7 +187,8 @@ def test_a_gallery_becomes_an_endpoint_and_must_be_the_models_own(opened, tmp_pa
 
 
 @pytest.mark.parametrize(("name", "parts"), [("dgnet", ["appearance", "structure"]), ("simpgan", ["target"])])
-def test_what_makes_images_becomes_a_model_too(opened, name, parts):
+def test_what_makes_images_becomes_a_model_too(opened, unproved, name, parts):
+    """The model of images is proved: `unproved` is its encoder alone."""
     line = opened(name)
     found = command.main([*line, "--images"])
     assert set(found) == {"my_run", "my_run_images"}
@@ -192,6 +216,18 @@ def test_what_fails_its_proof_gets_no_version(opened, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["serving"]
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """What `proof.prove` takes, of a model that would pass."""
+    config = configuration.load("configs/identity.yaml", ["data.image_size=[32, 16]"], METHODS)
+    domains = {"source": RECORDS, "target": RECORDS}
+    run = scoring.Trained(build("identity"), config, domains, domains, None)
+    chosen = saving.chosen(run, None, Path("runs/here"))
+    folder = tmp_path_factory.mktemp("reid") / "saved"
+    saving.save(chosen.servables["image"], folder)
+    return folder, "image", chosen, run
+
+
 @pytest.mark.parametrize(
     ("change", "value", "said"),
     [
@@ -202,13 +238,10 @@ def test_what_fails_its_proof_gets_no_version(opened, tmp_path, monkeypatch):
         ("saving.warm_up_requests", lambda _: [("serving_default", {"image_bytes": [b"no image"]})], "it answers"),
     ],
 )
-def test_each_part_of_the_proof_can_fail(opened, monkeypatch, change, value, said):
-    line = opened("identity")
+def test_each_part_of_the_proof_can_fail(saved, monkeypatch, change, value, said):
     monkeypatch.setattr(f"export.{change}", value)
-    if change.startswith("saving"):
-        monkeypatch.setattr(saving, "write_warm_up", lambda *_: None)
     with pytest.raises(ConfigError, match=f"(?s)is not fit to be served .*{said}"):
-        command.main(line)
+        proof.prove(*saved)
 
 
 def test_a_graph_that_needs_a_compiler_is_seen(tmp_path):
@@ -251,7 +284,7 @@ with workspace.opened(Path({str(models)!r})) as place:
         assert not killed.exists()
 
 
-def test_what_was_not_edited_follows_the_models(opened, tmp_path, capsys):
+def test_what_was_not_edited_follows_the_models(opened, unproved, tmp_path, capsys):
     line = opened("identity")
     command.main(line)
     command.main([*line, "--name", "other"])
@@ -259,7 +292,7 @@ def test_what_was_not_edited_follows_the_models(opened, tmp_path, capsys):
     assert "other" in manifest and "my_run" in manifest and "kept as it is" not in capsys.readouterr().out
 
 
-def test_what_was_edited_is_kept(opened, tmp_path, capsys):
+def test_what_was_edited_is_kept(opened, unproved, tmp_path, capsys):
     line = opened("identity")
     command.main(line)
     for file in ("batching.config", "kubernetes.yaml"):
@@ -292,7 +325,7 @@ def test_an_operation_that_reads_files_is_seen(tmp_path):
     assert set(endpoints) == {"serving_default"} and "ReadFile" in operations
 
 
-def test_a_second_export_keeps_which_version_is_stable(opened, tmp_path):
+def test_a_second_export_keeps_which_version_is_stable(opened, unproved, tmp_path):
     line = opened("identity")
     command.main(line)
     command.main(line)
@@ -379,9 +412,8 @@ def with_convolutions(opened, monkeypatch):
     return [*line, "--quantise", "int8"]
 
 
-def test_int8_lies_beside_float32_and_says_so(with_convolutions, tmp_path, capsys, monkeypatch):
-    prove = proof.prove  # of the int8 model alone: other tests prove float32 ones
-    monkeypatch.setattr(proof, "prove", lambda *a, chosen, **b: chosen.quantised and prove(*a, chosen=chosen, **b))
+def test_int8_lies_beside_float32_and_says_so(with_convolutions, proved_alone, tmp_path, capsys):
+    proved_alone(lambda _role, chosen: chosen.quantised)
     found = command.main(with_convolutions)
     assert found == {name: tmp_path / "models" / name / "1" for name in ("my_run", "my_run_int8")}
     said = capsys.readouterr().out

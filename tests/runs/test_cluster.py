@@ -12,6 +12,7 @@ from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
 from tf_reid.runs import cluster
+from tf_reid.runs.checkpoints import NotSaved
 
 ADDRESSES = ["10.0.0.1:12345", "10.0.0.2:12345"]
 
@@ -158,10 +159,28 @@ def unavailable(message):
 def test_a_lost_worker_is_named():
     message = "/job:worker/replica:0/task:1 unreachable: coordination service missed its heartbeat"
     starts_again = pytest.raises(cluster.WorkerLost, match=r"Worker 1 has ended.* Start every worker again")
-    with starts_again as lost, cluster.naming_lost_workers(several=True):
+    with starts_again as lost, cluster.naming_lost_workers(0):
         raise unavailable(message)
     assert lost.value.exit_status == 75
-    with pytest.raises(tf.errors.UnavailableError), cluster.naming_lost_workers(several=False):
+    with pytest.raises(tf.errors.UnavailableError), cluster.naming_lost_workers(None):
         raise unavailable(message)
-    with pytest.raises(tf.errors.InvalidArgumentError), cluster.naming_lost_workers(several=True):
-        raise tf.errors.InvalidArgumentError(None, None, "Incompatible shapes: [2,3] vs. [2,4]")
+    with pytest.raises(cluster.WorkerLost, match="Another worker has ended"), cluster.naming_lost_workers(1):
+        raise unavailable(message)
+
+
+def test_an_error_of_another_cause_stays_what_it_is():
+    of_a_step = "{{function_node __wrapped__Add_device_/job:worker/replica:0/task:0/device:CPU:0}} Incompatible shapes"
+    with pytest.raises(tf.errors.InvalidArgumentError), cluster.naming_lost_workers(0):
+        raise tf.errors.InvalidArgumentError(None, None, of_a_step)
+    with pytest.raises(cluster.WorkerLost), cluster.naming_lost_workers(0):
+        raise tf.errors.InvalidArgumentError(None, None, "Unexpected heartbeat from /job:worker/replica:0/task:0")
+
+
+def test_a_checkpoint_that_a_lost_worker_prevents_is_not_a_full_disk():
+    with pytest.raises(cluster.WorkerLost, match="Worker 1 has ended"), cluster.naming_lost_workers(0):
+        try:
+            raise unavailable("/job:worker/replica:0/task:1 cannot be reached")
+        except tf.errors.OpError as error:
+            raise NotSaved("A checkpoint cannot be written") from error
+    with pytest.raises(NotSaved), cluster.naming_lost_workers(0):
+        raise NotSaved("A checkpoint cannot be written")

@@ -1,5 +1,6 @@
 """Which devices a run trains on, and why."""
 
+import functools
 import json
 import os
 import re
@@ -37,9 +38,10 @@ from tf_reid import config
 from tf_reid.methods import METHODS
 from tf_reid.runs import strategy
 replicas = {}
+configs = {name: config.load(name, [], METHODS) for name in config.shipped_names()}
 for COUNT in (1, 2, 3, 4, 8):
-    for name in config.shipped_names():
-        chosen = strategy.make_strategy(config.load(name, [], METHODS))
+    for name, loaded in configs.items():
+        chosen = strategy.make_strategy(loaded)
         replicas[f"{name} {COUNT}"] = chosen.strategy.num_replicas_in_sync
 print(json.dumps(replicas))
 """
@@ -58,6 +60,7 @@ tf_reid.train.main(test_commands.command("identity", folder / "run", folder / "d
 )
 
 
+@functools.cache
 def simple(name="identity", *overrides):
     return configuration.load(name, overrides, METHODS)
 

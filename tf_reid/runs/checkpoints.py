@@ -54,7 +54,7 @@ def save(checkpoint: tf.train.Checkpoint, folder: Path, damaged: dict[int, str])
         raise NotSaved(
             f"A checkpoint cannot be written to {folder} ({reason(error)}); the one before it stands. Make room there, "
             "or raise the limit on the size of files (ulimit -f); then the same command resumes the training."
-        ) from None
+        ) from error
     sound = [one for one in numbers(folder) if one not in damaged]
     for old in set(numbers(folder)) - set(sound[-KEPT:]):
         _remove(folder, old)

@@ -20,21 +20,22 @@ import numpy as np
 import tensorflow as tf
 
 from tf_reid.config import ConfigError
+from tf_reid.runs.checkpoints import NotSaved
 from tf_reid.runs.fingerprints import fingerprint
 from tf_reid.settings import Config
 
 START_AGAIN = 75  # the exit status of a worker that is to be started again: EX_TEMPFAIL of sysexits.h
 # What TensorFlow raises where an exchange ends because a worker has gone, or has come back as another process.
-GONE = (
-    tf.errors.AbortedError,
+GONE = (tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError, tf.errors.UnavailableError)
+# The same, if the message speaks of the exchange; otherwise they have other causes.
+PERHAPS_GONE = (
     tf.errors.AlreadyExistsError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
     tf.errors.FailedPreconditionError,
     tf.errors.InternalError,
     tf.errors.InvalidArgumentError,
-    tf.errors.UnavailableError,
+    tf.errors.UnknownError,
 )
+OF_THE_EXCHANGE = re.compile("coordination|collective ops|heartbeat|incarnation|grpc|connection|socket", re.IGNORECASE)
 BLOCK = 4096  # texts are exchanged in so many bytes, or a multiple: each new length would be traced anew
 # Settings that may differ between workers: where things lie. What lies there is compared by its content.
 PLACE = re.compile(r"data\.(\w+_dir|(source|target)(\.(root|csv))?)")
@@ -56,7 +57,7 @@ def connect(config: Config) -> tf.distribute.Strategy:
     addresses, index = place_of_this_worker()
     if len(addresses) > 1:
         print(f"Worker {index} of {len(addresses)} ({addresses[index]}) waits for the others.", flush=True)
-    with naming_lost_workers(several=len(addresses) > 1):
+    with naming_lost_workers(index if len(addresses) > 1 else None):
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         check_settings(strategy, config)
     return strategy
@@ -92,39 +93,37 @@ def place_of_this_worker() -> tuple[list[str], int]:
 
 
 @contextlib.contextmanager
-def naming_lost_workers(several: bool) -> Iterator[None]:
+def naming_lost_workers(own: int | None) -> Iterator[None]:
     """In this context an error of TensorFlow's that means that a worker is lost becomes a `WorkerLost`.
 
     Args:
-        several: whether several workers train; nothing is changed where a process trains alone.
+        own: the number of this worker; None where a process trains alone, and nothing is changed.
     """
     try:
         yield
-    except GONE as error:
-        if not several or not is_of_a_lost_worker(error):
+    except (tf.errors.OpError, NotSaved) as error:  # some variables of a checkpoint are read from all workers
+        cause = error.__cause__ or error
+        if own is None or not is_of_a_lost_worker(cause):
             raise
-        task = re.search(r"/job:worker/(?:replica:\d+/)?task:(\d+)", str(error))
-        which = f"Worker {task[1]}" if task else "Another worker"
+        others = set(re.findall(r"/job:worker/(?:replica:\d+/)?task:(\d+)", str(cause))) - {str(own)}
+        which = f"Worker {others.pop()}" if len(others) == 1 else "Another worker"
         raise WorkerLost(
             f"{which} has ended, has been started anew, or cannot be reached. Start every worker again with the same "
             "command: they resume from the last checkpoint."
         ) from error
 
 
-def is_of_a_lost_worker(error: Exception) -> bool:
-    """Whether TensorFlow's error comes from the exchange between workers."""
-    return isinstance(error, GONE) and re.search(SIGNS, str(error), re.IGNORECASE) is not None
-
-
-SIGNS = "coordination|collective|/job:worker|heartbeat|barrier|incarnation|socket|connection"
+def is_of_a_lost_worker(error: BaseException) -> bool:
+    """Whether TensorFlow's error, raised where several workers train, means that another one is lost."""
+    return isinstance(error, GONE) or (isinstance(error, PERHAPS_GONE) and bool(OF_THE_EXCHANGE.search(str(error))))
 
 
 # --------------------------------------------------------------------- exchange
 
 
-def are_several(strategy: tf.distribute.Strategy) -> bool:
-    """Whether other workers train the same run."""
-    return strategy.cluster_resolver is not None and number_of_workers(strategy) > 1
+def number_among_several(strategy: tf.distribute.Strategy) -> int | None:
+    """Which of several workers this process is; None where it trains alone."""
+    return strategy.cluster_resolver.task_id if number_of_workers(strategy) > 1 else None
 
 
 def number_of_workers(strategy: tf.distribute.Strategy) -> int:
@@ -208,7 +207,7 @@ def check_images(strategy: tf.distribute.Strategy, seen: Mapping[str, Any]) -> N
     Raises:
         ConfigError: in every worker; the message names the data set and the numbers of images.
     """
-    if not are_several(strategy):
+    if number_of_workers(strategy) == 1:
         return
     facts = {}
     for domain, records in seen.items():
@@ -225,7 +224,7 @@ def check_same_step(strategy: tf.distribute.Strategy, stage: int, step: int) -> 
     Raises:
         ConfigError: in every worker; the message names the steps.
     """
-    if not are_several(strategy):
+    if number_of_workers(strategy) == 1:
         return
     places = [tuple(json.loads(text)) for text in texts_of_workers(strategy, json.dumps([stage, step]))]
     if len(set(places)) > 1:
