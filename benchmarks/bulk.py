@@ -1,9 +1,11 @@
 """Embedding by workers on one and two Ray nodes beside one process: speed, memory, deaths, resumption.
 
 python -m benchmarks.bulk crops FOLDER [--images 20000]
+python -m benchmarks.bulk model FOLDER [--backbone MobileNetV2] [--size 128 64]
 python -m benchmarks.bulk run MODEL FOLDER [--nodes 1 2] [--workers 1 2 4]
 
 `crops`: renders crops of the synthetic street, which `--pattern '(?P<person>\\d+)_c(?P<camera>\\d)'` reads.
+`model`: writes an exported model with random weights.
 `run`: embeds them by one process; by each number of workers on each number of nodes, which are Ray nodes of this
 machine; with one of two nodes killed in the middle; and by `python -m tf_reid.search add` with SIGKILL in the middle
 and the same command again. Each time all embeddings are compared with those of the one process. "at work" leaves out
@@ -12,6 +14,7 @@ what comes before the first embeddings: workers that start, and models that they
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -37,7 +40,7 @@ PATTERN = r"(?P<person>\d+)_c(?P<camera>\d)"
 
 def main():
     args = arguments()
-    {"crops": crops, "run": run}[args.command](args)
+    {"crops": crops, "model": model, "run": run}[args.command](args)
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,6 +49,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     rendering = commands.add_parser("crops")
     rendering.add_argument("folder", type=Path)
     rendering.add_argument("--images", type=int, default=20_000)
+    models = commands.add_parser("model")
+    models.add_argument("folder", type=Path)
+    models.add_argument("--backbone", default="MobileNetV2")
+    models.add_argument("--size", type=int, nargs=2, default=[128, 64])
     running = commands.add_parser("run")
     running.add_argument("model", type=Path, help="an exported model")
     running.add_argument("folder", type=Path, help="of images")
@@ -74,6 +81,19 @@ def _write_crop(folder, number):
     camera, person = cameras[rest % len(cameras)], rest // len(cameras)
     image = render("street", person, camera, shot)
     cv2.imwrite(str(folder / f"{person + 1:05d}_c{camera}_{shot}.jpg"), image[..., ::-1])
+
+
+def model(args):
+    from benchmarks.serving import random_encoder
+    from export import saving
+    from tf_reid.encoders.servable import Servable
+
+    encoder = random_encoder(args.backbone, tuple(args.size))
+    saving.save(Servable(encoder, tuple(args.size), flip=False, unit=True), args.folder / "1")
+    about = {"digest": "random", "role": "image", "distance": "cosine", "width": int(encoder.output_shape[-1])}
+    extra = args.folder / "1" / "assets.extra"
+    extra.mkdir(exist_ok=True)
+    (extra / "model.json").write_text(json.dumps(about))
 
 
 # ------------------------------------------------------------------ runs

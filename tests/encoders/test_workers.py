@@ -118,7 +118,7 @@ import psutil
 from fake_workers import FakeWorker
 from tf_reid.encoders import workers
 workers.Worker = FakeWorker
-images = [str(number) for number in range(100_000)]
+images = [str(number) for number in range(4_000)]
 settings = dict(source=Path(sys.argv[1]), digest="d", role="image", width=2, batch_size=2)
 for block in workers.embed(images, workers=workers.Workers(1), **settings):
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
