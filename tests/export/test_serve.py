@@ -64,6 +64,17 @@ class Running(NamedTuple):
     log: Path
 
 
+@contextlib.contextmanager
+def ended(process):
+    """The process; where the block fails it is told to stop, since waiting for it would last for ever."""
+    with process:
+        try:
+            yield process
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            raise
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     import keras
@@ -94,7 +105,7 @@ def server(tmp_path_factory):
     log = folder / "access.log"
     line += ["--max-images", "8", "--max-pixels", "100000", "--poll-seconds", "0.2", "--replicas", "2"]
     line += ["--access-log", str(log)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with ended(subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)) as process:
         lines = []
         for text in process.stdout:
             lines.append(text)

@@ -43,16 +43,29 @@ def running(address: str | None, workers: int) -> Iterator[None]:
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("Ray is not installed; several workers need pip install 'tf_reid[bulk]'.")
-    if not is_verbose():
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what it prints here; it reports errors otherwise
-    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+    with _quiet_backend():
+        if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+            yield
+        elif address is None:
+            with _private(workers):
+                yield
+        else:
+            with _connected(address):
+                yield
+
+
+@contextlib.contextmanager
+def _quiet_backend() -> Iterator[None]:
+    """In this context Ray's core prints no errors of its own here, unless TF_REID_VERBOSE is set: Ray raises them."""
+    name = "RAY_BACKEND_LOG_LEVEL"
+    if is_verbose() or name in os.environ:
         yield
-    elif address is None:
-        with _private(workers):
-            yield
-    else:
-        with _connected(address):
-            yield
+        return
+    os.environ[name] = "fatal"
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 @contextlib.contextmanager
