@@ -22,7 +22,9 @@ LINES = {  # options -> replicas, threads of each, and what each takes of the cl
 @pytest.mark.parametrize(("options", "expected"), LINES.items())
 def test_options_become_replicas_of_ray(tmp_path, monkeypatch, options, expected):
     args = serve.arguments([str(tmp_path), *options.split()])
-    started, deployed = {}, []
+    started, deployed, private = {}, [], []
+    # It would be of this process, whose other tests start Ray, too.
+    monkeypatch.setattr("tf_reid.encoders.private_ray.set_environment", private.append)
     nodes = [{"Alive": True, "Resources": {"CPU": 8}}] * 2
     monkeypatch.setattr("ray.init", lambda **settings: started.update(settings))
     monkeypatch.setattr("ray.nodes", lambda: nodes)
@@ -41,6 +43,7 @@ def test_options_become_replicas_of_ray(tmp_path, monkeypatch, options, expected
     *_, threads, is_private = made.init_args
     assert (replicas, threads, resources) == expected and is_private == is_local
     assert started["address"] == args.ray and ("_temp_dir" in started) == is_local
+    assert private == [tmp_path] * is_local
 
 
 @pytest.mark.parametrize(("nodes", "gpus", "expected"), [([8, 4], 0.0, 2), ([8], 0.5, 4), ([8, 8], 2.0, 2)])
