@@ -66,7 +66,7 @@ class Running(NamedTuple):
 
 @contextlib.contextmanager
 def ended(process):
-    """The process; where the block fails it is told to stop, since waiting for it would last for ever."""
+    """The process; where the block fails it is stopped, since waiting for it would never end."""
     with process:
         try:
             yield process

@@ -155,7 +155,7 @@ class Encoder:
             role: as for `embed`.
             batch_size: images that go through a worker's network at once.
             workers: how many processes. None: one for every two cores; on a cluster, as many as there is room for.
-            ray: the address of a Ray cluster. None: a Ray of this process's own, which nobody else can reach.
+            ray: the address of a Ray cluster. None: a Ray of this process's own, which no other user can reach.
             gpus_per_worker: such as 1, or 0.5 for two workers on a GPU.
 
         Returns:

@@ -38,7 +38,7 @@ class Workers(NamedTuple):
         number: how many. None: on this machine one for every two cores; on a cluster as many as it has CPUs or, with
             `gpus`, such parts of GPUs.
         address: of a Ray cluster, host:port of its head, or "auto" on a machine of it. None: a Ray of this process's
-            own on this machine, which nobody else can reach.
+            own on this machine, which no other user can reach.
         gpus: of each worker, such as 1 or 0.5.
     """
 
