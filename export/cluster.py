@@ -13,7 +13,7 @@ from export.deployment import Served
 from export.front import ReplicaLost
 from export.limits import Limits
 from tf_reid.config import ConfigError
-from tf_reid.encoders import private_ray
+from tf_reid.encoders import private_ray, ray_session
 
 LOCAL = "local"
 SECONDS_BETWEEN_LOOKS = 1.0  # at how many replicas run
@@ -85,11 +85,7 @@ def start(wanted: Wanted, folder: Path | None) -> RayReplicas:
     Raises:
         RuntimeError: a replica cannot be started; the message has its error.
     """
-    verbose = os.environ.get("TF_REID_VERBOSE", "0") != "0"
-    options: dict[str, Any] = {
-        "log_to_driver": verbose,
-        "logging_level": logging.INFO if verbose else logging.ERROR,
-    }
+    options = ray_session.log_options()
     if folder is not None:
         private_ray.set_environment(folder)
         os.environ.setdefault("RAY_SERVE_CONTROL_LOOP_INTERVAL_S", "0.5")  # 0.1 takes time that the models need
@@ -101,7 +97,7 @@ def start(wanted: Wanted, folder: Path | None) -> RayReplicas:
     from export.replica import deployment
 
     ray.init(address=wanted.address, **options)
-    if not verbose:
+    if not ray_session.is_verbose():
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
     # Requests come through the front, which joins them: Ray's own proxies are not needed.
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})

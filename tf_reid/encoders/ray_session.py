@@ -27,6 +27,7 @@ VARIABLES = (  # that `private_ray.set_environment` changes
 
 
 def is_verbose() -> bool:
+    """Whether TF_REID_VERBOSE is set."""
     return os.environ.get("TF_REID_VERBOSE", "0") != "0"
 
 
@@ -93,7 +94,7 @@ def _connected(address: str) -> Iterator[None]:
     import ray
 
     try:
-        ray.init(address=address, **_logging())
+        ray.init(address=address, **log_options())
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"No Ray cluster answers at {address}: {reason}") from None
@@ -117,7 +118,7 @@ def _private(workers: int) -> Iterator[None]:
                 object_store_memory=OBJECT_STORE + workers * OBJECT_STORE // 4,
                 include_dashboard=False,
                 _temp_dir=private_ray.temporary(folder),
-                **_logging(),
+                **log_options(),
             )
             yield
         finally:
@@ -127,5 +128,6 @@ def _private(workers: int) -> Iterator[None]:
             os.environ |= before
 
 
-def _logging() -> dict[str, Any]:
+def log_options() -> dict[str, Any]:
+    """What `ray.init` is given, so that Ray prints errors alone unless TF_REID_VERBOSE is set."""
     return {"log_to_driver": is_verbose(), "logging_level": logging.INFO if is_verbose() else logging.ERROR}
