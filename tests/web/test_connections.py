@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from tf_reid.web.connections import Connection
 from tf_reid.web.guard import Guard, Rules
 
-DEADLINE = 0.3
+DEADLINE = 0.6  # a busy machine may hold this process up for some of it
 HEADER = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 LARGE = 2**23  # bytes of an answer, more than sockets hold
 
@@ -116,7 +116,8 @@ def test_stalled_clients_keep_no_good_one_waiting(port):
         assert max(good(port) for _ in range(20)) < 10 * DEADLINE
 
 
-def test_no_more_connections_than_the_bound_stay_open(port):
+def test_no_more_connections_than_the_bound_stay_open(port, monkeypatch):
+    monkeypatch.setattr(Impatient, "seconds", 10.0)  # so that the bound alone closes connections
     with contextlib.ExitStack() as clients:
         clients.enter_context(connected(port, HEADER + b"Content-Length: 4\r\n\r\nbusy"))
         time.sleep(0.1)
