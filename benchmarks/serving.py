@@ -9,8 +9,8 @@ python -m benchmarks.serving losses FOLDER MODEL IMAGE [--replicas 2] [--clients
 `forward`: milliseconds an image. The encoder has random weights, and random statistics in its batch normalisations:
 biases of zero would be left out. ONNX Runtime has the same folded network and as many threads as there are cores. Each
 is timed in turn, several times over, and the median stands.
-`model`: writes a folder of such an encoder, named `reid`, for a server to serve, beside it a crop, a photograph of
-12 megapixels and the same photograph as a progressive JPEG.
+`model`: writes a folder of such an encoder, named `reid`, in two versions, for a server to serve; beside it a crop, a
+photograph of 12 megapixels and the same photograph as a progressive JPEG.
 `server`: every client sends one image a request, by gRPC or REST, and waits for the answer; each image is timed by
 itself; beside it the model's own time without any server, where its version's folder is given.
 `losses`: starts a server, kills one of its replicas, then moves the label `stable` to another version and back, all
@@ -142,6 +142,7 @@ def model(args):
     servable = Servable(random_encoder(args.backbone, tuple(args.size)), tuple(args.size), flip=False, unit=True)
     saving.save(servable, args.folder / "reid" / "1")
     deployment.write(args.folder)
+    saving.save(servable, args.folder / "reid" / "2")  # to which `losses` moves the label `stable`
     blocks = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)
     photograph = Image.fromarray(blocks).resize((4000, 3000), Image.Resampling.BICUBIC)
     photograph.resize(tuple(args.size)[::-1]).save(args.folder / "crop.jpg")

@@ -21,7 +21,7 @@ from tf_reid.config import ConfigError
 from tf_reid.encoders import workers
 from tf_reid.encoders.encoder import Encoder
 from tf_reid.encoders.servable import Servable
-from tf_reid.encoders.workers import Workers
+from tf_reid.encoders.workers import Block, Workers
 
 IMPORTED_FROM = f"{Path(__file__).parents[2]}:{Path(__file__).parent}"
 PROMPT = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 2}
@@ -93,6 +93,22 @@ def test_an_image_that_ends_each_worker_is_given_up_alone(encoder, cluster):
     reasons = {number: reason for block in blocks for number, reason in block.reasons.items()}
     assert reasons == {5: "cannot be read: each worker that read it ended without an answer"}
     assert sum(len(block.embeddings) for block in blocks) == 11
+
+
+def test_what_dead_workers_had_is_embedded_in_ever_smaller_blocks(monkeypatch):
+    runs = []
+
+    def all_but_one(images, numbers, settings, width, workers, batch_size, ordered):
+        runs.append((len(numbers), batch_size))
+        for start in range(0, len(numbers), batch_size):
+            block = numbers[start : start + batch_size]
+            if 5 not in block:
+                yield Block(block, np.zeros((len(block), width), np.float32), {})
+
+    monkeypatch.setattr(workers, "_one_run", all_but_one)
+    blocks = list(workers._all_blocks([""] * 200, {}, 2, Workers(1), 64, False))
+    assert runs == [(200, 64), (64, 4), (4, 1)]
+    assert sorted(numbers_of(blocks)) == list(range(200)) and list(blocks[-1].reasons) == [5]
 
 
 def test_what_is_no_fault_of_an_image_ends_the_command(encoder, cluster):

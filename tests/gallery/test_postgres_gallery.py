@@ -64,7 +64,18 @@ def test_the_index_is_made_from_some_size_on_and_asked(gallery, monkeypatch):
     assert gallery.search(people(1, seed=7)[1], 1)[0][0].record.path == "500.jpg"
 
 
+def test_the_few_images_that_pass_filters_are_compared_one_by_one(gallery, monkeypatch):
+    query = people(1, seed=1)[1]
+    filters = Filters(cameras=(gallery.search(query, 1)[0][0].record.camera,))
+    expected = gallery.search(query, 5, filters)
+    gallery.update_index(always=True)
+    assert gallery.search(query, 5, filters) == expected and uses_of_index(gallery) == 0
+    monkeypatch.setattr(postgres_gallery, "FEW", 2)
+    assert gallery.search(query, 5, filters) == expected and uses_of_index(gallery) == 1
+
+
 def test_images_that_the_index_leaves_out_because_of_filters_are_found(gallery, monkeypatch):
+    monkeypatch.setattr(postgres_gallery, "FEW", 0)
     monkeypatch.setattr(postgres_gallery, "SEARCH_BREADTH", 2)
     monkeypatch.setattr(postgres_gallery, "WIDER_WITH_FILTERS", 1)
     query = people(1, seed=1)[1]

@@ -23,6 +23,7 @@ from tf_reid.encoders.remote_files import is_url
 
 BLOCK = 4  # batches that a worker takes at once: while one goes through the network, it reads the next
 RETRIES = 2  # of a block whose worker died
+FEWER = 16  # times fewer images in a batch, where these retries did not help
 STUCK_SECONDS = 120  # without any block done, after which all workers are started anew
 MOST_STARTS = 5  # in a row without any block done
 CORES_A_WORKER = 2
@@ -150,7 +151,7 @@ def embed(
 
 
 def _all_blocks(images, settings, width, workers, batch_size, ordered):
-    """Blocks until no image is left. Images whose worker died go to others; at last one at a time."""
+    """Blocks until no image is left. Images whose worker died go to others, in ever smaller blocks; at last alone."""
     waiting = np.ones(len(images), bool)
     fruitless = 0
     while waiting.any():
@@ -171,7 +172,7 @@ def _all_blocks(images, settings, width, workers, batch_size, ordered):
             lost = np.flatnonzero(waiting)
             yield Block(lost, np.zeros((0, width), np.float32), dict.fromkeys(lost.tolist(), KILLER))
             return
-        batch_size = 1
+        batch_size = max(1, batch_size // FEWER)
 
 
 def _one_run(images, numbers, settings, width, workers, batch_size, ordered):

@@ -13,6 +13,7 @@ from tf_reid.gallery.records import Filters, Match, Record, check_format, check_
 
 ABOUT_MODEL = ("digest", "distance", "width", "source")
 WIDEST = 2**20  # numbers in an embedding
+FEW = 20_000  # images left by filters that are compared one by one rather than by HNSW
 
 
 class Gallery(abc.ABC):

@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 
 from tf_reid.config import ConfigError
-from tf_reid.gallery.base import ABOUT_MODEL, Gallery, check_about, checked_top
+from tf_reid.gallery.base import ABOUT_MODEL, FEW, Gallery, check_about, checked_top
 from tf_reid.gallery.faiss_index import FaissIndex, nearest
 from tf_reid.gallery.image_table import Columns, ImageTable
 from tf_reid.gallery.index_files import DamagedIndex, IndexFiles
 from tf_reid.gallery.records import FORMAT, Filters, Match, Record, checked_embeddings, plain_records
 
 REBUILT_AT = 0.1  # the part of the gallery that may be missing from the index, or gone from the gallery
-FEW = 20_000  # images left by filters that are compared one by one rather than by HNSW
 BUILT_AT_ONCE = 50_000  # images whose embeddings are in memory while an index is built
 READ_AT_ONCE = 1000  # images
 TRIES = 3  # to lay out an index from which no other process removes images meanwhile

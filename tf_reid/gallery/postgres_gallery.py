@@ -4,8 +4,8 @@
 NAME        a row for each image: id, path, identity, camera, time, embedding
 NAME_about  what the gallery keeps about itself
 ```
-An `add` is one transaction, whole or not at all. From some size on an HNSW index finds candidates. Where it finds too
-few that pass the filters, every image that passes them is compared.
+An `add` is one transaction, whole or not at all. From some size on an HNSW index finds candidates. Where few images
+pass the filters, or it finds too few that do, every image that passes them is compared.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from typing_extensions import LiteralString
 
 from tf_reid.config import ConfigError
 from tf_reid.gallery import postgres_statements as statements
-from tf_reid.gallery.base import ABOUT_MODEL, Gallery, check_about, checked_top
+from tf_reid.gallery.base import ABOUT_MODEL, FEW, Gallery, check_about, checked_top
 from tf_reid.gallery.postgres_database import Cursor, Database, one
 from tf_reid.gallery.records import FORMAT, Filters, Match, Record, checked_embeddings, plain_records
 
@@ -225,7 +225,8 @@ class PostgresGallery(Gallery):
             if top > WIDEST_SEARCH:
                 top = checked_top(top, self._count(cursor))
             answers: list[list[Any]] = [[] for _ in queries]
-            if not exact and 2 * top <= WIDEST_SEARCH and self._has_index(cursor):
+            exact = exact or 2 * top > WIDEST_SEARCH or self._pass_few(cursor, filters)
+            if not exact and self._has_index(cursor):
                 self._widen(cursor, top, filters)
                 answers = self._nearest(queries, top, filters, statements.INDEX_ORDER)
             # Those for which the index is not asked, or found too few images that pass the filters.
@@ -236,6 +237,14 @@ class PostgresGallery(Gallery):
                 for number, rows in zip(short, exact_answers, strict=True):
                     answers[number] = rows
         return [[self._match(*row) for row in rows] for rows in answers]
+
+    def _pass_few(self, cursor, filters):
+        """Whether filters leave so few images that comparing all is as quick as the index, which would miss some."""
+        if not filters or not any(filters):
+            return False
+        condition, values = statements.condition(filters)
+        cursor.execute(self._statement(statements.COUNT_UP_TO, condition=condition), {**values, "most": FEW + 1})
+        return one(cursor) <= FEW
 
     def _widen(self, cursor, top, filters):
         """Let the index find more images than are asked for, since the filters are applied to what it finds."""

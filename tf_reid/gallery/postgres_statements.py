@@ -42,6 +42,7 @@ SELECT id, path, identity, camera, time, distance FROM (
 ) AS nearest
 ORDER BY distance, id
 """
+COUNT_UP_TO = "SELECT count(*) FROM (SELECT FROM {images} WHERE {condition} LIMIT %(most)s) AS passing"
 EXACT_ORDER = "embedding {operator} %(query)b, id"
 INDEX_ORDER = "embedding::{kind}({width}) {operator} %(query)b::{kind}({width})"
 IDENTIFIED = """
