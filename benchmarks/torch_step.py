@@ -247,7 +247,7 @@ class Step:
         loss_id.backward()
         self.of_generator.step()
         self.of_appearance.step()
-        return [float(loss) for loss in (loss_d, loss_g, loss_id)]
+        return [loss.item() for loss in (loss_d, loss_g, loss_id)]
 
     def identification_loss(self, erased, labels, swaps, feeds_swaps):
         out = [self.appearance(x) for x in erased]
