@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -93,6 +94,18 @@ def test_an_image_that_ends_each_worker_is_given_up_alone(encoder, cluster):
     reasons = {number: reason for block in blocks for number, reason in block.reasons.items()}
     assert reasons == {5: "cannot be read: each worker that read it ended without an answer"}
     assert sum(len(block.embeddings) for block in blocks) == 11
+
+
+def test_who_stops_early_waits_for_the_threads_of_ray_data(encoder, cluster):
+    """One that asks Ray after it is shut down would end this process."""
+    blocks = embed(encoder, [str(number) for number in range(100)], cluster, count=1)
+    next(blocks)
+    names = [thread.name for thread in threading.enumerate()]
+    assert all(any(name.startswith(begin) for name in names) for begin in workers.THREADS)
+    slow = threading.Thread(target=time.sleep, args=(2,), name="ray-data-slow")
+    slow.start()
+    blocks.close()
+    assert not slow.is_alive()
 
 
 def test_what_dead_workers_had_is_embedded_in_ever_smaller_blocks(monkeypatch):

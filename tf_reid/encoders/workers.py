@@ -8,6 +8,8 @@ Importing this module loads neither Ray nor TensorFlow.
 """
 
 import os
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +29,8 @@ FEWER = 16  # times fewer images in a batch, where these retries did not help
 STUCK_SECONDS = 120  # without any block done, after which all workers are started anew
 MOST_STARTS = 5  # in a row without any block done
 CORES_A_WORKER = 2
+THREADS = ("iter_threaded", "StreamingExecutor", "ray-data")  # of Ray Data, as their names begin
+ENDED_WITHIN = 10  # seconds
 KILLER = "cannot be read: each worker that read it ended without an answer"
 
 Encoded: TypeAlias = str | bytes | os.PathLike[str]
@@ -206,15 +210,28 @@ def _one_run(images, numbers, settings, width, workers, batch_size, ordered):
                 max_task_retries=RETRIES,
             )
     del tables
+    before = set(threading.enumerate())
+    tables = iter(data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     try:
         with ray_session.quiet():
-            for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for table in tables:
                 if len(table):
                     yield _block(table, width)
     except ExecutionTimeoutError:
         raise _Stuck from None
     except ray.exceptions.RayError as error:
         raise RuntimeError(f"The workers ended: {_last_line(error)}") from error
+    finally:
+        tables.close()
+        _wait_for_threads_since(before)
+
+
+def _wait_for_threads_since(before):
+    """Ray Data goes on in threads for a while. One that asks Ray when it is shut down would end this process."""
+    deadline = time.monotonic() + ENDED_WITHIN
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith(THREADS):
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class _Stuck(Exception):
