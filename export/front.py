@@ -67,8 +67,8 @@ class Front:
         self.monitoring = monitoring
         self.is_stopping = self.is_saturated = False
         self._waiting: deque[_Waiting] = deque()
-        self._tasks: set[asyncio.Task] = set()
-        self._sent: dict[asyncio.Task, Mapping[str, Served]] = {}  # batches -> what was served when they were sent
+        self._sent: dict[asyncio.Task, Mapping[str, Served]] = {}  # exchanges -> what was served when they began
+        self._batches: set[asyncio.Task] = set()  # exchanges without those of a single slow request
         self._later: asyncio.TimerHandle | None = None
         self._seconds, self._last = 0.0, 1  # of the model: a running mean; requests in the last batch
         monitoring.watch(self)
@@ -80,7 +80,7 @@ class Front:
     @property
     def outstanding(self) -> int:
         """Batches that replicas have."""
-        return len(self._sent)
+        return len(self._batches)
 
     def why_not_ready(self) -> str:
         """Why no request should come now; "" where they may."""
@@ -110,13 +110,14 @@ class Front:
             return Reply("DEADLINE_EXCEEDED", sentence="The request took too long.", reason="too_slow")
 
     async def settled(self, served: Mapping[str, Served] | None = None) -> None:
-        """Wait until no batch is out that was sent while `served` was served; None: none, and no request waits."""
-        while served is None and self._waiting:
-            await asyncio.sleep(0.01)
-        while tasks := [task for task, then in self._sent.items() if served is None or then == served]:
-            await asyncio.wait(tasks)
-        while served is None and self._tasks:
-            await asyncio.wait(set(self._tasks))
+        """Wait until nothing is out that was sent while `served` was served; None: nothing at all, and none waits."""
+        while True:
+            if tasks := [task for task, then in self._sent.items() if served is None or then == served]:
+                await asyncio.wait(tasks)
+            elif served is None and self._waiting:
+                await asyncio.sleep(0.01)
+            else:
+                return
 
     # ---------------------------------------------------------------------- batches
 
@@ -134,16 +135,14 @@ class Front:
                 return
             batch = self._next_batch()
             if batch:
-                self._start(self._exchange(batch, self.served), self.served)
-        if self.is_saturated and len(self._waiting) <= self.queue // 2:
-            self.is_saturated = False
+                self._batches.add(self._start(batch, self.served))
 
     def _patience(self):
         """Seconds for which the request that waits longest may wait for others; None where no replica has room."""
         running = max(self.replicas.running, 1)  # while one starts again, Ray keeps its first batch for it
-        if len(self._sent) >= BATCHES_PER_REPLICA * running:
+        if len(self._batches) >= BATCHES_PER_REPLICA * running:
             return None
-        computes = len(self._sent) >= running
+        computes = len(self._batches) >= running
         if len(self._waiting) >= (self.batch if computes else min(self.batch, self._last)):
             return 0.0
         if computes:
@@ -158,22 +157,23 @@ class Front:
             one = self._waiting.popleft()
             if not one.reply.done():
                 batch.append(one)
+        if len(self._waiting) <= self.queue // 2:
+            self.is_saturated = False
         return batch
 
-    def _start(self, exchange, served=None):
-        task = asyncio.get_running_loop().create_task(exchange)
-        self._tasks.add(task)
-        if served is not None:
-            self._sent[task] = served
+    def _start(self, batch, served, may_be_slow=False):
+        task = asyncio.get_running_loop().create_task(self._exchange(batch, served, may_be_slow))
+        self._sent[task] = served
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task):
-        self._tasks.discard(task)
-        self._sent.pop(task, None)
+        del self._sent[task]
+        self._batches.discard(task)
         if not task.cancelled():
             self._send()
 
-    async def _exchange(self, batch, served, may_be_slow=False):
+    async def _exchange(self, batch, served, may_be_slow):
         """Have a replica answer a batch. A request whose images are slow to decode is sent once more, alone."""
         start = _now()
         for one in batch:
@@ -190,7 +190,7 @@ class Front:
             replies, seconds = [failed] * len(batch), None
         for one, reply in zip(batch, replies, strict=True):
             if reply is None:
-                self._start(self._exchange([one], served, may_be_slow=True))
+                self._start([one], served, may_be_slow=True)
             else:
                 one.settle(reply)
         images = sum(reply.images for reply in replies if reply)

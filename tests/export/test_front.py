@@ -104,6 +104,25 @@ def test_a_full_queue_refuses_and_is_not_ready_until_half_of_it_is_gone():
     asyncio.run(run())
 
 
+def test_a_server_under_load_is_ready_again_once_half_of_its_queue_is_gone():
+    async def run():
+        replicas = Replicas()
+        one = make(replicas, batch=2, queue=8)
+        one._seconds = 100.0
+        tasks = await asked(one, *[b"%d" % number for number in range(11)])  # one and two are out, eight wait
+        await asyncio.gather(*await asked(one, b"more"))
+        assert one.why_not_ready() == "saturated"
+        replicas.let.set()
+        await asyncio.sleep(0)
+        replicas.let.clear()
+        await asyncio.sleep(0.02)
+        assert one.waiting == 4 and one.why_not_ready() == ""
+        replicas.let.set()
+        await replies(tasks)
+
+    asyncio.run(run())
+
+
 def test_what_a_lost_replica_had_is_sent_again_but_not_for_ever(monkeypatch):
     monkeypatch.setattr(front, "SECONDS_BEFORE_AGAIN", 0.0)
 
@@ -170,6 +189,23 @@ def test_a_server_that_stops_answers_what_it_has_and_refuses_the_rest():
     assert asyncio.run(run()) == [b"1", b"2"]
 
 
+def test_a_server_that_stops_answers_what_a_lost_replica_had(monkeypatch):
+    """It waits for a moment before it is sent again, and no replica has anything then."""
+    monkeypatch.setattr(front, "SECONDS_BEFORE_AGAIN", 0.0)
+
+    async def run():
+        replicas = Replicas()
+        replicas.errors = [ReplicaLost("it died")]
+        one = make(replicas)
+        (task,) = await asked(one, b"1")
+        one._last, one._seconds = 3, 1.0  # as after a batch of three: a single request waits a tenth of that for others
+        replicas.let.set()
+        await one.settled()
+        return task.done(), replicas.batches
+
+    assert asyncio.run(run()) == (True, [[b"1"], [b"1"]])
+
+
 def test_the_old_version_goes_once_its_last_batch_is_answered():
     async def run():
         replicas = Replicas()
@@ -184,6 +220,25 @@ def test_the_old_version_goes_once_its_last_batch_is_answered():
         assert replicas.served == [FIRST, SECOND] and replicas.moves[1:] == [("release", SECOND)]
         value = one.monitoring.registry.get_sample_value("tf_reid_label_version", {"model": "reid", "label": "stable"})
         assert value == 2 and not await following.move(one, replicas, SECOND)
+
+    asyncio.run(run())
+
+
+def test_a_slow_request_of_the_old_version_is_answered_before_that_version_goes():
+    async def run():
+        replicas = Replicas()
+        one = make(replicas)
+        tasks = await asked(one, b"slow")
+        moving = asyncio.create_task(following.move(one, replicas, SECOND))
+        await asyncio.sleep(0.01)
+        replicas.let.set()
+        await asyncio.sleep(0)
+        replicas.let.clear()  # the batch is answered, but for the slow request, which is sent again alone
+        await asyncio.sleep(0.02)
+        assert replicas.batches == [[b"slow"]] * 2 and replicas.moves == [("prepare", SECOND)] and one.outstanding == 0
+        replicas.let.set()
+        assert await moving and await replies(tasks) == [b"slow"] and replicas.served == [FIRST, FIRST]
+        assert replicas.moves[1:] == [("release", SECOND)]
 
     asyncio.run(run())
 
