@@ -52,7 +52,8 @@ class Replica:
         if self._loaded(served) is None:
             async with self.loading:
                 if self._loaded(served) is None:  # no other call has loaded it meanwhile
-                    self.models.append(await asyncio.to_thread(self._moved, served))
+                    moved = await asyncio.to_thread(self._moved, served)
+                    self.models.append(moved)  # only now: `release` may have made another list meanwhile
 
     async def release(self, served: Mapping[str, Served]) -> None:
         """Forget all versions but those that are served now."""

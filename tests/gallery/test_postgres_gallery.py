@@ -159,6 +159,8 @@ def test_a_reader_of_removed_images_is_reported(gallery, address, monkeypatch):
         ("?gallery=a.b", "where NAME has up to 48 letters"),
         (f"?gallery={'g' * 49}", "where NAME has up to 48 letters"),
         ("?gallery=g&hots=h", "is no address of a database: invalid URI query parameter"),
+        ("?gallery=g&connect_timeout=soon", "is no address of a database: bad value for connect_timeout: 'soon'"),
+        ("?gallery=g&port=0x5", "PostgreSQL does not answer for .*: .*0x5"),
         ("?gallery=g&password=secret", "PostgreSQL does not answer for .*: connection to server at .* refused"),
     ],
 )
@@ -166,6 +168,13 @@ def test_an_address_that_cannot_be_is_refused_without_its_password(ending, messa
     with pytest.raises(ConfigError, match=message) as error:
         PostgresGallery(f"postgresql://me:secret@127.0.0.1:9/db{ending}")
     assert "secret" not in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("password", ["se/cret", "se?cret", "se#cret", "se@cret", "12/secret"])
+def test_a_password_with_letters_that_end_a_part_of_an_address_is_not_printed(password):
+    with pytest.raises(ConfigError, match=r"must be written as .*%2F.*PGPASSWORD") as error:
+        PostgresGallery(f"postgresql://me:{password}@127.0.0.1:9/db?gallery=g")
+    assert "cret" not in str(error.value)
 
 
 def test_what_the_server_refuses_is_one_sentence(postgres, address):
@@ -201,6 +210,52 @@ def test_what_the_server_refuses_is_one_sentence(postgres, address):
         assert len(reader.search(people(1)[1])[0]) == 3
         with pytest.raises(ConfigError, match=f"PostgreSQL refuses this for .*: permission denied for table {name}"):
             reader.add(*people(1, start=5))
+
+
+def test_names_are_read_as_utf_8_whatever_the_encoding_of_the_database(postgres, address):
+    """One that `initdb` made without a locale has SQL_ASCII, and psycopg would read bytes from it."""
+    name = address.rpartition("=")[2]
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(
+            f"CREATE DATABASE ascii_{name} ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+    record = Record("straße/\n1.jpg", "Ä", "c\t1")
+    with PostgresGallery(address.replace("/postgres?", f"/ascii_{name}?"), ABOUT) as gallery:
+        gallery.add([record], people(1)[1])
+        assert gallery.contained([record.path]) == {record.path}
+        assert gallery.search(people(1)[1])[0][0].record == record and gallery.summary()["cameras"] == ["c\t1"]
+
+
+def test_of_two_that_make_the_first_gallery_at_once_both_can_add(postgres, address, monkeypatch):
+    """The second one has connected before pgvector was there."""
+    name = address.rpartition("=")[2]
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE new_{name}")
+    address = address.replace("/postgres?", f"/new_{name}?")
+    create = PostgresGallery._create
+
+    def create_second(gallery, about):
+        monkeypatch.setattr(PostgresGallery, "_create", create)
+        PostgresGallery(address, ABOUT).close()
+        create(gallery, about)
+
+    monkeypatch.setattr(PostgresGallery, "_create", create_second)
+    with PostgresGallery(address, ABOUT) as gallery:
+        assert gallery.add(*people(3)) == 3
+
+
+def test_only_the_owner_of_a_gallery_can_erase_what_others_remove(gallery, address, postgres):
+    name = address.rpartition("=")[2]
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE keeper_{name} LOGIN")
+        connection.execute(f"GRANT ALL ON {name}, {name}_about TO keeper_{name}")
+    with PostgresGallery(address.replace("//postgres:", f"//keeper_{name}:")) as others:
+        others.remove(["7.jpg"])
+        with pytest.raises(ConfigError, match=r"still in the files of .*: permission denied to vacuum .*owner"):
+            others.erase()
+        assert others.stats()["removed_images"] == "still in the files; run remove again"
+    gallery.erase()
+    assert gallery.stats()["removed_images"] == "erased"
 
 
 def test_texts_that_postgresql_cannot_keep_are_refused(gallery):
