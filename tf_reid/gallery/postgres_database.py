@@ -15,7 +15,8 @@ from typing_extensions import LiteralString
 from tf_reid.config import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,47}")  # of a gallery: PostgreSQL cuts names of tables at 63 letters
-CONNECT_SECONDS = 10  # where the address sets no connect_timeout
+# What an address may set otherwise. Without an encoding, a database in SQL_ASCII would answer with bytes.
+DEFAULTS = {"connect_timeout": 10, "application_name": "tf_reid", "client_encoding": "UTF8"}
 LOCK_SECONDS = 60  # for other processes that read a table that is to be rewritten
 # What PostgreSQL says of a connection that it refuses -> what to do.
 REFUSALS = {
@@ -82,17 +83,20 @@ class Database:
             connection = self._connected()
             connection.execute("SELECT set_config('lock_timeout', %s, false)", [f"{LOCK_SECONDS}s"])
             connection.execute("SELECT set_config('maintenance_work_mem', %s, false)", [memory])
+            remain = f"The images are removed, but their data are still in the files of {self.place}"
             try:
-                connection.execute(sql.SQL("VACUUM (FULL, ANALYZE) {}").format(table))
+                with _warnings(connection) as warnings:
+                    connection.execute(sql.SQL("VACUUM (FULL, ANALYZE) {}").format(table))
             except errors.LockNotAvailable:
                 raise ConfigError(
-                    f"The images are removed, but their data are still in the files of {self.place}: another process "
-                    "reads them. End it, and run the same command again."
+                    f"{remain}: another process reads them. End it, and run the same command again."
                 ) from None
             finally:
                 if not connection.broken:
                     connection.execute("RESET lock_timeout")
                     connection.execute("RESET maintenance_work_mem")
+            if warnings:  # of a table that is another user's, and is passed over
+                raise ConfigError(f"{remain}: {warnings[0]}. Let the gallery's owner run the same command.")
 
     def learn_vectors(self) -> None:
         """Let values of pgvector's types be NumPy arrays; pgvector must be there."""
@@ -121,6 +125,8 @@ class Database:
                 self._connection = psycopg.connect(**self._parameters, autocommit=True, prepare_threshold=None)
             except psycopg.OperationalError as error:
                 raise self._unreachable(error) from None
+            except psycopg.ProgrammingError as error:  # a parameter's value
+                raise _no_address(self.place, error) from None
             if psycopg.types.TypeInfo.fetch(self._connection, "vector") is not None:
                 register_vector(self._connection)
         return self._connection
@@ -153,6 +159,22 @@ class Database:
             raise ConfigError(f"PostgreSQL refuses this for {self.place}: {_one_line(reason)}.") from None
 
 
+@contextlib.contextmanager
+def _warnings(connection: psycopg.Connection) -> Iterator[list[str]]:
+    """The server's warnings inside."""
+    warnings: list[str] = []
+
+    def keep(notice: errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "WARNING":
+            warnings.append(_one_line(notice.message_primary or ""))
+
+    connection.add_notice_handler(keep)
+    try:
+        yield warnings
+    finally:
+        connection.remove_notice_handler(keep)
+
+
 def one(cursor: Cursor) -> Any:
     """The one value that a statement answers with."""
     row = cursor.fetchone()
@@ -171,6 +193,12 @@ def without_password(address: str) -> str:
 
 def _parse(address):
     """The address without its password, the gallery's name, and what psycopg.connect takes."""
+    before_host = address.partition("://")[2].rpartition("@")[0]
+    if ":" in before_host and set("@/?#") & set(before_host):  # it would be printed as a host, or as what follows one
+        raise ConfigError(
+            "In an address of PostgreSQL, @ / ? # of a user's name or password must be written as %40 %2F %3F %23; or "
+            "put the password into PGPASSWORD or ~/.pgpass."
+        )
     place, parts = without_password(address), urlsplit(address)
     values = dict(parse_qsl(parts.query))
     name = values.pop("gallery", "")
@@ -182,8 +210,12 @@ def _parse(address):
     try:
         parameters = conninfo.conninfo_to_dict(parts._replace(query=urlencode(values, quote_via=quote)).geturl())
     except psycopg.ProgrammingError as error:
-        raise ConfigError(f"{place} is no address of a database: {_one_line(str(error))}.") from None
-    return place, name, {"connect_timeout": CONNECT_SECONDS, "application_name": "tf_reid", **parameters}
+        raise _no_address(place, error) from None
+    return place, name, {**DEFAULTS, **parameters}
+
+
+def _no_address(place, error):
+    return ConfigError(f"{place} is no address of a database: {_one_line(str(error))}.")
 
 
 def _one_line(text):

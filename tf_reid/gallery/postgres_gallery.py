@@ -47,6 +47,7 @@ class PostgresGallery(Gallery):
         try:
             if about is not None:
                 self._create({**about, "format": FORMAT})
+                self._database.learn_vectors()  # another process may have added pgvector since this one connected
             with self._database.transaction(snapshot=True) as cursor:
                 if not self._database.exists(cursor, "_about"):
                     raise ConfigError(
@@ -82,7 +83,6 @@ class PostgresGallery(Gallery):
             for statement in statements.TABLES:
                 cursor.execute(self._database.statement(statement, width=sql.Literal(about["width"]), **indexes))
             self._write_about(cursor, about)
-        self._database.learn_vectors()
 
     def _add_pgvector(self, cursor):
         try:
