@@ -122,6 +122,12 @@ def test_a_package_of_an_extra_that_is_missing_is_named_with_the_extra(monkeypat
     ):
         run_command(search)
 
+    def embed():
+        raise ModuleNotFoundError("No module named 'pyarrow.parquet'", name="pyarrow.parquet")
+
+    with pytest.raises(SystemExit, match=r"this needs pip install 'tf_reid\[bulk\]'\."):
+        run_command(embed)
+
     def broken():
         raise ModuleNotFoundError("No module named 'a_mistake'", name="a_mistake")
 

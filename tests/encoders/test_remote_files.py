@@ -45,6 +45,7 @@ def test_an_encoder_reads_a_url_as_a_file(bucket, monkeypatch):
     image, absent, large = ImageReader((8, 4)).read(enumerate(f"{bucket}/{name}" for name in names))
     np.testing.assert_array_equal(image, PIXELS)
     assert absent.reason.startswith("cannot be read: ") and absent.index == 1
+    assert absent.path == f"{bucket}/none.jpg" and f"({bucket}/none.jpg)" in str(absent)
     assert large.reason == f"has more than {len(PNG)} bytes, which are allowed"
 
 
@@ -54,6 +55,16 @@ def test_what_is_written_is_whole(tmp_path, place):
     remote_files.write(f"{place}/a/file", b"content")
     assert remote_files.read(f"{place}/a/file") == b"content"
     assert remote_files.files_below(place) == [f"{place}/a/file"]
+
+
+def test_a_url_with_a_password_is_refused_without_it():
+    """A gallery would keep it."""
+    url = "sftp://me:secret@127.0.0.1:9/crops"
+    for use in (remote_files.read, remote_files.read_image, remote_files.files_below):
+        with pytest.raises(ConfigError, match=r"A URL must not hold a password: .*fsspec") as error:
+            use(f"{url}/1.jpg")
+        assert "secret" not in str(error.value)
+    assert remote_files.system_of("memory://bucket/a:b@c.jpg")[1] == "/bucket/a:b@c.jpg"
 
 
 def test_a_store_whose_package_is_missing_says_which():

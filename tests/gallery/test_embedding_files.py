@@ -1,5 +1,9 @@
 """Parquet files of embeddings: what they hold, resumption, damage, other models, URLs."""
 
+import json
+import os
+import sys
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -75,6 +79,33 @@ def test_files_of_another_model_or_damaged_ones_are_refused(tmp_path):
     file.write_bytes(content)
     with pytest.raises(ConfigError, match="is damaged or cannot be read"):
         list(EmbeddingFiles(str(tmp_path)).rows())
+
+
+def test_a_file_of_a_newer_version_or_of_another_program_is_refused(tmp_path):
+    write(tmp_path, *people(8))
+    (file,) = tmp_path.iterdir()
+    table = pq.read_table(file)
+    for about, message in (
+        ({**ABOUT, "format": 3}, r"embeddings_other\.parquet has gallery format 3, .*by a newer version of tf_reid"),
+        ({"format": 2}, r"embeddings_other\.parquet is damaged"),
+    ):
+        other = table.replace_schema_metadata({"tf_reid": json.dumps(about)})
+        pq.write_table(other, tmp_path / "embeddings_other.parquet")
+        for opened_with in (ABOUT, None):
+            with pytest.raises(ConfigError, match=message):
+                EmbeddingFiles(str(tmp_path), opened_with)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_images_are_embedded(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(ModuleNotFoundError, match=r"pyarrow\.parquet"):
+        patched.setitem(sys.modules, "pyarrow.parquet", None)
+        EmbeddingFiles(f"{tmp_path}/new", ABOUT)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"The folder .*file/below cannot be written: Not a directory"):
+        EmbeddingFiles(f"{tmp_path}/file/below", ABOUT)
+    monkeypatch.setattr("os.access", lambda _path, mode: not mode & os.W_OK)
+    with pytest.raises(ConfigError, match=r"The folder .*/closed cannot be written: Permission denied"):
+        EmbeddingFiles(f"{tmp_path}/closed", ABOUT)
 
 
 def test_an_image_of_two_files_is_added_once(tmp_path):

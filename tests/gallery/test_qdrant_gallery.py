@@ -73,6 +73,27 @@ def test_a_layout_that_cannot_be_is_refused(ending, message):
         connect(f"qdrant://127.0.0.1:9/g{ending}")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "qdrant://me:secret@h:1/g",
+        "qdrant://h/g?api_key=secret",
+        "qdrant://h:secret/g",
+        "qdrant://:secret@h",
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_without_its_key(address):
+    with pytest.raises(ConfigError, match=r"must be qdrant://.*QDRANT_API_KEY|api_key cannot be; behind .") as error:
+        connect(address)
+    assert "secret" not in str(error.value)
+
+
+def test_a_server_may_have_an_address_of_ipv6(client, monkeypatch):
+    urls = []
+    monkeypatch.setattr(qdrant_gallery, "QdrantClient", lambda url, **_options: urls.append(url) or client)
+    assert connect("qdrants://[::1]/g", ABOUT).place == "qdrants://[::1]:6333/g" and urls == ["https://[::1]:6333"]
+
+
 def test_a_collection_that_another_process_creates_meanwhile_is_opened(client, monkeypatch):
     QdrantGallery(client, "g", ABOUT)
     indexed = []

@@ -25,6 +25,7 @@ EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg
     "fsspec": "bulk",
     "pgvector": "search",
     "psycopg": "search",
+    "pyarrow": "bulk",
     "qdrant_client": "search",
     "uvicorn": "search",
     "grpc": "serving",

@@ -15,11 +15,11 @@ class ImageError(ValueError):
 
     Attributes:
         index: its place among the images that were given, from 0.
-        path: its file, or None where it was given as bytes or pixels.
+        path: its file, a URL as a text, or None where it was given as bytes or pixels.
         reason: what is wrong, as the rest of a sentence about the image: "is damaged: it is cut off".
     """
 
-    def __init__(self, index: int, path: Path | None, reason: str):
+    def __init__(self, index: int, path: Path | str | None, reason: str):
         place = f" ({path})" if path is not None else ""
         super().__init__(f"Image {index}{place} {reason}.")
         self.index, self.path, self.reason = index, path, reason

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -53,7 +52,7 @@ class ImageReader:
         if isinstance(image, np.ndarray):
             check_array(f"Image {index}", image)
             return self._resized(image)
-        path = Path(image) if isinstance(image, str | os.PathLike) else None
+        path = remote_files.place_of(image)
         try:
             content = _bytes_of(index, image)
             plain = images.plain_or_pixels(content)

@@ -8,18 +8,27 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tf_reid.config import ConfigError
 from tfds_builders.images import MOST_FILE_BYTES, LimitError
 from tfds_builders.listing import is_hidden, is_image, shown
 
+PASSWORD = re.compile(r"[^:]+://[^/@]*:[^/]*@")
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # no single letter: C:// is a drive
 
 
 def is_url(name: object) -> bool:
     """Whether a name is a URL and no path of this machine."""
     return isinstance(name, str) and URL.match(name) is not None
+
+
+def place_of(image: object) -> Path | str | None:
+    """The path of an image's file, or its URL as it is; None where it is no file but bytes or pixels."""
+    if is_url(image):
+        return str(image)
+    return Path(image) if isinstance(image, str | os.PathLike) else None
 
 
 def read_image(url: str) -> bytes:
@@ -119,9 +128,18 @@ def folder_of(name: str) -> str:
 
 
 def system_of(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it."""
+    """The file system of a URL, and the path in it.
+
+    Raises:
+        ConfigError: the package of its store is missing; it cannot be; it holds a password.
+    """
     import fsspec
 
+    if PASSWORD.match(url):
+        raise ConfigError(
+            "A URL must not hold a password: messages would show it, and a gallery would keep it with each image. Put "
+            "it where the store's package looks for it, such as fsspec's configuration in ~/.config/fsspec."
+        )
     try:
         return fsspec.core.url_to_fs(url)
     except ImportError as error:  # names the package to install

@@ -21,7 +21,7 @@ import numpy as np
 from tf_reid.config import ConfigError
 from tf_reid.encoders import ray_session
 from tf_reid.encoders.image_checks import ImageError
-from tf_reid.encoders.remote_files import is_url
+from tf_reid.encoders.remote_files import is_url, place_of
 
 BLOCK = 4  # batches that a worker takes at once: while one goes through the network, it reads the next
 RETRIES = 2  # of a block whose worker died
@@ -306,9 +306,7 @@ def in_order(images: Sequence[Encoded], blocks: Iterable[Block]) -> Iterator[Emb
         readable = iter(embeddings)
         for number in numbers.tolist():
             if number in reasons:
-                image = images[number]
-                path = None if isinstance(image, bytes) else Path(image)
-                waiting[number] = Embedded(None, ImageError(number, path, reasons[number]))
+                waiting[number] = Embedded(None, ImageError(number, place_of(images[number]), reasons[number]))
             else:
                 waiting[number] = Embedded(next(readable), None)
         while expected in waiting:

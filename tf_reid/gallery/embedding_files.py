@@ -9,8 +9,10 @@ skips what was there when it began.
 """
 
 import contextlib
+import errno
 import io
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ from tf_reid.config import ConfigError
 from tf_reid.encoders import remote_files
 from tf_reid.files import write_bytes
 from tf_reid.gallery.base import check_about
-from tf_reid.gallery.records import FORMAT, Record, check_same_model, checked_embeddings
+from tf_reid.gallery.records import FORMAT, Record, checked_embeddings
 from tfds_builders.listing import shown
 
 IN_A_FILE = 4096  # images
@@ -42,7 +44,8 @@ class EmbeddingFiles:
         about: of the encoder whose embeddings are to be added. None: the folder is only read.
 
     Raises:
-        ConfigError: the folder holds embeddings of another model, or, where it is only read, none; a file is damaged.
+        ConfigError: the folder holds embeddings of another model or version, or, where it is only read, none; a file is
+          damaged; the folder cannot be written.
     """
 
     def __init__(self, folder: str, about: Mapping[str, Any] | None = None):
@@ -52,10 +55,13 @@ class EmbeddingFiles:
             raise ConfigError(
                 f"There are no embeddings in {shown(folder)}; make some with python -m tf_reid.search embed."
             )
-        self.about: dict[str, Any] = {**(about or self._about_of(self._names[0])), "format": FORMAT}
-        check_about(self.about, folder)
+        self.about: dict[str, Any] = {**about, "format": FORMAT} if about else self._about_of(self._names[0])
         for name in self._names:
-            check_same_model(self._about_of(name), self.about, name)
+            check_about(self._about_of(name), shown(name), self.about)
+        if about is not None:  # what cannot be written is refused before images are embedded in vain
+            import pyarrow.parquet  # noqa: F401
+
+            _check_writable(folder)
 
     def __len__(self) -> int:
         """How many rows the files have."""
@@ -167,6 +173,18 @@ def _files_in(folder: str) -> list[str]:
     if Path(folder).is_file():
         raise ConfigError(f"{shown(folder)} is a file, not a folder of embeddings.")
     return sorted(str(path) for path in Path(folder).glob("*.parquet") if _is_ours(path.name))
+
+
+def _check_writable(folder: str) -> None:
+    """Raise a ConfigError where the folder cannot be written. A store is not asked: it answers at the first file."""
+    if remote_files.is_url(folder):
+        return
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigError(f"The folder {shown(folder)} cannot be written: {error.strerror}.") from None
 
 
 def _is_ours(name: str) -> bool:

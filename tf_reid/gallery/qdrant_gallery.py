@@ -5,7 +5,6 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from qdrant_client import QdrantClient, models
@@ -13,7 +12,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 
 from tf_reid.config import ConfigError
 from tf_reid.gallery.base import ABOUT_MODEL, Gallery, check_about, checked_top
-from tf_reid.gallery.qdrant_server import Layout, Unavailable, errors_of_the_server, layout_of
+from tf_reid.gallery.qdrant_server import Layout, Unavailable, errors_of_the_server, layout_of, place_of
 from tf_reid.gallery.records import FORMAT, Filters, Match, Record, checked_embeddings, plain_records
 
 WRITTEN_AT_ONCE, READ_AT_ONCE = 256, 1000  # points a request
@@ -284,14 +283,10 @@ def connect(address: str, about: dict[str, Any] | None = None) -> QdrantGallery:
     Raises:
         ConfigError: the address has another form; as `QdrantGallery`.
     """
-    parts = urlsplit(address)
-    collection = parts.path.strip("/")
-    if not parts.hostname or not collection:
-        raise ConfigError(f"{address} must be qdrant://HOST:PORT/COLLECTION.")
-    layout = layout_of(address)
-    scheme, host = "https" if parts.scheme == "qdrants" else "http", f"{parts.hostname}:{parts.port or 6333}"
-    client = QdrantClient(url=f"{scheme}://{host}", api_key=os.environ.get("QDRANT_API_KEY"), timeout=60)
-    return QdrantGallery(client, collection, about, layout, f"{parts.scheme}://{host}/{collection}")
+    scheme, host, collection = place_of(address)
+    url = f"{'https' if scheme == 'qdrants' else 'http'}://{host}"
+    client = QdrantClient(url=url, api_key=os.environ.get("QDRANT_API_KEY"), timeout=60)
+    return QdrantGallery(client, collection, about, layout_of(address), f"{scheme}://{host}/{collection}")
 
 
 def _id(path):

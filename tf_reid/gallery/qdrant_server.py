@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from tf_reid.config import ConfigError
+from tf_reid.web.loopback import bracketed
 
 
 class Unavailable(ConfigError):
@@ -27,21 +28,48 @@ class Layout(NamedTuple):
     write_consistency: int | None = None
 
 
+class Place(NamedTuple):
+    """Where a collection lies: qdrant or qdrants, host:port, the collection's name."""
+
+    scheme: str
+    host: str
+    collection: str
+
+
+def place_of(address: str) -> Place:
+    """What stands before ? in the address of a collection.
+
+    Raises:
+        ConfigError: it cannot be. The message does not repeat it: it may hold a key.
+    """
+    try:
+        parts = urlsplit(address)
+        host, port, collection = parts.hostname, parts.port or 6333, parts.path.strip("/")
+    except ValueError:  # a port that is no number
+        host = None
+    if not host or not collection or "@" in parts.netloc:
+        raise ConfigError(
+            "The address of a Qdrant gallery must be qdrant://HOST:PORT/COLLECTION; put a key into QDRANT_API_KEY."
+        )
+    return Place(parts.scheme, f"{bracketed(host)}:{port}", collection)
+
+
 def layout_of(address: str) -> Layout:
     """What stands behind ? in the address of a collection.
 
     Raises:
-        ConfigError: it cannot be.
+        ConfigError: it cannot be. Of what is unknown, which may be a key, the message has only the name.
     """
-    values = dict(parse_qsl(urlsplit(address).query, keep_blank_values=True))
+    place, values = address.partition("?")[0], dict(parse_qsl(urlsplit(address).query, keep_blank_values=True))
     for name, value in values.items():
         if name not in Layout._fields or not value.isdecimal() or int(value) < 1:
+            given = f"{name}={value}" if name in Layout._fields or value.isdecimal() else name
             raise ConfigError(
-                f"{address}: {name}={value} cannot be; behind ? stand {', '.join(Layout._fields)}, each 1 or more."
+                f"{place}: {given} cannot be; behind ? stand {', '.join(Layout._fields)}, each 1 or more."
             )
     layout = Layout(**{name: int(value) for name, value in values.items()})
     if (layout.write_consistency or 1) > (layout.replication or layout.write_consistency or 1):
-        raise ConfigError(f"{address}: write_consistency cannot be more than replication.")
+        raise ConfigError(f"{place}: write_consistency cannot be more than replication.")
     return layout
 
 
