@@ -166,5 +166,6 @@ def _running(name):
 
 def _reason(status, wanted):
     """The last line of the traceback with which a replica failed to start, which Ray keeps; "" where it has none."""
-    messages = [each.message.strip() for each in status.applications[wanted.name].deployments.values()]
+    application = status.applications.get(wanted.name)
+    messages = [each.message.strip() for each in application.deployments.values()] if application else []
     return "\n".join(messages).rpartition("\n")[2].strip()

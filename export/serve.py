@@ -19,9 +19,9 @@ from export.cluster import LOCAL, Wanted
 from export.deployment import POLL_SECONDS, served_models
 from export.limits import BATCH, REQUEST_BYTES, WAITING, Limits
 from export.names import check_folder
-from tf_reid.command_line import program, run_command
+from tf_reid.command_line import gpus, program, run_command
 from tf_reid.config import ConfigError
-from tf_reid.encoders import private_ray
+from tf_reid.encoders import private_ray, ray_session
 from tf_reid.web.guard import Rules, names
 from tf_reid.web.loopback import bracketed, check_free, check_token, is_loopback
 from tfds_builders.listing import shown
@@ -64,7 +64,7 @@ def arguments(argv=None) -> argparse.Namespace:
         "--replicas", type=_replicas, default=1, metavar="N", help="processes with the models, or auto: by the load"
     )
     parser.add_argument(
-        "--gpus-per-replica", type=_gpus, default=0.0, metavar="F", help="GPUs of each replica, such as 1 or 0.5"
+        "--gpus-per-replica", type=gpus, default=0.0, metavar="F", help="GPUs of each replica, such as 1 or 0.5"
     )
     parser.add_argument(
         "--ray",
@@ -92,7 +92,6 @@ def _number(read: Callable[[str], float], least: float, most: float) -> Callable
 
 
 _port, _count, _seconds = _number(int, 1, 65535), _number(int, 1, 2**31 - 1), _number(float, 0.01, 86400.0)
-_gpus = _number(float, 0.0, 64.0)
 
 
 def _replicas(text):
@@ -106,10 +105,7 @@ def main(argv=None) -> None:
     check_token(address, args.token, "the models")
     check_folder(args.folder, "The folder of models")
     served_models(args.folder)
-    if args.ray.startswith("ray://"):
-        raise ConfigError(
-            f"--ray {args.ray} is a Ray client's address; run this on a node of the cluster with --ray auto."
-        )
+    ray_session.check_cluster(args.ray)
     if args.grpc_port == args.rest_port:
         raise ConfigError(f"gRPC and REST cannot both use port {args.rest_port}; choose another --rest-port.")
     check_free(address, args.grpc_port, "--grpc-port")

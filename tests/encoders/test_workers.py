@@ -136,8 +136,18 @@ def test_a_model_that_a_node_does_not_have_ends_the_command(encoder, cluster):
 
 
 def test_no_cluster_at_an_address_is_said(encoder):
+    for address in ("ray://head:10001", "." * 70 + ":1"):
+        with pytest.raises(ConfigError, match=r"is a Ray client's address|No Ray cluster answers at \.\.\."):
+            list(encoder.embed_many(["1"], ray=address))
     with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127.0.0.1:1"):
         list(encoder.embed_many(["1"], ray="127.0.0.1:1"))
+
+
+def test_a_machine_without_a_gpu_is_said(monkeypatch):
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
+    with pytest.raises(ConfigError, match=r"Ray finds no GPU on this machine, .* 0.5 .*leave --gpus-per-worker out"):
+        workers._processes(Workers(gpus=0.5))
+    assert workers._processes(Workers(gpus=0.5, address="10.0.0.1:6379")) == (1, 1)  # a node with one may join
 
 
 SCRIPT = """

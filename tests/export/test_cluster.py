@@ -55,13 +55,15 @@ def test_a_cluster_has_room_for_so_many_replicas(nodes, gpus, expected):
 
 
 def test_options_of_replicas_that_cannot_be_are_refused(tmp_path, capsys, monkeypatch):
-    for option, value in (("--replicas", "0"), ("--gpus-per-replica", "-1")):
+    for option, value in (("--replicas", "0"), ("--gpus-per-replica", "-1"), ("--gpus-per-replica", "1.5")):
         with pytest.raises(SystemExit):
             serve.arguments([str(tmp_path), option, value])
         assert f"argument {option}: {value} is not between" in capsys.readouterr().err
     monkeypatch.setattr(serve, "served_models", lambda _folder: None)
     with pytest.raises(ConfigError, match="run this on a node of the cluster with --ray auto"):
         serve.main([str(tmp_path), "--ray", "ray://head:10001"])
+    with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1: "):
+        serve.main([str(tmp_path), "--ray", "127.0.0.1:1"])
 
 
 def test_the_pods_of_kuberay_start_the_server_and_ask_whether_it_is_ready():

@@ -575,6 +575,8 @@ def test_a_replica_that_does_not_start_is_reported_by_its_own_error(tmp_path, mo
 
     replica = SimpleNamespace(message=message)
     application = SimpleNamespace(deployments={"Server": replica})
+    # It would be of this process, whose other tests start Ray, too.
+    monkeypatch.setattr("tf_reid.encoders.private_ray.set_environment", lambda _folder: None)
     monkeypatch.setattr("ray.init", lambda **_: None)
     monkeypatch.setattr("ray.serve.start", lambda **_: None)
     monkeypatch.setattr("ray.serve.run", run)

@@ -144,13 +144,29 @@ def fraction(text: str) -> float:
     Raises:
         ArgumentTypeError: it is none, or not between 0 and 1.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
+
+
+def gpus(text: str) -> float:
+    """How many GPUs a process gets of Ray: a part of one, or a whole number of them.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    value = _number(text)
+    if not (0 <= value <= 1 or (value > 1 and value.is_integer())):
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1, nor a larger whole number")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def train() -> None:

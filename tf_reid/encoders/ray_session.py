@@ -82,15 +82,27 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def check_cluster(address: str) -> None:
+    """Raise a ConfigError where nothing answers at the HOST:PORT of a cluster: Ray itself tries for a minute.
+
+    Other addresses, such as auto, are left to Ray, but for those of Ray clients.
+    """
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"--ray {address} is a Ray client's address; run this on a node of the cluster with --ray auto."
+        )
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECTED_WITHIN).close()
+        except (OSError, OverflowError, UnicodeError) as error:
+            raise ConfigError(f"No Ray cluster answers at {address}: {error}.") from None
+
+
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    host, _, port = address.rpartition(":")
-    if port.isdigit():  # else such as auto
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), CONNECTED_WITHIN).close()
-        except (OSError, OverflowError) as error:  # Ray itself tries for a minute
-            raise ConfigError(f"No Ray cluster answers at {address}: {error}.") from None
+    check_cluster(address)
     import ray
 
     try:

@@ -144,7 +144,7 @@ def embed(
         ordered: the blocks come in the order of the images, but for those whose worker died; else as they are done.
 
     Raises:
-        ConfigError: there is no such cluster.
+        ConfigError: there is no such cluster; this machine has no GPU and one was asked for.
         RuntimeError: the workers cannot start, or a worker fails on what is no fault of an image.
     """
     if not images:
@@ -245,6 +245,11 @@ def _processes(workers):
     cores, resources = os.cpu_count() or 1, ray.cluster_resources()
     if workers.gpus:
         room = int(resources.get("GPU", 0) / workers.gpus)
+        if workers.address is None and not room:  # a cluster may get such a node
+            raise ConfigError(
+                f"Ray finds no GPU on this machine, or not the {workers.gpus:g} of one worker: leave --gpus-per-worker "
+                "out."
+            )
     else:
         room = cores // CORES_A_WORKER if workers.address is None else int(resources.get("CPU", 0))
     count = workers.number or max(1, room)

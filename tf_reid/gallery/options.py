@@ -1,12 +1,11 @@
 """The options of the search commands. Loads no TensorFlow."""
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_reid.command_line import fraction, positive, program
+from tf_reid.command_line import fraction, gpus, positive, program
 from tf_reid.gallery import times
 from tf_reid.gallery.stores import ADDRESSES
 
@@ -122,26 +121,11 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpus-per-worker",
-        type=_share,
+        type=gpus,
         default=0.0,
         metavar="F",
         help="GPUs of each of them, such as 1, or 0.5 for two on a GPU (default: 0)",
     )
-
-
-def _share(text: str) -> float:
-    """A part of a GPU, or a whole number of them, as Ray gives them out."""
-    value = _number(text)
-    if not (0 <= value <= 1 or (value > 1 and value.is_integer())):
-        raise argparse.ArgumentTypeError(f"{text} is neither between 0 and 1 nor a whole number")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _time(text: str) -> float:
