@@ -32,7 +32,7 @@ def test_a_batch_of_8_on_one_replica_equals_two_of_4(name, stage, two_replicas):
     In some batches two places of a map are so alike that rounding, which differs from one processor to another, decides
     where a maximum's gradient goes. Such a batch compares nothing, so DG-Net's stages may take another one.
     """
-    seeds = (6, 1, 5) if METHODS[name].STAGES[stage].sampler == "swaps" else (None,)
+    seeds = (1, 6, 5) if METHODS[name].STAGES[stage].sampler == "swaps" else (None,)
     for seed in seeds:
         try:
             compare_one_replica_with_two(name, stage, batch_for(name, stage, seed=seed), two_replicas)
