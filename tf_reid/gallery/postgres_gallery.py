@@ -225,8 +225,8 @@ class PostgresGallery(Gallery):
             if top > WIDEST_SEARCH:
                 top = checked_top(top, self._count(cursor))
             answers: list[list[Any]] = [[] for _ in queries]
-            exact = exact or 2 * top > WIDEST_SEARCH or self._pass_few(cursor, filters)
-            if not exact and self._has_index(cursor):
+            exact = exact or 2 * top > WIDEST_SEARCH or not self._has_index(cursor)
+            if not exact and not self._pass_few(cursor, filters):
                 self._widen(cursor, top, filters)
                 answers = self._nearest(queries, top, filters, statements.INDEX_ORDER)
             # Those for which the index is not asked, or found too few images that pass the filters.
