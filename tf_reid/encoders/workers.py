@@ -211,10 +211,10 @@ def _one_run(images, numbers, settings, width, workers, batch_size, ordered):
             )
     del tables
     before = set(threading.enumerate())
-    tables = iter(data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+    answers = iter(data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     try:
         with ray_session.quiet():
-            for table in tables:
+            for table in answers:
                 if len(table):
                     yield _block(table, width)
     except ExecutionTimeoutError:
@@ -222,7 +222,7 @@ def _one_run(images, numbers, settings, width, workers, batch_size, ordered):
     except ray.exceptions.RayError as error:
         raise RuntimeError(f"The workers ended: {_last_line(error)}") from error
     finally:
-        tables.close()
+        answers.close()
         _wait_for_threads_since(before)
 
 
