@@ -105,6 +105,7 @@ def main(argv=None) -> None:
     check_token(address, args.token, "the models")
     check_folder(args.folder, "The folder of models")
     served_models(args.folder)
+    check_access_log(args.access_log)
     ray_session.check_cluster(args.ray)
     if args.grpc_port == args.rest_port:
         raise ConfigError(f"gRPC and REST cannot both use port {args.rest_port}; choose another --rest-port.")
@@ -128,6 +129,17 @@ def main(argv=None) -> None:
                 stopped.wait()
         finally:
             cluster.stop(wanted)
+
+
+def check_access_log(name: str | None) -> None:
+    """Raise a ConfigError where --access-log names a file that cannot be written; makes the file."""
+    if name in (None, "-"):
+        return
+    try:
+        with open(name, "a"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--access-log {name}: the file cannot be written: {error.strerror}.") from None
 
 
 def address_of(host: str) -> str:

@@ -57,6 +57,13 @@ def test_what_is_written_is_whole(tmp_path, place):
     assert remote_files.files_below(place) == [f"{place}/a/file"]
 
 
+def test_a_file_that_cannot_be_written_is_refused_and_nothing_is_left(tmp_path):
+    (tmp_path / "file").mkdir()
+    with pytest.raises(ConfigError, match=r"file://.*/file cannot be read or written: .*directory"):
+        remote_files.write(f"file://{tmp_path}/file", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_url_with_a_password_is_refused_without_it():
     """A gallery would keep it."""
     url = "sftp://me:secret@127.0.0.1:9/crops"

@@ -462,6 +462,12 @@ def test_the_token_and_the_names_become_rules(monkeypatch, tmp_path):
         serve.main([str(tmp_path), "--host", "0.0.0.0"])
 
 
+def test_an_access_log_that_cannot_be_written_is_refused_at_start(monkeypatch, tmp_path):
+    monkeypatch.setattr(serve, "served_models", lambda folder: None)
+    with pytest.raises(ConfigError, match=r"--access-log .*none/log: the file cannot be written: No such file"):
+        serve.main([str(tmp_path), "--access-log", str(tmp_path / "none" / "log")])
+
+
 def test_ray_listens_on_this_machine_alone_and_asks_for_its_token(server):
     processes = [server.process, *server.process.children(recursive=True)]
     listening = [

@@ -32,6 +32,9 @@ def test_a_csv_file_at_a_url_is_relative_to_its_folder():
     assert records(crops.crops_of_table("memory://bucket/labels.csv")) == expected
     with pytest.raises(FileNotFoundError, match=r"There is no memory://bucket/none.csv"):
         crops.crops_of_table("memory://bucket/none.csv")
+    fsspec.filesystem("memory").pipe_file("/bucket/labels.csv", b"file,person\n1.jpg,7\n")
+    with pytest.raises(ConfigError, match=r"^the table memory://bucket/labels.csv has no column path"):
+        crops.crops_of_table("memory://bucket/labels.csv")
 
 
 @pytest.mark.parametrize("place", ["folder", "file", "url"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_reid.config import ConfigError
+from tf_reid.files import write_bytes
 from tfds_builders.images import MOST_FILE_BYTES, LimitError
 from tfds_builders.listing import is_hidden, is_image, shown
 
@@ -69,13 +70,11 @@ def write(url: str, content: bytes) -> None:
     """
     with _errors_name(url):
         system, path = system_of(url)
-        system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        if not _is_folder_of_this_machine(system):
-            system.pipe_file(path, content)
+        if _is_folder_of_this_machine(system):
+            write_bytes(path, content)
             return
-        beside = f"{path}.unfinished"
-        system.pipe_file(beside, content)
-        system.mv(beside, path)
+        system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        system.pipe_file(path, content)
 
 
 def files_below(url: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_reid.config import ConfigError
 from tf_reid.encoders import remote_files
-from tfds_builders import labels, tables
+from tfds_builders import DatasetError, labels, tables
 from tfds_builders.labels import LABELS, Row
 from tfds_builders.listing import shown
 
@@ -53,7 +53,10 @@ def _csv_rows(table: str) -> Iterator[tuple[int, Mapping[str, str]]]:
     with tempfile.TemporaryDirectory(prefix="tf_reid_") as folder:
         copy = Path(folder) / table.rpartition("/")[2]
         copy.write_bytes(remote_files.read(table))
-        yield from tables.read(copy, {"path": ""}, ("path", *LABELS))
+        try:
+            yield from tables.read(copy, {"path": ""}, ("path", *LABELS))
+        except DatasetError as error:
+            raise DatasetError(str(error).replace(shown(copy), shown(table))) from None
 
 
 def _parquet_rows(table: str) -> Iterator[tuple[int, Mapping[str, str]]]:
