@@ -69,11 +69,15 @@ class RayReplicas:
         await self.handle.broadcast("release", served).results_async()
 
     async def watch(self) -> None:
-        """Keep `running` up to date, for ever."""
+        """Keep `running` up to date, for ever. Cancelled in the middle of a look, it ends after that look."""
         while True:
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-            with contextlib.suppress(Exception):  # the controller may start again; the next look may succeed
-                self.running = await asyncio.to_thread(_running, self.wanted.name)
+            look = asyncio.create_task(asyncio.to_thread(_running, self.wanted.name))
+            try:
+                with contextlib.suppress(Exception):  # the controller may start again; the next look may succeed
+                    self.running = await asyncio.shield(look)
+            finally:
+                await asyncio.wait([look])  # a look after Ray was shut down would start another Ray
 
 
 def start(wanted: Wanted, folder: Path | None) -> RayReplicas:

@@ -54,6 +54,7 @@ class Ports:
         listening, *others = self.tasks
         for task in others:
             task.cancel()
+        await asyncio.wait(others, timeout=SECONDS_TO_STOP)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.front.settled(), SECONDS_TO_STOP)
         await self.grpc_server.stop(grace=1)

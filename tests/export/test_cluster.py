@@ -1,5 +1,7 @@
 """Which replicas are asked of Ray, and on which cluster; what is written for KubeRay."""
 
+import asyncio
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +66,32 @@ def test_options_of_replicas_that_cannot_be_are_refused(tmp_path, capsys, monkey
         serve.main([str(tmp_path), "--ray", "ray://head:10001"])
     with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1: "):
         serve.main([str(tmp_path), "--ray", "127.0.0.1:1"])
+
+
+def test_a_look_at_the_replicas_ends_before_ray_is_shut_down(monkeypatch):
+    """One that came after would start a Ray that no command ends."""
+    begun, released = threading.Event(), threading.Event()
+
+    def look(_name):
+        begun.set()
+        released.wait(10)
+        return 2
+
+    monkeypatch.setattr(cluster, "SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr(cluster, "_running", look)
+    replicas = cluster.RayReplicas(SimpleNamespace(answer=None), SimpleNamespace(name="reid"))
+
+    async def cancelled():
+        watching = asyncio.create_task(replicas.watch())
+        await asyncio.to_thread(begun.wait)
+        watching.cancel()
+        await asyncio.wait([watching], timeout=0.1)
+        ended_early = watching.done()
+        released.set()
+        await asyncio.wait([watching], timeout=10)
+        return ended_early, watching.cancelled()
+
+    assert asyncio.run(cancelled()) == (False, True)
 
 
 def test_the_pods_of_kuberay_start_the_server_and_ask_whether_it_is_ready():
