@@ -7,7 +7,7 @@ from conftest import IDENTITIES, SIZE, batch_for, build, make_records, stage_of
 
 from tf_reid.data import pipeline, samplers
 from tf_reid.methods.crossgan import Latents
-from tf_reid.networks import losses
+from tf_reid.networks import crossgan, losses
 from tf_reid.pictures.page import CaptionedImages
 
 RNG = np.random.default_rng(7)
@@ -59,6 +59,23 @@ def test_shared_units_give_the_same_maps_and_views_their_own_images():
     assert (model.g1(z).numpy() != model.g2(z).numpy()).any()
     for layer in model.g1.layers[1:5]:
         assert layer in model.g2.layers
+
+
+def test_full_size_units_are_those_of_the_paper_where_they_can_be_built():
+    """Table 1: three convolutions of 20 channels with pooling, two dense units of 1,024; five units in a generator."""
+    g, f = crossgan.coupled_generators((128, 64), 512, 100, 4), crossgan.coupled_discriminators((128, 64), 1)
+    assert [unit.output_shape[1:] for unit in g.first.layers[1:]] == [
+        (8, 4, 512),
+        (16, 8, 256),
+        (32, 16, 128),
+        (64, 32, 64),
+        (128, 64, 3),
+    ]
+    kernels = [unit.layers[0].kernel.shape[:2] for unit in f.first.layers[1:4]]
+    assert kernels == [(5, 5)] * 3 and f.first.layers[3].output_shape[1:] == (16, 8, 20)
+    assert [unit.layers[-1].__class__.__name__ for unit in f.first.layers[1:4]] == ["LeakyReLU"] * 3
+    assert [shape[1:] for shape in f.first.output_shape] == [(1024,), (1,)]
+    assert f.first.layers[4].output_shape[1:] == (1024,)
 
 
 def test_a_backbone_that_encodes_is_not_trained():
@@ -141,6 +158,8 @@ def test_whom_each_loss_reaches():
     with tf.GradientTape(persistent=True) as tape:
         latents = model.latents(seen)
         reconstructed = model.reconstructions(latents)
+        for g, of_view, made in zip((model.g1, model.g2), latents, reconstructed, strict=True):
+            np.testing.assert_allclose(made, g(of_view.z, training=True), atol=1e-5)  # each view by its own generator
         terms = model.vae_losses(seen, latents, reconstructed) | model.alignment_losses(latents)
         terms |= model.adversarial_losses(seen, reconstructed)
     players = ("encoders", "generators", "alignment")

@@ -134,6 +134,23 @@ def test_full_size_shapes_are_the_papers():
     assert [shape[1:] for shape in discriminator.output_shape] == [(64, 32, 1), (32, 16, 1), (16, 8, 1)]
     counts = [network.count_params() for network in (structure, decoder, discriminator)]
     assert counts == [380_544, 13_000_131, 1_025_571]
+    convolutions = [layer for layer in structure.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [conv.dilation_rate[0] for conv in convolutions if conv.dilation_rate[0] > 1] == [3, 6, 9]
+    leaky = [
+        layer
+        for network in (structure, decoder, discriminator)
+        for layer in network.layers
+        if isinstance(layer, keras.layers.LeakyReLU)
+    ]
+    assert {layer.negative_slope for layer in leaky} == {0.2}
+
+
+def test_heads_start_as_the_authors_do():
+    head, classifier = networks.embedding_head(2048, "head"), networks.classifier_head(200, 0.5, "classifier")
+    for network, deviation in ((head, (2 / 512) ** 0.5), (classifier, 0.001)):
+        kernel, bias = network.layers[-1 if network is classifier else 0].get_weights()
+        np.testing.assert_allclose(kernel.std(), deviation, rtol=0.02)
+        assert not bias.any()
 
 
 def test_half_size_is_the_mean_of_the_pixels_that_there_are():
@@ -427,6 +444,32 @@ def test_identities_are_learned_of_erased_images_and_codes_of_whole_ones():
     assert abs(float(whole["appearance/identity"] - erased["appearance/identity"])) > 1e-4
 
 
+def test_dropout_acts_where_heads_learn_and_where_nothing_learns_it_does_not():
+    """In Eq. 3, 8 and 9; not where the primary head judges swaps for G (Eq. 6), nor in what a teacher answers."""
+    model = built_with_a_sure_teacher(dropout=0.5, fine_dropout=0.5, teacher_dropout=0.5)
+    for head in (model.primary_classifier, model.fine_classifier):
+        head.layers[-1].kernel.assign(100.0 * head.layers[-1].kernel)
+    model.phase = FED
+    batch = SwapBatch.of(rows_of_four())
+    real, appearance, structure, swapped = codes_of(model, batch.pair)
+
+    def terms():
+        learned, pooled = model.identity_losses(batch)
+        seen = model.seen_in(swapped)
+        learned = learned | model.fed_losses(batch, batch.pair, seen[1], pooled)
+        learned["teacher"] = model.teacher.identity_loss(batch.pair, batch.pair_identities)
+        labels = model.teacher_labels(batch, batch.pair)
+        judged = model.code_losses(batch, real, Codes(appearance, None, structure), swapped, seen[0])
+        return learned, {"labels": labels, "generated_identity": judged["generated_identity"]}
+
+    (learned, fixed), (learned_again, fixed_again) = terms(), terms()
+    assert set(learned) == {"identity", "primary", "fine", "fine_of_real", "teacher"}
+    for name, value in learned.items():
+        assert abs(float(value - learned_again[name])) > 1e-3, name
+    for name, value in fixed.items():
+        np.testing.assert_allclose(value, fixed_again[name], atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize(("code_gradient", "reaches"), [("paper", True), ("released", False)])
 def test_eq_4_teaches_the_generator_as_the_paper_has_it_and_nobody_as_released(code_gradient, reaches):
     model = build("dgnet", code_gradient=code_gradient)
@@ -464,13 +507,19 @@ def test_eq_5_teaches_either_the_encoder_or_the_image(coin, monkeypatch):
     monkeypatch.setattr(dgnet, "uniform", lambda shape, seed: tf.constant(coin))
     real, appearance, structure, swapped = codes_of(model, images())
     with tf.GradientTape(persistent=True) as tape:
-        tape.watch(swapped)
-        found = code_losses(model, real, appearance, structure, swapped)["structure_code"]
+        tape.watch([swapped, appearance, structure])
+        terms = code_losses(model, real, appearance, structure, swapped)
+    found = terms["structure_code"]
     to_image = np.abs(tape.gradient(found, swapped).numpy()).max()
     to_encoder = max(
         np.abs(g.numpy()).max() for g in tape.gradient(found, model.E_s.trainable_variables) if g is not None
     )
     assert (to_image > 0, to_encoder > 0) == (coin == 1.0, coin == 0.0)
+    # The codes that a swap is to keep are constants, and so is a swap's appearance in the cycle.
+    assert tape.gradient(terms["appearance_code"], appearance) is None and tape.gradient(found, structure) is None
+    cycle_to_image = tape.gradient(terms["cycle"], swapped, unconnected_gradients="zero")
+    assert (np.abs(cycle_to_image).max() > 0) == (coin == 1.0)
+    assert all(np.any(g) for g in tape.gradient(terms["cycle"], model.G.trainable_variables[:2]))
 
 
 # ----------------------------------------------------------------- losses
@@ -491,6 +540,10 @@ def test_code_losses_equal_the_equations():
     )
     back = model.G([again, seen[order]]).numpy()
     np.testing.assert_allclose(found["cycle"], 5 * 2 * np.abs(back - real).mean(), rtol=1e-4)
+    model.ramp = 0.25  # at the sixth step 1.5
+    growing = code_losses(model, real, appearance, structure, swapped)
+    for name, weight in (("appearance_code", 3), ("structure_code", 4), ("cycle", 5), ("generated_identity", 1.5)):
+        np.testing.assert_allclose(growing[name], 1.5 / weight * found[name], rtol=1e-4, err_msg=name)
 
 
 def test_a_step_reports_the_images_losses_of_the_equations():
@@ -596,6 +649,10 @@ def test_fed_losses_equal_the_equations():
     np.testing.assert_allclose(found["fine"], -3 * 0.5 * 2 * fine[range(4), [2, 3, 0, 1]].mean(), rtol=1e-4)
     real = log_softmax(model.fine, model.fine_classifier, pooled[:4])
     np.testing.assert_allclose(found["fine_of_real"], -3 * 0.5 * 2 * real[range(4), [0, 1, 2, 3]].mean(), rtol=1e-4)
+    model.ramp = 0.25  # at the sixth step 1.5, half of the weight
+    growing = model.fed_losses(BATCH, swapped, seen, pooled)
+    for name, value in found.items():
+        np.testing.assert_allclose(growing[name], 0.5 * value, rtol=1e-4, err_msg=name)
 
 
 def built_with_a_sure_teacher(**changes):

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -134,6 +135,13 @@ def test_generator_losses_are_equations_6_8_10_11(model, images):
     np.testing.assert_allclose(
         losses["similarity"], np.mean(np.where(q, -np.log(q_hat), -np.log(1 - q_hat))), rtol=1e-4
     )
+
+
+def test_the_frozen_classifier_judges_pairs_without_dropout(model, images, monkeypatch):
+    batch, source, _ = images
+    without = model.similarity_loss(source, batch["source_identity"])
+    monkeypatch.setattr(model.classifier.same_dropout, "rate", 0.9)
+    np.testing.assert_allclose(model.similarity_loss(source, batch["source_identity"]), without, rtol=1e-6)
 
 
 def test_discriminator_losses_are_equations_7_and_9_with_their_own_domain_as_real(model, images):
@@ -292,6 +300,26 @@ def test_a_residual_generator_starts_as_the_identity_and_a_tanh_one_does_not():
     plain = build_generator((32, 16), width=4, blocks=1, residual=False, name="b")
     np.testing.assert_allclose(residual(image), 0.98 * image, atol=1e-5)
     assert np.abs(plain(image) - image).mean() > 0.1
+
+
+def forms(network):
+    """(channels, kernel, stride) of each convolution, in their order."""
+    kinds = keras.layers.Conv2D, keras.layers.Conv2DTranspose
+    convolutions = [layer for layer in network.layers if isinstance(layer, kinds)]
+    return [(one.filters, one.kernel_size[0], one.strides[0]) for one in convolutions]
+
+
+def test_full_size_networks_have_the_forms_of_cyclegan_and_of_the_authors_code():
+    blocks = [(256, 3, 1)] * 12
+    down, up = [(64, 7, 1), (128, 3, 2), (256, 3, 2)], [(128, 3, 2), (64, 3, 2), (3, 7, 1)]
+    assert forms(build_generator((256, 256), 64, 6, False, "G")) == down + blocks + up
+    patch, official = (build_discriminator((256, 256), 64, 3, one, True, "D") for one in (False, True))
+    assert forms(patch) == [(64, 4, 2), (128, 4, 2), (256, 4, 2), (512, 4, 1), (1, 4, 1)]
+    assert forms(official) == [(64, 4, 2), (128, 4, 2), (256, 4, 2), (1, 4, 1)]
+    for network, slope, norms in ((patch, 0.2, "InstanceNorm"), (official, 0.05, "BatchNormalization")):
+        slopes = {one.negative_slope for one in network.layers if isinstance(one, keras.layers.LeakyReLU)}
+        names = [type(one).__name__ for one in network.layers]
+        assert slopes == {slope} and names.count(norms) == len(forms(network)) - 2  # not the first, not the scores
 
 
 def test_generators_keep_the_size_and_discriminators_score_patches():

@@ -75,7 +75,10 @@ def test_the_three_updates_come_in_their_order():
     """D_d first, confusion against D_d as it then stands, matching with the mappings as they then stand."""
     model, by_hand = build("view_adaptation"), build("view_adaptation")
     model.begin("adversarial")
-    model.advance(iter(tf.data.Dataset.from_tensors(batch())))[1]
+    reported = model.advance(iter(tf.data.Dataset.from_tensors(batch())))[1]
+    probe_is, gallery_is = (tf.argmax(by_hand.D_d(rows), axis=1) for rows in by_hand.mapped(batch()))
+    right = np.concatenate([probe_is.numpy() == 1, gallery_is.numpy() == 0]).mean()
+    np.testing.assert_allclose(reported["view/accuracy"], right)
 
     def descend(loss_of, *networks):
         variables = [v for network in networks for v in network.trainable_variables]
@@ -160,6 +163,25 @@ def test_matching_equals_a_plain_reference(weighting):
     match, contrastive = matching_reference(model, probe, gallery, identities, weighting, 2.5)
     np.testing.assert_allclose(found["match"], match, rtol=1e-5)
     np.testing.assert_allclose(found["contrastive"], contrastive, rtol=1e-4)
+
+
+@pytest.mark.parametrize("through_weights", [False, True])
+def test_the_weights_of_eq_6_carry_a_gradient_where_it_is_asked_for_alone(through_weights):
+    model = build("view_adaptation", weights_carry_gradient=through_weights)
+    probe, gallery = (tf.constant(rows, tf.float32) for rows in RNG.normal(size=(2, 4, model.M_s.output_shape[-1])))
+    positive = np.array([1, 1, 0, 0])[:, None] == [1, 1, 0, 0]
+    gradients = []
+    for by_hand in (False, True):
+        with tf.GradientTape() as tape:
+            tape.watch(probe)
+            if by_hand:
+                unit = [tf.math.l2_normalize(rows, axis=1) for rows in (probe, gallery)]
+                distance = losses.distances(*unit)
+                loss = 2.5 * losses.adaptive_contrastive(distance, positive, ~positive, 2.0, "outside", through_weights)
+            else:
+                loss = model.matching_losses(probe, gallery, tf.constant([1, 1, 0, 0]))["contrastive"]
+        gradients.append(tape.gradient(loss, probe))
+    np.testing.assert_allclose(*gradients, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("weighting", ["uniform", "outside", "inside", "pooled"])

@@ -32,6 +32,19 @@ def test_losses_are_equations_1_to_5(classifier):
     np.testing.assert_allclose(losses["identity"], np.mean(both), rtol=1e-4)
 
 
+def test_dropout_before_both_heads_acts_in_training_alone():
+    classifier = SiameseClassifier(SIZE, IDENTITIES, "small", None, dropout=0.5)
+    batch = random_batch(8)
+
+    def twice(training):
+        return [classifier.pair_losses(batch["source"], batch["source_identity"], training) for _ in range(2)]
+
+    for training in (True, False):
+        first, again = twice(training)
+        for name in ("identity", "verification"):
+            assert (abs(float(first[name] - again[name])) > 1e-4) == training, name
+
+
 def test_a_pair_scores_the_same_both_ways_round(classifier):
     v1, v2 = np.random.default_rng(0).normal(size=(2, 3, 256)).astype(np.float32)
     np.testing.assert_allclose(classifier.same_identity_logit(v1, v2), classifier.same_identity_logit(v2, v1))
