@@ -8,7 +8,7 @@ from conftest import IDENTITIES, SIZE, random_batch, small_settings, stage_confi
 
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
-from tf_reid.methods.optimizers import LearningRate
+from tf_reid.methods.optimizers import LearningRate, build_optimizer
 from tf_reid.settings import Optimizer
 
 
@@ -58,6 +58,26 @@ def test_a_warm_up_rises_linearly_and_multiplies_the_schedule(settings, expected
         step.assign(at)
         found.append(float(rate(0)))
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_momenta_reach_the_optimizers():
+    """Two steps by hand, as Keras and PyTorch count them: Nesterov's looks ahead, Adam's betas weigh both moments."""
+    settings = {
+        "plain": Optimizer(name="sgd", learning_rate=0.1, momentum=0.9),
+        "nesterov": Optimizer(name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True),
+        "adam": Optimizer(name="adam", learning_rate=0.1, beta_1=0.5, beta_2=0.99),
+    }
+    expected = {"plain": -0.1 * (1 + 0.9 + 2), "nesterov": -0.1 * (1 + 0.9 + 2 + 0.9 * (2 + 0.9))}
+    moments = [((1 - 0.5), (1 - 0.99)), (0.5 * (1 - 0.5) + 0.5 * 2, 0.99 * (1 - 0.99) + 0.01 * 4)]
+    steps = enumerate(moments, start=1)
+    expected["adam"] = -0.1 * sum(m / (1 - 0.5**n) / (v / (1 - 0.99**n)) ** 0.5 for n, (m, v) in steps)
+    for name, config in settings.items():
+        step = tf.Variable(0, dtype=tf.int64)
+        optimizer = build_optimizer(config, LearningRate(config, 100, step, tf.Variable(1.0)))
+        weight = keras.Variable(0.0)
+        for gradient in (1.0, 2.0):
+            optimizer.apply([tf.constant(gradient)], [weight])
+        np.testing.assert_allclose(float(weight), expected[name], rtol=1e-5, err_msg=name)
 
 
 def test_a_backbone_has_a_rate_of_its_own():
