@@ -78,6 +78,17 @@ def test_full_size_units_are_those_of_the_paper_where_they_can_be_built():
     assert f.first.layers[4].output_shape[1:] == (1024,)
 
 
+def test_encoders_are_perceptrons_and_the_alignment_is_a_dense_layer_with_tanh():
+    model, x = build("crossgan"), views()[0]
+    kernel, bias, *last = model.E1.get_weights()
+    hidden = np.maximum(x.numpy().reshape(4, -1) @ kernel + bias, 0)
+    for found, (own_kernel, own_bias) in zip(model.E1(x), (last[:2], last[2:]), strict=True):
+        np.testing.assert_allclose(found, hidden @ own_kernel + own_bias, atol=1e-4)
+    z = RNG.normal(size=(5, 6)).astype(np.float32)
+    kernel, bias = model.align.get_weights()
+    np.testing.assert_allclose(model.align(z), np.tanh(z @ kernel + bias), atol=1e-5)
+
+
 def test_a_backbone_that_encodes_is_not_trained():
     model = build("crossgan", encoder="small")
     names = [v.path for v in model.variables_of("encoders")]

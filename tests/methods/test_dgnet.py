@@ -143,6 +143,11 @@ def test_full_size_shapes_are_the_papers():
         if isinstance(layer, keras.layers.LeakyReLU)
     ]
     assert {layer.negative_slope for layer in leaky} == {0.2}
+    sums = [
+        [type(operation).__name__ for operation in network.operations].count("Add")
+        for network in (structure, decoder, discriminator)
+    ]
+    assert sums == [4, 4, 12]  # residual blocks
 
 
 def test_heads_start_as_the_authors_do():
@@ -290,9 +295,11 @@ def test_running_statistics_see_swaps_where_features_learn_of_them(phase):
     given = codes_of(model, images())
     settled = [v.numpy() for v in model.E_a.non_trainable_variables]
     assert any((a != b).any() for a, b in zip(before, settled, strict=True))  # a call in training mode does see them
+    of_head = [v.numpy() for v in model.primary.non_trainable_variables]
     code_losses(model, *given)
     same = [(a == b.numpy()).all() for a, b in zip(settled, model.E_a.non_trainable_variables, strict=True)]
     assert all(same) != phase["fed"]
+    assert all((a == b.numpy()).all() for a, b in zip(of_head, model.primary.non_trainable_variables, strict=True))
 
 
 def test_running_statistics_of_the_heads_see_images_as_they_are():
@@ -323,6 +330,17 @@ def test_swaps_looked_at_once_teach_as_if_looked_at_twice(monkeypatch):
 
     for once, twice in zip(after(False), after(True), strict=True):
         np.testing.assert_allclose(once, twice, atol=1e-6)
+
+
+def test_swaps_reach_e_a_apart_where_losses_of_images_train_it():
+    """Not detached: G learns through a frozen E_a, and the heads' losses have no way through a swap."""
+    model = build("dgnet", detach_appearance=False)
+    model.phase, swapped, weights = FED, networks.to_imagenet(images()), model.variables_of("appearance")
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(swapped)
+        seen, pooled = model.seen_in(swapped)
+    assert np.any(tape.gradient(seen[0], swapped)) and all(g is None for g in tape.gradient(seen[0], weights))
+    assert tape.gradient(pooled, swapped) is None and np.any(tape.gradient(pooled, weights[0]))
 
 
 def test_three_images_of_a_structure_share_what_needs_no_appearance():

@@ -312,7 +312,10 @@ def forms(network):
 def test_full_size_networks_have_the_forms_of_cyclegan_and_of_the_authors_code():
     blocks = [(256, 3, 1)] * 12
     down, up = [(64, 7, 1), (128, 3, 2), (256, 3, 2)], [(128, 3, 2), (64, 3, 2), (3, 7, 1)]
-    assert forms(build_generator((256, 256), 64, 6, False, "G")) == down + blocks + up
+    generator = build_generator((256, 256), 64, 6, False, "G")
+    assert forms(generator) == down + blocks + up
+    kinds = [type(operation).__name__ for operation in generator.operations]
+    assert kinds.count("Add") == 6 and kinds.count("InstanceNorm") == 17 and kinds[-1] == "Tanh"
     patch, official = (build_discriminator((256, 256), 64, 3, one, True, "D") for one in (False, True))
     assert forms(patch) == [(64, 4, 2), (128, 4, 2), (256, 4, 2), (512, 4, 1), (1, 4, 1)]
     assert forms(official) == [(64, 4, 2), (128, 4, 2), (256, 4, 2), (1, 4, 1)]

@@ -96,6 +96,28 @@ def test_the_three_updates_come_in_their_order():
             np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=f"{name}: {a.path}")
 
 
+def test_mappings_learn_in_training_mode_and_validate_in_inference():
+    model = build("view_adaptation")
+    views = batch()["source"][:, 0], batch()["source"][:, 1]
+
+    def statistics():
+        return [v.numpy() for m in (model.M_s, model.M_t) for v in m.non_trainable_variables]
+
+    def same(before):
+        return all((a == b).all() for a, b in zip(before, statistics(), strict=True))
+
+    before = statistics()
+    found = model.mapped(batch())
+    assert not same(before)
+    for network, images, features in zip((model.M_s, model.M_t), views, found, strict=True):
+        np.testing.assert_allclose(features, network(images, training=True), atol=1e-5)
+    before = statistics()
+    features = model.M_s(views[0]), model.M_t(views[1])
+    expected = sum(model.matching_losses(*features, batch()["source_identity"][:, 0]).values())
+    np.testing.assert_allclose(model.validation_loss(batch()), expected, rtol=1e-5)
+    assert same(before)
+
+
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 

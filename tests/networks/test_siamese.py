@@ -32,17 +32,16 @@ def test_losses_are_equations_1_to_5(classifier):
     np.testing.assert_allclose(losses["identity"], np.mean(both), rtol=1e-4)
 
 
-def test_dropout_before_both_heads_acts_in_training_alone():
+def test_dropout_and_running_statistics_are_those_of_training_where_it_learns_alone():
     classifier = SiameseClassifier(SIZE, IDENTITIES, "small", None, dropout=0.5)
     batch = random_batch(8)
-
-    def twice(training):
-        return [classifier.pair_losses(batch["source"], batch["source_identity"], training) for _ in range(2)]
-
-    for training in (True, False):
-        first, again = twice(training)
+    for asked, training in (((), True), ((False,), False)):
+        before = [variable.numpy() for variable in classifier.backbone.non_trainable_variables]
+        first, again = (classifier.pair_losses(batch["source"], batch["source_identity"], *asked) for _ in range(2))
         for name in ("identity", "verification"):
             assert (abs(float(first[name] - again[name])) > 1e-4) == training, name
+        after = [variable.numpy() for variable in classifier.backbone.non_trainable_variables]
+        assert any((a != b).any() for a, b in zip(before, after, strict=True)) == training
 
 
 def test_a_pair_scores_the_same_both_ways_round(classifier):
