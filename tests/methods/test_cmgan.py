@@ -69,6 +69,9 @@ def probabilities(logits):
 def test_every_loss_equals_a_plain_reference():
     model = build("cmgan", triplet_weight=2.0, identity_weight=3.0, adversarial_weight=0.05, margin=1.4)
     features, identities = features_of(model), np.array([3, 0, 4, 1])
+    spread = np.full(features.shape[1], 0.05, np.float32)
+    spread[:3] = 1.0  # few dimensions count, so that distances differ and some triplets are fulfilled
+    features = features * spread
     found = model.generator_losses(features, tf.constant(identities))
 
     unit = features.numpy() / np.linalg.norm(features, axis=1, keepdims=True)
@@ -79,6 +82,7 @@ def test_every_loss_equals_a_plain_reference():
                 if n != a:
                     near, far = ((anchors[a] - others[a]) ** 2).sum(), ((anchors[a] - others[n]) ** 2).sum()
                     terms[way].append(max(near - far + 1.4, 0))
+    assert 0 in terms["rgb"] and abs(np.mean(terms["rgb"]) - np.mean(terms["infrared"])) > 0.05
     np.testing.assert_allclose(found["triplet"], 2 * (np.mean(terms["rgb"]) + np.mean(terms["infrared"])), rtol=1e-5)
     p = probabilities(model.identity_head(features).numpy())
     chosen = p[np.arange(8), np.tile(identities, 2)]
@@ -171,7 +175,7 @@ def test_no_loss_that_learns_identities_is_refused():
 
 
 def test_learning_rates_rise_once_and_for_good_when_the_triplets_have_converged():
-    model = build("cmgan", raise_below=100.0, raise_by=10.0, learning_rate=0.01)
+    model = build("cmgan", raise_below=6.0, raise_by=10.0, learning_rate=0.01, triplet_weight=20.0)  # of Eq. 4 itself
     moves(model, 0)
     assert model.learning_rates() == pytest.approx({"generator": 0.01, "discriminator": 0.01})
     moves(model, 1)
@@ -242,8 +246,10 @@ def test_both_channels_of_zero_padding_train_one_network():
     model = build("cmgan", channels="zero_padding", learning_rate=0.1)
     kernel, before = model.encoder.trainable_variables[0], model.encoder.trainable_variables[0].numpy()
     images = tf.concat([tf.zeros((4, *SIZE, 3)), batch()["source"][:, 1]], axis=0)
+    statistics = [v.numpy() for v in model.network.non_trainable_variables]
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(tf.square(model.features(images)))
+    assert any((a != b.numpy()).any() for a, b in zip(statistics, model.network.non_trainable_variables, strict=True))
     gradient = tape.gradient(loss, kernel).numpy()
     assert np.abs(gradient[:, :, 1]).max() > 0 and not gradient[:, :, [0, 2]].any()
     assert moves(model, 1) == {"generator"} and (kernel.numpy() != before).any()

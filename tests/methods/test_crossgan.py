@@ -315,6 +315,9 @@ def test_adversarial_losses_equal_the_equations():
 
 def test_discriminators_descend_the_negative_of_eq_10():
     model = build("crossgan")
+    for variable in model.variables_of("discriminators"):
+        if variable.path.endswith("kernel"):  # as they are drawn, real and fake have about one score
+            variable.assign(4.0 * variable)
     model.begin("joint")
     real, made = views(), views()
     expected = 0.0
