@@ -362,6 +362,12 @@ def test_a_second_source_without_training_images_is_named(named):
         splits.load_data(settings(source=["a", "tested"]))
 
 
+def test_a_data_set_that_a_list_names_twice_is_refused(named):
+    splits.build_data(settings("simpgan", source=["a", "b"], target=["a", "a2"]))
+    with pytest.raises(ConfigError, match=r"data\.target names a twice, so that its images would count twice"):
+        splits.build_data(settings("simpgan", source="b", target=["a", "b", "a"]))
+
+
 def test_cameras_are_chosen_of_one_source_alone():
     with pytest.raises(ValueError, match="source_cameras numbers the cameras of one data set, but source is a list"):
         settings(source=["a", "b"], source_cameras=[1])

@@ -97,7 +97,11 @@ def table(results: Mapping[str, Mapping[str, Metrics]]) -> str:
     ]
     for name, scores in results.items():
         for representation, metrics in scores.items():
-            cells = [name, metrics["protocol"], *(f"{metrics[key]:g}" for key in ("trials", "queries", "gallery"))]
+            cells = [
+                name.replace("|", "\\|"),
+                metrics["protocol"],
+                *(f"{metrics[key]:g}" for key in ("trials", "queries", "gallery")),
+            ]
             cells += [representation, *(report.cell(metrics, key) for key in SHOWN)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -109,7 +113,10 @@ def _opened(run: Trained, name: str) -> Other:
     config = run.config.model_copy(update={"evaluate": evaluate})
     records = load_records(splits.built(spec, config))
     trials = splits.fair_trials_elsewhere(config, records, run.seen, protocol_of(records, protocol))
-    comparison.check_matches(records, trials)
+    try:
+        comparison.check_matches(records, trials)
+    except ValueError as error:
+        raise ConfigError(f"--on {name!r}: {error}".replace("evaluate.protocol=", "The protocol ")) from None
     encoder_runs.check(config, {"--on": records})
     scoring.representations(run.model, config, records)
     return Other(name, records, trials, config)

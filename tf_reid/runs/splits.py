@@ -1,6 +1,6 @@
 """Source and target: which records a run trains on, which are held out, and in which trials it may be scored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,9 +24,15 @@ def build_data(config: Config) -> None:
 
     Building draws random numbers. A run calls this before it seeds the random generators, so that its results are the
     same whether its data sets were built already or not.
+
+    Raises:
+        ConfigError: a list names a data set twice.
     """
     for domain in domains_of(config):
-        for spec in config.data.sets_of(domain):
+        specs = config.data.sets_of(domain)
+        if twice := [spec for spec in specs if specs.count(spec) > 1]:
+            raise ConfigError(f"data.{domain} names {twice[0]} twice, so that its images would count twice.")
+        for spec in specs:
             built(spec, config)
 
 
@@ -254,7 +260,8 @@ def fair_trials(
     if not fair:
         raise ConfigError(
             f"Every trial of {records.scored_name} in which this run could be scored holds its validation identities, "
-            "by which it may have been chosen; keep evaluate.protocol as it was in training, or train with data.validation=0."
+            "by which it may have been chosen; keep evaluate.protocol as it was in training, or train with "
+            "data.validation=0."
         )
     return fair
 
