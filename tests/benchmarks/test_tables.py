@@ -214,8 +214,8 @@ def test_the_list_names_every_table_and_what_is_left_out(capsys):
         (["simpgan-9"], "no table 'simpgan-9'"),
         (["simpgan-viper", "--size", "full"], "no rows at --size full"),
         (["simpgan-1", "--set", "method.cycle=1"], "unknown key method.cycle"),
-        (["simpgan-1", "--seeds", "0", "1", "--seeds", "1"], "--seeds 0 1 1: a number is there twice"),
-        (["view-viper", "--trials", "2", "2"], "--trials 2 2: a number is there twice"),
+        (["simpgan-1", "--dry-run", "--seeds", "0", "1", "--seeds", "1"], "--seeds 0 1 1: a number is there twice"),
+        (["view-viper", "--dry-run", "--trials", "2", "2"], "--trials 2 2: a number is there twice"),
     ],
 )
 def test_a_wrong_command_is_refused(arguments, message, tmp_path):
