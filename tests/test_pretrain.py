@@ -12,7 +12,7 @@ from tf_reid import pretrain
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
 from tf_reid.networks.backbones import BACKBONES
-from tf_reid.runs import initial_weights
+from tf_reid.runs import initial_weights, run_folder, splits
 from tf_reid.train import train
 from tfds_builders.synthetic_pedestrians.synthetic_pedestrians_dataset_builder import Builder
 
@@ -52,6 +52,12 @@ def test_weights_and_card_of_a_training_and_a_backbone_that_starts_from_them(tmp
     with pytest.raises(ConfigError, match="holds identities that its initial weights were trained on, as their card"):
         train("pretrain", on_known, tmp_path / "refused")
     assert not (tmp_path / "refused" / "config.yaml").exists()
+    with_card = configuration.load("pretrain", on_known, METHODS)
+    seen = splits.training_records(with_card, splits.load_data(with_card))
+    run_folder.open_run(tmp_path / "resumed", with_card, seen)
+    initial_weights.card_file(to).rename(tmp_path / "elsewhere.yaml")
+    with pytest.raises(ConfigError, match="holds identities that its initial weights were trained on, as their card"):
+        train("pretrain", on_known, tmp_path / "resumed")
     settings = configuration.load("pretrain", [*few, "run.keep=best", "run.validate_every=1"], METHODS)
     assert pretrain.identities_of(settings) == {"synthetic_pedestrians/city": [1, 2, 3, 4, 5, 6]}  # chosen by 5 and 6
 
@@ -82,6 +88,13 @@ def test_what_could_not_be_written_or_measured_is_refused_before_the_training(to
     with pytest.raises(ConfigError, match=sentence):
         pretrain.pretrain(to, overrides=[*few, override], run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_batches_that_cannot_be_drawn_leave_no_run_behind(few, tmp_path):
+    with pytest.raises(ValueError, match="A batch_size of 6 holds no whole rows of 4 images"):
+        stage = ["stages.classifier.batch_size=6", "stages.classifier.images_per_identity=4"]
+        train("pretrain", [*few, *stage], tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
 
 
 def test_a_folder_is_refused_in_place_of_a_file(few, tmp_path):

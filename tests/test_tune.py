@@ -18,7 +18,7 @@ from tf_reid.methods import METHODS
 from tf_reid.runs import side_by_side, splits, tuning
 from tf_reid.runs.tuning import Over
 
-OVER = ["--config", "identity", "--over", "method.dropout=0,0.5", "--seeds", "0", "1"]
+OVER = ["--config", "identity", "--over", "method.dropout=0,0.5", "--seeds", "0", "--seeds", "1"]
 
 
 @pytest.fixture
@@ -48,13 +48,14 @@ def test_a_grid_that_was_stopped_is_completed_by_the_same_command(tmp_path, trai
     trained.failing.add("method.dropout=0.5-1")
     with pytest.raises(SystemExit, match=r"1 of 4 trainings failed; the same command tries them again"):
         tf_reid.tune.main(command)
-    assert "Chosen by mAP: `--set method.dropout=0`" in (tmp_path / "tune.md").read_text()
+    chosen = "Chosen by mAP: `--set method.dropout=0`, of 1 of 2 choices; the others are not finished.\n"
+    assert chosen in (tmp_path / "tune.md").read_text()
     trained.failing.clear()
     tf_reid.tune.main(command)
     names = ["method.dropout=0-0", "method.dropout=0-1", "method.dropout=0.5-0", "method.dropout=0.5-1"]
     assert trained.names == names  # each once
     printed = capsys.readouterr().out
-    assert "Chosen by mAP: `--set method.dropout=0.5`" in printed
+    assert "Chosen by mAP: `--set method.dropout=0.5`, of 2 of 2 choices.\n" in printed
     assert "--run runs/identity_chosen --set method.dropout=0.5 data.validation=0" in printed
     assert (tmp_path / "tune.csv").read_text().startswith("choice,metric,mean,spread,runs,planned\n")
 

@@ -170,9 +170,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set takes key=value, such as run.seed=1; got {_short(override)}.")
-    *path, last = key.split(".")
-    if not path and last not in Config.model_fields:
-        path = [_section_with(last)]
+    *path, last = full_key(key).split(".")
     for part in path:
         values = values.setdefault(part, {})
         if not isinstance(values, dict):
@@ -181,6 +179,15 @@ def _override(values: dict[str, Any], override: str) -> None:
         values[last] = _yaml(text)
     except ValueError:
         raise ConfigError(f"--set {key}: {_short(text)} is not readable as YAML.") from None
+
+
+def full_key(key: str) -> str:
+    """A setting's key with its section: "strategy" -> "run.strategy".
+
+    Raises:
+        ConfigError: no section has it, or the key has to name its own.
+    """
+    return key if "." in key or key in Config.model_fields else f"{_section_with(key)}.{key}"
 
 
 def _section_with(key: str) -> str:

@@ -122,11 +122,8 @@ def identities_of(settings: Config) -> initial_weights.Identities:
     """The identities that a finished run was trained on, and those of validation where weights were chosen by them."""
     from tf_reid.runs import splits
 
-    domains = splits.load_data(settings)
-    parts = [splits.training_records(settings, domains)["source"]]
-    if settings.run.keep == "best" or any(stage.watched for stage in settings.stages.values()):
-        parts.append(splits.validation_records(settings, domains))
-    return initial_weights.identities(parts)
+    seen = splits.training_records(settings, splits.load_data(settings))
+    return initial_weights.known_after(settings, seen["source"])
 
 
 def name_of(source: Any) -> str:

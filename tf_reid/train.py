@@ -89,7 +89,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     splits.build_data(settings)
     reproducibility.make_deterministic(settings)
     domains = splits.load_data(settings)
-    histories = initial_weights.of_method(settings.method)
+    histories = initial_weights.of_run(folder) or initial_weights.of_method(settings.method)
     seen = initial_weights.known_before(splits.training_records(settings, domains), histories)
     cluster.check_images(devices, seen)
     held_out = validation.records(settings, domains)
@@ -107,6 +107,7 @@ def _train_and_evaluate(settings, devices, folder, own):
     with devices.scope():
         model = run_folder.build_model(settings, seen["source"].identities)
     model.check_training()
+    training.check_batches(model, settings, seen)
     during_training.check_watched(model, settings, scoring.representations(model, settings, scored))
     first = own == folder  # of several workers, the first; the others wait while it scores
     if first:

@@ -28,7 +28,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="key=value,value",
         help="a setting and the values to try, as in a list in YAML; once more: every value with every value of it",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="a training for each (default: 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", action="extend", help="a training for each (default: 0)")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="key=value", help="settings of every training"
     )
@@ -59,18 +59,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     stem = configuration.find(args.config).stem
     root = args.to or Path("runs") / f"tune_{stem}"
     overs = [tuning.Over.read(text) for text in args.over]
-    cells = tuning.cells(args.config, overs, args.seeds, args.set, root)
-    config = configuration.load(args.config, args.set, METHODS)
-    for cell in cells:
-        of_cell = configuration.load(args.config, cell.settings, METHODS)
-        validation.check_settings(of_cell)
-        run_folder.check_scored_alike(cell.folder, of_cell, "--to")
+    cells = tuning.cells(args.config, overs, args.seeds or [0], args.set, root)
+    configs = [configuration.load(args.config, cell.settings, METHODS) for cell in cells]
+    for cell, config in zip(cells, configs, strict=True):
+        validation.check_settings(config)
+        run_folder.check_scored_alike(cell.folder, config, "--to")
     if args.dry_run:
         for cell in cells:
             print(f"# {cell.folder}: finished" if cell.is_trained() else shlex.join(cell.training()))
         return
 
-    _check_that_identities_are_held_out(config)
+    _check_that_identities_are_held_out(configs[0])
     workers = side_by_side.Workers(args.side_by_side, side_by_side.gpus() if args.side_by_side > 1 else ())
     with _live(lambda: _table(cells)):
         failures = side_by_side.make_all(cells, args.side_by_side, workers)
@@ -83,7 +82,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         of_choice = configuration.load(args.config, [*args.set, *chosen.choice], METHODS)
         run = Path("runs") / f"{stem}_chosen"
         final = tuning.final_command(args.config, of_choice, [*args.set, *chosen.choice], run)
-        parts += [f"Chosen by {args.metric}: `{tuning.set_line(chosen.choice)}`", f"To train it:\n\n    {final}"]
+        complete = sum(line.is_complete for line in lines)
+        of_choices = f"of {complete} of {len(lines)} choices"
+        of_choices += "; the others are not finished" if complete < len(lines) else ""
+        parts += [f"Chosen by {args.metric}: `{tuning.set_line(chosen.choice)}`, {of_choices}."]
+        parts += [f"To train it:\n\n    {final}"]
     text = "\n\n".join(parts) + "\n"
     write_text(root / "tune.md", text)
     write_text(root / "tune.csv", tuning.comma_separated(lines))
@@ -97,11 +100,11 @@ def _check_that_identities_are_held_out(config: configuration.Config) -> None:
     """Refuse a grid without them before anything is trained; it also builds the data set, once for all trainings."""
     import tensorflow as tf
 
-    from tf_reid.runs import splits
+    from tf_reid.runs import splits, validation
 
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")  # their memory is the trainings'
-    splits.validation_records(config, splits.load_data(config))
+    validation.records(config, splits.load_data(config))
 
 
 def _live(table: Callable[[], Any]) -> contextlib.AbstractContextManager[Any]:

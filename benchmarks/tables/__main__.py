@@ -40,11 +40,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default="cpu",
         help="cpu (default): small networks on rendered people, nothing to download; full: the papers' own",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0; of the tables of claims: 0 1 2")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", action="extend", help="default: 0; of the tables of claims: 0 1 2"
+    )
     parser.add_argument(
         "--trials",
         type=int,
         nargs="+",
+        action="extend",
         help="a run for each of these splits of a protocol that has several (default: all)",
     )
     parser.add_argument("--parallel", type=positive, default=1, help="runs at once; they divide CPU cores and GPUs")
@@ -71,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     tables = chosen(args.tables, args.size)
     root = args.runs or Path("runs/tables") / args.size
     seeds = args.seeds or max((table.seeds for table in tables), key=len)
+    check_once("--seeds", seeds)
+    check_once("--trials", args.trials or [])
     plan = running.Plan(running.Request(args.size, seeds, root, args.trials, args.set))
     for table in tables:
         plan.add(table)
@@ -92,6 +97,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"Written: {root / table.name}.md and .csv")
     if failures:
         sys.exit(f"{len(failures)} of {len(plan.runs)} runs failed; the same command tries them again.")
+
+
+def check_once(option: str, numbers: Sequence[int]) -> None:
+    """Refuse numbers of which one is there twice: the mean would count its run twice.
+
+    Raises:
+        ConfigError: one is.
+    """
+    from tf_reid.config import ConfigError
+
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"{option} {' '.join(map(str, numbers))}: a number is there twice.")
 
 
 def chosen(names: Sequence[str], size: str) -> list[Table]:

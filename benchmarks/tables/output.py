@@ -249,18 +249,23 @@ def of_finite_points(lines: dict[str, Line]) -> dict[str, Line]:
 
 
 def swept(table: Table, plan: Plan) -> dict[str, Line]:
-    """The first metric of each group of columns over the rows' `at`."""
+    """The first metric of each group of columns over the rows' `at`; a line whose runs are not all there says so."""
     lines: dict[str, Line] = {}
+    partly = set()
     for row in table.rows:
         for columns, metric, cell in cells(table, plan, row):
-            if metric == columns.metrics[0] and cell.values and row.at is not None:
-                several = len(table.columns(plan.request.size)) > 1
-                title = ", ".join(filter(None, [columns.title if several or not row.line else "", row.line]))
+            if metric != columns.metrics[0] or row.at is None:
+                continue
+            several = len(table.columns(plan.request.size)) > 1
+            title = ", ".join(filter(None, [columns.title if several or not row.line else "", row.line]))
+            if len(cell.values) < cell.planned:
+                partly.add(title)
+            if cell.values:
                 line = lines.setdefault(title, Line([], [], []))
                 line.x.append(row.at)
                 line.y.append(float(np.mean(cell.values)))
                 line.spread.append(float(np.std(cell.values)))
-    return lines
+    return {f"{title} (not finished)" if title in partly else title: line for title, line in lines.items()}
 
 
 def cmc_lines(table: Table, plan: Plan, columns: Columns) -> dict[str, Line]:

@@ -214,6 +214,8 @@ def test_the_list_names_every_table_and_what_is_left_out(capsys):
         (["simpgan-9"], "no table 'simpgan-9'"),
         (["simpgan-viper", "--size", "full"], "no rows at --size full"),
         (["simpgan-1", "--set", "method.cycle=1"], "unknown key method.cycle"),
+        (["simpgan-1", "--dry-run", "--seeds", "0", "1", "--seeds", "1"], "--seeds 0 1 1: a number is there twice"),
+        (["view-viper", "--dry-run", "--trials", "2", "2"], "--trials 2 2: a number is there twice"),
     ],
 )
 def test_a_wrong_command_is_refused(arguments, message, tmp_path):
@@ -419,6 +421,11 @@ def test_a_sweep_has_its_rows_on_lines(finished, tmp_path):
     ]
     assert cv2.imread(str(tmp_path / "figure.png")).std() > 0
     assert "![figure](figure.png)" in (tmp_path / "figure.md").read_text()
+    (tmp_path / "street-full-1/scores/metrics.json").unlink()
+    at.append(Row("d", Variant("to_come"), at=1.0, line="z"))
+    at[1] = dataclasses.replace(at[1], variant=Variant("to_come"))
+    partly = output.swept(with_plot(Sweep("weight"), *at), finished)
+    assert {title: line.x for title, line in partly.items()} == {"x (not finished)": [0.5], "y (not finished)": [1.0]}
 
 
 def test_cmc_curves_are_means_over_runs(finished, tmp_path):

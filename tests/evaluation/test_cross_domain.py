@@ -38,9 +38,14 @@ def by_number(images):
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """A run that was trained on `a`, identities 1 to 3 of it; the data sets that are at hand, by name."""
-    at_hand = {"a": of("a"), "b": of("b"), "c/d": of("c/d"), "folder here": of("mine")}
+def at_hand():
+    """The data sets by name."""
+    return {"a": of("a"), "b": of("b"), "c/d": of("c/d"), "folder here": of("mine")}
+
+
+@pytest.fixture
+def run(monkeypatch, at_hand):
+    """A run that was trained on `a`, identities 1 to 3 of it."""
 
     def built(spec, config):
         name = spec if isinstance(spec, str) else f"{spec['name']} {spec['root']}"
@@ -105,6 +110,23 @@ def test_every_data_set_is_looked_at_before_the_first_is_scored(run, names, sent
     with pytest.raises(ConfigError, match=sentence):
         cross_domain.evaluate(run, names, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_data_set_of_one_camera_is_named_with_the_protocol_that_can_score_it(run, at_hand, tmp_path):
+    one = of("one")
+    one.camera[:] = 1
+    one.protocols["same_camera"] = {"kind": "market", "same_camera": True}
+    at_hand["one"] = one
+    with pytest.raises(ConfigError, match=r"^--on 'one': No query has a match: .*The protocol same_camera also counts"):
+        cross_domain.evaluate(run, ["b", "one"], tmp_path)
+    assert cross_domain.evaluate(run, ["one:same_camera"], tmp_path)["one:same_camera"]["known"]["rank1"] == 100
+
+
+def test_a_pattern_does_not_end_a_cell_of_the_table(run, tmp_path):
+    mine = r"{name: folder, root: here, pattern: 'a|b'}"
+    cross_domain.evaluate(run, [mine], tmp_path)
+    row = (tmp_path / "evaluation" / "cross_domain.md").read_text().splitlines()[2]
+    assert row.startswith(r"| {name: folder, root: here, pattern: 'a\|b'} | market | 1 | 6 | 6 | raw |")
 
 
 def test_encoders_of_two_sides_are_scored_where_the_protocol_has_two_sides(run, tmp_path):

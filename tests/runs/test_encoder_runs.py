@@ -7,7 +7,7 @@ from conftest import make_records, stage_configs
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
 from tf_reid.runs import encoder_runs, run_folder
-from tf_reid.settings import Config, Data
+from tf_reid.settings import Config, Data, Run
 
 
 def test_a_run_that_was_trained_with_labels_of_the_people_here_is_refused(tmp_path, monkeypatch):
@@ -18,6 +18,10 @@ def test_a_run_that_was_trained_with_labels_of_the_people_here_is_refused(tmp_pa
     )
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(theirs.model_dump()))
     assert len(encoder_runs.populations(run_folder.load_run(tmp_path))) == 2
+    to_viper = theirs.model_copy(update={"data": Data(source="synthetic_pedestrians/night", target="viper")})
+    assert "viper" not in encoder_runs.populations(to_viper)
+    by_its_labels = to_viper.model_copy(update={"run": Run(keep="best", validate_every=1)})
+    assert "viper" in encoder_runs.populations(by_its_labels)
 
     def ours(encoder):
         return theirs.model_copy(update={"method": {"name": "crossgan", "encoder": encoder}})

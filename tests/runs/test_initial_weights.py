@@ -1,5 +1,7 @@
 """What the weights that a run starts from were trained on."""
 
+import dataclasses
+
 import pytest
 import yaml
 from conftest import make_records
@@ -29,6 +31,10 @@ def test_the_data_of_weights_are_known_by_their_card(weights):
     assert initial_weights.history("imagenet")["do_not_pass_on"] == ["imagenet"]
     known = {"sets": [VIPER, initial_weights.IMAGENET], "do_not_pass_on": ["viper", "imagenet"], "known": KNOWN}
     assert initial_weights.history(str(weights)) == known
+    written = yaml.safe_load(initial_weights.card_file(weights).read_text())
+    initial_weights.card_file(weights).write_text(yaml.safe_dump(written | {"weights": {"sha256": "of another file"}}))
+    with pytest.raises(ConfigError, match=r"a\.card\.yaml is the card of another file than .*a\.weights\.h5"):
+        initial_weights.history(str(weights))
     initial_weights.card_file(weights).write_text("data: []")
     with pytest.raises(ConfigError, match=r"a\.card\.yaml is no card that tf_reid\.pretrain wrote"):
         initial_weights.history(str(weights))
@@ -58,6 +64,31 @@ def test_a_run_and_those_that_start_from_it_keep_what_the_card_said(weights, tmp
     (tmp_path / "run" / initial_weights.KEPT).unlink()  # as in a run of an earlier version
     assert initial_weights.of_run(tmp_path / "run")["weights"]["do_not_pass_on"] == [str(weights)]
     assert initial_weights.of_run(tmp_path / "nowhere") == {}
+
+
+def test_a_file_of_a_run_is_known_by_the_run(weights, tmp_path):
+    """What the run was trained on, what its own weights were trained on, and whom it was chosen by."""
+    config = configuration.load("identity", [f"method.weights={weights}"], METHODS)
+    source = initial_weights.known_before(
+        {"source": dataclasses.replace(make_records([1, 3], [1, 1], name="a"), held_out={"a": [7]})},
+        initial_weights.of_method(config.method),
+    )
+    for keep, known in (("last", [1, 3]), ("best", [1, 3, 7])):
+        config.run.keep, run = keep, tmp_path / keep
+        run_folder.open_run(run, config, source)
+        (run / "networks").mkdir()
+        for name in ("backbone", "classifier"):
+            (run / "networks" / f"{name}.weights.h5").touch()
+        backbone, classifier = (str(run / "networks" / f"{name}.weights.h5") for name in ("backbone", "classifier"))
+        assert initial_weights.history(backbone)["known"] == KNOWN | {"a": known}
+        assert initial_weights.of_method({"teacher": classifier}) == {
+            "teacher.weights": initial_weights.history(str(weights))
+        }
+    (run / "known_identities.json").write_text("[1]")
+    with pytest.raises(ConfigError, match=r"known_identities\.json is damaged"):
+        initial_weights.history(backbone)
+    (run / "known_identities.json").unlink()  # as in a run of an earlier version
+    assert initial_weights.history(backbone)["known"] == {}
 
 
 def test_identities_are_known_by_their_population():

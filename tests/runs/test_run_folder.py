@@ -151,6 +151,13 @@ def test_a_classifier_of_other_images_is_refused(tmp_path, simple):
         ConfigError, match=r"method\.classifier: .*before was trained on 12 images of 6 identities of a, "
     ):
         run_folder.check_classifier(config, records().take(np.arange(2, 12)))
+    weights = before / "networks" / "classifier.weights.h5"
+    weights.parent.mkdir()
+    weights.touch()
+    config.method["classifier"] = str(weights)  # a file of the run
+    run_folder.check_classifier(config, records())
+    with pytest.raises(ConfigError, match=r"method\.classifier: .*before was trained on 12 images of 6"):
+        run_folder.check_classifier(config, records().take(np.arange(2, 12)))
     config.data.image_size = [32, 16]
     with pytest.raises(ConfigError, match=r"before was trained at data\.image_size=.*, but this run has \[32, 16\]"):
         run_folder.check_classifier(config, records())
@@ -174,7 +181,7 @@ def test_a_start_that_was_killed_is_gone_on_with_and_cleared_up(tmp_path, simple
     run_folder.open_run(tmp_path / "run", simple("run.seed=3"), {"source": records()})
     assert run_folder.load_run(tmp_path / "run").run.seed == 3
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"config.yaml", "data.json", "environment.json", "tensorboard"}
+    assert names == {"config.yaml", "data.json", "environment.json", "known_identities.json", "tensorboard"}
 
 
 def test_checkpoints_without_their_settings_are_kept(tmp_path, simple):

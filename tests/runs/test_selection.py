@@ -1,17 +1,23 @@
 """Scores of validation identities choose the weights that are kept, learning rates and a stage's end; resumed alike."""
 
 import json
+import os
+import signal
 
+import keras
 import numpy as np
 import pytest
 from conftest import stage_configs
 from test_validation import RECORDS, Plain, curve
 
 from tf_reid import config as configuration
+from tf_reid.command_line import Terminated
 from tf_reid.config import ConfigError
 from tf_reid.evaluation import during_training
 from tf_reid.methods import METHODS
 from tf_reid.methods.representation import Representation
+from tf_reid.networks.applications import averaged
+from tf_reid.networks.backbones import BACKBONES
 from tf_reid.runs import reproducibility, run_folder, splits, training, validation
 from tf_reid.settings import Config, Data, EarlyStop, RatePlateau, Run
 
@@ -29,18 +35,29 @@ def config(monkeypatch):
     return Config(data=data, method={"name": "plain"}, stages=stages, run=run)
 
 
-def train(folder, config, scores):
-    """The trained model; and step -> the encoder's weights when it was scored."""
+def weights_of(model):
+    """Of the networks of all players."""
+    networks = [network for of_player in model.players().values() for network in of_player]
+    return [value for network in networks for value in network.get_weights()]
+
+
+def train(folder, config, scores, evaluate=lambda model: {}, watch=lambda model: None):
+    """The trained model; and step -> the networks' weights when they were scored.
+
+    Args:
+        evaluate: what the evaluations every few steps return. watch: is called before the training.
+    """
     reproducibility.make_deterministic(config)
     records = splits.training_records(config, {"source": RECORDS})
     model, scored = run_folder.build_model(config, records["source"].identities), {}
 
     def validate():
-        scored[int(model.step)] = model.encoder.get_weights()
+        scored[int(model.step)] = weights_of(model)
         return {"raw": dict.fromkeys(RATES, scores.get(int(model.step), 0.0))}
 
     run_folder.open_run(folder, config, records)
-    training.train(model, config, records, folder, dict, validate=validate)
+    watch(model)
+    training.train(model, config, records, folder, lambda: evaluate(model), validate=validate)
     return model, scored
 
 
@@ -99,6 +116,71 @@ def test_the_weights_of_the_highest_score_are_kept_also_by_a_run_that_is_killed_
                 train(tmp_path / "killed", config, scores)
     resumed, _ = train(tmp_path / "killed", config, scores)
     assert is_equal([v.numpy() for v in whole.variables], [v.numpy() for v in resumed.variables])
+
+
+def test_what_is_scored_at_a_step_counts_where_the_evaluation_of_that_step_is_stopped(tmp_path, config):
+    config.stages["first"].steps, config.run.keep, config.run.evaluate_every = 6, "best", 2
+
+    def stopped(model):
+        if int(model.step) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+    with pytest.raises(Terminated, match="143"):
+        train(tmp_path, config, {4: 40.0}, stopped)
+    _, scored = train(tmp_path, config, {4: 40.0})
+    assert list(scored) == [6]
+    assert json.loads((tmp_path / "validation.json").read_text()) == {"first": {"step": 4, "mAP": 40.0}}
+
+
+def without_batch_norm(image_size, weights=None, last_stride=2):
+    images = keras.Input((*image_size, 3))
+    return averaged(images, keras.layers.Conv2D(4, 8, 8)(images))
+
+
+def test_each_optimizer_of_a_stage_keeps_the_running_mean_of_its_own_weights(tmp_path, config, monkeypatch):
+    """Heads, backbone and centers of `strong` have one each. The means are scored and kept, also by a resumed run."""
+    monkeypatch.setitem(BACKBONES, "plain", without_batch_norm)
+    momentum = {"classifier": 0.5, "centers": 0.8}
+    method = configuration.schema_of(METHODS["strong"])(backbone="plain", weights=None, last_stride=2, bnneck=False)
+    config.method = {"name": "strong", **method.model_dump()}
+    config.stages = stage_configs(METHODS["strong"], steps=6, optimizer="adam", ema_momentum=momentum)
+    config.stages["classifier"].images_per_identity = 2
+    config.stages["classifier"].optimizers["classifier"].backbone_rate = 0.5
+    config.run.keep, config.run.validate_every = "best", 1
+    own, scores = [], {3: 10.0, 5: 30.0}
+
+    def watch(model):
+        advance = model.advance
+
+        def noted(*arguments):
+            done = advance(*arguments)
+            own.append(weights_of(model))
+            return done
+
+        model.advance = noted
+
+    def everything(model):
+        optimizers = model.optimizers_of["classifier"].values()
+        return [v.numpy() for v in [*model.variables, *(v for one in optimizers for v in one.variables)]]
+
+    whole, scored = train(tmp_path / "whole", config, scores, watch=watch)
+    assert list(whole.optimizers_of["classifier"]) == ["classifier", "classifier_backbone", "centers"]
+    factors = [momentum["classifier"]] * (len(own[0]) - 1) + [momentum["centers"]]
+    means = own[0]
+    for step, weights in enumerate(own, 1):
+        means = [m * mean + (1 - m) * one for m, mean, one in zip(factors, means, weights, strict=True)]
+        for mean, found in zip(means, scored[step], strict=True):
+            np.testing.assert_allclose(found, mean, atol=1e-6)
+    assert not any(np.array_equal(mean, one) for mean, one in zip(scored[6], own[5], strict=True))
+    assert is_equal(weights_of(whole), scored[5])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Progress, "save", killed_after((0, 3)))
+        with pytest.raises(RuntimeError, match="killed"):
+            train(tmp_path / "killed", config, scores)
+    resumed, again = train(tmp_path / "killed", config, scores)
+    assert list(again) == [4, 5, 6] and is_equal(everything(whole), everything(resumed))
 
 
 def test_learning_rates_fall_where_the_score_no_longer_rises_also_in_a_resumed_run(tmp_path, config, monkeypatch):

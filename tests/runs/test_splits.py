@@ -362,6 +362,12 @@ def test_a_second_source_without_training_images_is_named(named):
         splits.load_data(settings(source=["a", "tested"]))
 
 
+def test_a_data_set_that_a_list_names_twice_is_refused(named):
+    splits.build_data(settings("simpgan", source=["a", "b"], target=["a", "a2"]))
+    with pytest.raises(ConfigError, match=r"data\.target names a twice, so that its images would count twice"):
+        splits.build_data(settings("simpgan", source="b", target=["a", "b", "a"]))
+
+
 def test_cameras_are_chosen_of_one_source_alone():
     with pytest.raises(ValueError, match="source_cameras numbers the cameras of one data set, but source is a list"):
         settings(source=["a", "b"], source_cameras=[1])
@@ -513,3 +519,41 @@ def test_distractors_of_a_gallery_are_no_validation_identities():
     assert splits.validation_identities(config, found).tolist() == [4, 5]
     for trial in splits.validation_trials(config, found):
         assert set(identity[trial.gallery]) == {4, 5}
+
+
+def test_validation_identities_are_not_scored_in_another_trial_whose_test_has_them():
+    """The labels of a target train nothing, so that all its trials would be scored; but these may have chosen the run.
+
+    The first trial's 5 and 6 are in the third one's test; of a source, another trial may test no trained identity.
+    """
+    domains = {"source": records("a"), "target": records("b")}
+
+    def fair_of(config, **evaluate):
+        seen = splits.training_records(config, domains)
+        scored = config.model_copy(update={"evaluate": Evaluate(**evaluate)})
+        return splits.fair_trials(scored, domains[splits.scored_domain(config)], seen)
+
+    for method in ("identity", "simpgan"):
+        assert numbers_of(fair_of(settings(method, target="b", target_split="all", validation=2))) == [0, 1]
+        assert numbers_of(fair_of(settings(method, target="b", target_split="all"))) == [0, 1, 2]
+    few = settings(labelled_identities=1, validation=2)
+    assert numbers_of(fair_of(few)) == [0]  # the second tests the labelled one, the third 5 and 6
+    (forward, _) = fair_of(few, identities="validation")
+    assert set(IDENTITY[forward.query]) == {5, 6}
+    domains["source"].protocols["last"] = THREE_TRIALS | {"test_identities": [[5, 6]]}
+    with pytest.raises(ConfigError, match=r"holds its validation identities, .*; keep evaluate\.protocol as it was"):
+        fair_of(few, protocol="last")
+    seen = splits.training_records(few, domains)
+    with pytest.raises(ConfigError, match=r"trained on or may have been chosen by"):
+        splits.fair_trials_elsewhere(few, domains["source"], seen, domains["source"].protocols["last"])
+
+
+def test_validation_identities_of_one_camera_are_scored_where_their_own_camera_counts():
+    found, config = of_halves(validation=2)
+    found.camera[:] = 1
+    found.protocols["same_camera"] = {"kind": "market", "same_camera": True}
+    config.evaluate = Evaluate(protocol="same_camera", identities="validation")
+    (trial,) = splits.fair_trials(config, found, splits.training_records(config, {"source": found}))
+    assert (trial.name, trial.same_camera_ignored) == ("validation", False)
+    assert IDENTITY[trial.query].tolist() == IDENTITY[trial.gallery].tolist() == [3, 4]
+    assert not set(trial.query) & set(trial.gallery)

@@ -64,6 +64,13 @@ def test_every_value_is_trained_with_every_other_and_every_seed_and_scored_on_va
         (["data.source_split=train,all"], [], r"--over data\.source_split: it decides which identities are held out"),
         (["data.source=viper,grid"], [], r"--over data\.source: it decides which identities are held out"),
         (["method.dropout=0,0"], [], r"--over method\.dropout=0,0: a value is there twice"),
+        (["keep=best,last", "run.keep=last"], [], r"--over run\.keep: this setting is there twice"),
+        (["run.keep=best,last"], ["keep=last"], r"--over run\.keep: this setting is there twice"),
+        (["data={source: a},{source: b}"], [], r"--over data: all trainings are scored on the same identities"),
+        (["run={seed: 1},{seed: 2}"], [], r"--over run: name seeds with --seeds"),
+        (["stages.x={steps: 1}", "stages.x.steps=2"], [], r"--over stages\.x\.steps: this setting is there twice"),
+        (["stages.x.steps=2", "stages.x={steps: 1}"], [], r"--over stages\.x: this setting is there twice"),
+        (["stages.x={steps: 1}"], ["stages.x.steps=2"], r"--over stages\.x: this setting is there twice"),
     ],
 )
 def test_what_a_grid_cannot_vary_is_refused(overs, settings, message):
@@ -93,6 +100,8 @@ def test_the_highest_mean_over_the_seeds_is_chosen_of_what_is_complete(tmp_path)
     assert "| `method.dropout=0.7` | 50.0 | 99.0 | 1 of 2 |" in text
     assert tuning.comma_separated(lines).splitlines()[2] == "method.dropout=0,mAP,15.0,5.0,2,2"
     assert tuning.best(tuning.lines(made[-1:], "raw"), "mAP") is None
+    not_finite = tuning.Line((), {"mAP": [float("nan"), 1.0]}, 2)
+    assert tuning.best([not_finite, *lines], "mAP").choice == ("method.dropout=0.5",)
     with pytest.raises(ConfigError, match=r"--representation translated: .* it has raw, other"):
         tuning.lines(made, "translated")
 
@@ -114,6 +123,19 @@ def test_the_final_command_holds_no_identity_out_and_chooses_nothing_by_one():
         1
     ]
     assert last == "data.validation=0 evaluate.identities=test"
+
+
+def test_a_part_of_what_is_set_may_be_varied():
+    (made, _) = cells("stages.x.early_stop.patience=2,3", settings=("stages.x.early_stop={watch: mAP}",))
+    assert made.choice == ("stages.x.early_stop.patience=2",)
+
+
+def test_the_final_command_keeps_validation_identities_of_a_target_held_out():
+    """Their labels train nothing, and another trial may test them."""
+    settings = ["data.validation=30", "evaluate.identities=validation", "run.validate_every=5", "keep=best"]
+    config = configuration.load("simpgan", settings, METHODS)
+    command = tuning.final_command("simpgan", config, settings, Path("r")).split("--set ")[1]
+    assert command == "data.validation=30 run.validate_every=5 keep=best evaluate.identities=test"
 
 
 def test_progress_is_what_a_log_says_last(tmp_path):

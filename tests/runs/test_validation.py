@@ -215,6 +215,16 @@ def test_too_few_validation_identities_of_two_cameras_are_refused_before_the_run
         validation.records(config, {"source": one_camera})
 
 
+@pytest.mark.parametrize(("every", "identities"), [(5, "test"), (0, "validation")])
+def test_a_single_validation_identity_is_not_scored(every, identities, config):
+    config.stages["first"].early_stop, config.run.validate_every = None, every
+    config.data.validation, config.evaluate.identities = 1, identities
+    with pytest.raises(ConfigError, match=r"One validation identity of test is held out\..* hold out two or more"):
+        validation.records(config, {"source": RECORDS})
+    config.data.validation = 2
+    assert (validation.records(config, {"source": RECORDS}) is None) == (not every)
+
+
 def test_a_stage_whose_loss_needs_its_classes_cannot_stop_early(config):
     config.stages["second"].early_stop = config.stages["first"].early_stop
     with pytest.raises(ConfigError, match=r"stages\.second\.early_stop: the loss of stage second needs identities"):

@@ -45,6 +45,7 @@ class Records:
         origins: of joined data sets each one, see `joined_records`; protocols and population are those of the first.
         origin: int64 [N], the place of an image's data set among `origins`; None where there are none.
         known_before: of training images, population -> identities that a run's initial weights were trained on.
+        held_out: of training images, population -> the run's validation identities.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Records:
     origins: tuple[Origin, ...] = ()
     origin: np.ndarray | None = None
     known_before: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    held_out: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)

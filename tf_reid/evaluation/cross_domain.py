@@ -15,6 +15,7 @@ from tf_reid.evaluation.scoring import Metrics, Trained
 from tf_reid.files import write_text
 from tf_reid.metrics.protocols import Trial
 from tf_reid.runs import encoder_runs, splits
+from tf_reid.runs.trials import protocol_of
 from tf_reid.settings import Config, DataSet
 
 FEATURES, WRITTEN = "evaluation/cross_domain_features", "evaluation/cross_domain"
@@ -96,7 +97,11 @@ def table(results: Mapping[str, Mapping[str, Metrics]]) -> str:
     ]
     for name, scores in results.items():
         for representation, metrics in scores.items():
-            cells = [name, metrics["protocol"], *(f"{metrics[key]:g}" for key in ("trials", "queries", "gallery"))]
+            cells = [
+                name.replace("|", "\\|"),
+                metrics["protocol"],
+                *(f"{metrics[key]:g}" for key in ("trials", "queries", "gallery")),
+            ]
             cells += [representation, *(report.cell(metrics, key) for key in SHOWN)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -107,8 +112,11 @@ def _opened(run: Trained, name: str) -> Other:
     evaluate = run.config.evaluate.model_copy(update={"protocol": protocol, "identities": "test"})
     config = run.config.model_copy(update={"evaluate": evaluate})
     records = load_records(splits.built(spec, config))
-    trials = splits.fair_trials_elsewhere(config, records, run.seen, splits.protocol_of(records, protocol))
-    comparison.check_matches(records, trials)
+    trials = splits.fair_trials_elsewhere(config, records, run.seen, protocol_of(records, protocol))
+    try:
+        comparison.check_matches(records, trials)
+    except ValueError as error:
+        raise ConfigError(f"--on {name!r}: {error}".replace("evaluate.protocol=", "The protocol ")) from None
     encoder_runs.check(config, {"--on": records})
     scoring.representations(run.model, config, records)
     return Other(name, records, trials, config)

@@ -26,11 +26,11 @@ from tf_reid.runs import initial_weights, reproducibility, run_folder, splits
 from tf_reid.runs.splits import (
     fair_trials,
     load_data,
-    protocol_of,
     scored_domain,
     training_records,
     transductive,
 )
+from tf_reid.runs.trials import protocol_of
 from tf_reid.settings import Config
 
 # What may be overridden: the images have to be the same, wherever they lie.

@@ -7,6 +7,7 @@ RUN/data.json           the training images            RUN/evaluation/   rank li
 RUN/checkpoints/        the last two                   RUN/metrics.json  metrics by representation
 RUN/tensorboard/        curves, pictures, settings     RUN/validation.json   stage -> the step whose weights are kept
 RUN/training.lock       held by a training             RUN/initial_weights.yaml   what they were trained on
+RUN/known_identities.json   of whom its weights know
 ```
 """
 
@@ -39,7 +40,7 @@ SCORED_BY = re.compile(r"evaluate\.(distance|rerank|flip)")  # compared where sc
 PLACE = re.compile(r"data\.(source|target)(\.(root|csv))?")  # may differ where it selects the same images
 # What a training writes before config.yaml, and older versions beside a file: a start that was killed.
 STARTED = re.compile(
-    rf"(environment|data)\.json|initial_weights\.yaml|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+"
+    rf"(environment|data|known_identities)\.json|initial_weights\.yaml|tensorboard|{re.escape(lock.NAME)}|{re.escape(UNFINISHED)}.+"
 )
 OLD_BESIDE = re.compile(r"\.(config\.yaml|\w+\.json|.+\.png)\.\d+")
 
@@ -159,6 +160,10 @@ def open_run(folder: Path, config: Config, seen: dict[str, Records]) -> None:
     write_text(folder / "environment.json", json.dumps(environment(), indent=2) + "\n")
     fingerprints = {domain: fingerprint(records) for domain, records in seen.items()}
     write_text(folder / "data.json", json.dumps(fingerprints, indent=2) + "\n")
+    if "source" in seen:
+        known = initial_weights.known_after(config, seen["source"])
+        write_text(folder / initial_weights.KNOWN, json.dumps(known) + "\n")
+    (folder / initial_weights.KEPT).unlink(missing_ok=True)  # of a start that was killed
     if histories := initial_weights.of_method(config.method):
         write_text(folder / initial_weights.KEPT, yaml.safe_dump(histories, sort_keys=False, width=110))
     write_text(folder / "config.yaml", configuration.dump(config))
@@ -234,11 +239,11 @@ def check_classifier(config: Config, source: Records) -> None:
     """
     for key in FROM_RUNS:
         run = config.method.get(key)
-        if run and _trained_on(run):
-            _check_same_images(key, run, config, source)
+        if run and _trained_on(initial_weights.run_of(Path(run))):
+            _check_same_images(key, initial_weights.run_of(Path(run)), config, source)
 
 
-def _check_same_images(key: str, run: str, config: Config, source: Records) -> None:
+def _check_same_images(key: str, run: Path, config: Config, source: Records) -> None:
     theirs, ours = _trained_on(run)["source"], fingerprint(source)
     if not same_images(theirs, ours):
         raise ConfigError(
@@ -246,7 +251,7 @@ def _check_same_images(key: str, run: str, config: Config, source: Records) -> N
             f"{theirs['name']}, but this run trains on {ours['images']} images of {ours['identities']} identities of "
             f"{ours['name']}, or other ones; name a run of the same source, split and trial."
         )
-    size = load_run(Path(run)).data.image_size
+    size = load_run(run).data.image_size
     if size != config.data.image_size:
         raise ConfigError(
             f"method.{key}: {run} was trained at data.image_size={size}, but this run has {config.data.image_size}."

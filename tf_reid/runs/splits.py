@@ -13,6 +13,7 @@ from tf_reid.data.records import Records, load_records, stay_in_files
 from tf_reid.methods import METHODS
 from tf_reid.metrics import protocols
 from tf_reid.runs import labelled_identities
+from tf_reid.runs.trials import of_one_camera, protocol_of, shown_in, shows, trials_of, without
 from tf_reid.settings import Config, DataSet
 
 LEAST_VALIDATED = 2  # identities that a fraction of them holds out at least
@@ -23,9 +24,15 @@ def build_data(config: Config) -> None:
 
     Building draws random numbers. A run calls this before it seeds the random generators, so that its results are the
     same whether its data sets were built already or not.
+
+    Raises:
+        ConfigError: a list names a data set twice.
     """
     for domain in domains_of(config):
-        for spec in config.data.sets_of(domain):
+        specs = config.data.sets_of(domain)
+        if twice := [spec for spec in specs if specs.count(spec) > 1]:
+            raise ConfigError(f"data.{domain} names {twice[0]} twice, so that its images would count twice.")
+        for spec in specs:
             built(spec, config)
 
 
@@ -96,7 +103,7 @@ def training_records(config: Config, domains: dict[str, Records]) -> dict[str, R
         mask = _trainable(config, domain, records) & ~shows_held_out
         if domain == "source":
             mask &= np.isin(records.identity, labelled_identities.chosen(config, np.unique(records.identity[mask])))
-        chosen[domain] = records.take(mask)
+        chosen[domain] = replace(records.take(mask), held_out={scored.population: held_out.tolist()})
         if not len(chosen[domain]):
             raise ConfigError(_why_no_training_image(config, domain, domains))
     return chosen
@@ -203,21 +210,6 @@ def scored_domain(config: Config) -> str:
     return "target" if config.data.target else "source"
 
 
-def protocol_of(records: Records, name: str | None) -> dict[str, Any]:
-    """One of the data set's protocols, its default where no name is given.
-
-    Raises:
-        ConfigError: it has no protocol of this name.
-    """
-    name = name or records.default_protocol
-    if name not in records.protocols:
-        known = ", ".join(records.protocols)
-        raise ConfigError(
-            f"evaluate.protocol: {records.scored_name} has no protocol {name!r}; its protocols are {known}."
-        )
-    return records.protocols[name]
-
-
 def fair_trials(
     config: Config,
     records: Records,
@@ -229,7 +221,8 @@ def fair_trials(
 
     Identities count where they had labels: those of the source, if it shows the same people as the scored data set. A
     target of which `all` images were seen, without their labels, is scored in every trial. Identities that the run's
-    initial weights were trained on count as well.
+    initial weights were trained on count as well, and so do validation identities, which may be those of the test in
+    another trial: the run may have been chosen by them.
 
     Args:
         records: of the scored domain.
@@ -240,35 +233,48 @@ def fair_trials(
     Raises:
         ConfigError: there is no such trial.
     """
-    if protocol is None and config.evaluate.identities == "validation":
+    of_validation = protocol is not None or config.evaluate.identities == "validation"
+    if protocol is None and of_validation:
         trials = validation_trials(config, records)
     else:
-        protocol = protocol or protocol_of(records, config.evaluate.protocol)
-        trials = trials_of(records, protocol)
-    trained_on = shown_in(records, seen["source"])
+        trials = trials_of(records, protocol or protocol_of(records, config.evaluate.protocol))
+    source = seen["source"]
+    trained_on = shown_in(records, source)
     labelled = bool(trained_on.any())
     if adapted is None:
         adapted = _trains_on_target(config)
     if adapted and scored_domain(config) == "target" and config.data.target_split == "train":
         trained_on |= np.isin(records.file, seen["target"].file)
 
-    by_weights = known_before(records, seen["source"])
-    fair = _without(trained_on | by_weights, trials)
-    if not fair and _without(trained_on, trials):
+    fair = without(trained_on, trials)
+    if not fair:
+        raise ConfigError(_why_none_is_fair(config, records, source, labelled))
+    fair = without(shows(records, source.known_before), fair)
+    if not fair:
         raise ConfigError(
             f"Every trial of {records.scored_name} in which this run could be scored holds identities that its initial "
             "weights were trained on, as their card says; start from other weights, or score on other identities."
         )
+    if not of_validation:
+        fair = without(shows(records, source.held_out), fair)
     if not fair:
-        key, what = ("source_split", "identities") if labelled else ("target_split", "images")
-        of_others = ""
-        if labelled and seen["source"].name != records.name:
-            of_others = f", or score on other identities than those of {seen['source'].name}"
         raise ConfigError(
-            f"Every trial of {records.scored_name} holds {what} that are trained on; set data.{key}=train and keep "
-            f"evaluate.protocol as it was in training{of_others}."
+            f"Every trial of {records.scored_name} in which this run could be scored holds its validation identities, "
+            "by which it may have been chosen; keep evaluate.protocol as it was in training, or train with "
+            "data.validation=0."
         )
     return fair
+
+
+def _why_none_is_fair(config: Config, records: Records, source: Records, labelled: bool) -> str:
+    key, what = ("source_split", "identities") if labelled else ("target_split", "images")
+    of_others = ""
+    if labelled and source.name != records.name:
+        of_others = f", or score on other identities than those of {source.name}"
+    return (
+        f"Every trial of {records.scored_name} holds {what} that are trained on; set data.{key}=train and keep "
+        f"evaluate.protocol as it was in training{of_others}."
+    )
 
 
 def fair_trials_elsewhere(
@@ -276,7 +282,7 @@ def fair_trials_elsewhere(
 ) -> list[protocols.Trial]:
     """The trials of any data set in which a run may be scored: those without identities that it was trained on.
 
-    The target's identities count as well, though they had no labels.
+    The target's identities count as well, though they had no labels, and so do validation identities.
 
     Args:
         config: the run's. seen: domain -> the training records.
@@ -284,39 +290,17 @@ def fair_trials_elsewhere(
     Raises:
         ConfigError: there is no such trial.
     """
-    trained_on = shown_in(records, seen["source"]) | known_before(records, seen["source"])
+    source = seen["source"]
+    known = shown_in(records, source) | shows(records, source.known_before) | shows(records, source.held_out)
     if _trains_on_target(config):
-        trained_on |= shown_in(records, seen["target"])
-    fair = _without(trained_on, trials_of(records, protocol))
+        known |= shown_in(records, seen["target"])
+    fair = without(known, trials_of(records, protocol))
     if not fair:
         raise ConfigError(
-            f"Every trial of {records.name} shows identities that the run was trained on, so no score would be fair; "
-            "leave this data set out."
+            f"Every trial of {records.name} shows identities that the run was trained on or may have been chosen by, "
+            "so no score would be fair; leave this data set out."
         )
     return fair
-
-
-def _without(trained_on: np.ndarray, trials: list[protocols.Trial]) -> list[protocols.Trial]:
-    """The trials that need none of these images (bool [N])."""
-    used = [np.concatenate([trial.query_images, trial.gallery]) for trial in trials]
-    return [trial for trial, images in zip(trials, used, strict=True) if not trained_on[images].any()]
-
-
-def trials_of(records: Records, protocol: dict[str, Any]) -> list[protocols.Trial]:
-    """The trials of a protocol; of joined data sets the first one's images alone take part."""
-    identity = np.where(records.is_scored, records.identity, -1)
-    return protocols.trials(identity, records.camera, records.split, protocol, file=records.file)
-
-
-def shown_in(records: Records, training: Records) -> np.ndarray:
-    """Which records show an identity of these training records, bool [N]; of joined data sets those of the first."""
-    numbers = training.numbers_in(records.population)
-    return records.is_scored & np.isin(records.identity, numbers[numbers > 0])
-
-
-def known_before(records: Records, training: Records) -> np.ndarray:
-    """Which records show an identity that the initial weights of a run on these training records know, bool [N]."""
-    return records.is_scored & np.isin(records.identity, training.known_before.get(records.population, []))
 
 
 def validation_trials(config: Config, records: Records) -> list[protocols.Trial]:
@@ -326,12 +310,14 @@ def validation_trials(config: Config, records: Records) -> list[protocols.Trial]
         ConfigError: no identity is held out.
     """
     held_out = validation_records(config, {scored_domain(config): records})
-    protocol = protocols.of_validation(
-        protocol_of(records, config.evaluate.protocol), np.unique(held_out.identity), np.unique(held_out.camera)
-    )
+    of_test = protocol_of(records, config.evaluate.protocol)
     # An identity's other images are no part of the validation, nor are those of a list's later data sets.
-    usable = _may_be_held_out(config, records)
-    trials = protocols.trials(np.where(usable, records.identity, -1), records.camera, records.split, protocol)
+    identity = np.where(_may_be_held_out(config, records), records.identity, -1)
+    if of_test.get("same_camera"):
+        trials = [of_one_camera(records, np.where(np.isin(identity, held_out.identity), identity, -1))]
+    else:
+        protocol = protocols.of_validation(of_test, np.unique(held_out.identity), np.unique(held_out.camera))
+        trials = protocols.trials(identity, records.camera, records.split, protocol)
     return [
         replace(trial, name=trial.name.replace("trial 0", "validation"), number=config.data.trial) for trial in trials
     ]

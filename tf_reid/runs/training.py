@@ -34,13 +34,24 @@ from tf_reid.runs.stopping import Requested, StopRequests
 from tf_reid.runs.strategy import on_devices
 from tf_reid.settings import Config
 
-__all__ = ["NotFinite", "NotSaved", "Unfinished", "train"]
+__all__ = ["NotFinite", "NotSaved", "Unfinished", "check_batches", "train"]
 
 PICTURED = 3  # rows of a batch in a grid
 
 
 class Unfinished(RuntimeError):
     """TensorFlow reported the end of the data before a stage's last step."""
+
+
+def check_batches(model: ReIDModel, config: Config, records: dict[str, Records]) -> None:
+    """Make sure that every stage that has steps can draw its batches.
+
+    Raises:
+        ValueError: one cannot; the message says what to change.
+    """
+    for name, stage in config.stages.items():
+        if stage.steps:
+            balancing.sampler(config.data.balance, model.STAGES[name], stage, records)
 
 
 def train(
@@ -97,8 +108,9 @@ def train(
                         print(repeated)
                     batches = augmented_batches(config, number, records, sampler, start, stage.steps)
                     callbacks = _callbacks(model, config, records, number, folder, evaluate, progress, writer, stop)
-                    place, losses = _before_checkpoints(callbacks), _losses(callbacks)
-                    callbacks[place:place] = validation.callbacks(
+                    losses = _losses(callbacks)
+                    # Before evaluations: where one of them is stopped, a checkpoint holds what was chosen at this step.
+                    callbacks[1:1] = validation.callbacks(
                         model, config, name, checked.get(name), validate, selection, losses
                     )
                     _train_stage(model, batches, stage.steps, callbacks)
@@ -163,13 +175,8 @@ def _losses(callbacks: list[EverySteps]) -> Losses:
     return next(each for each in callbacks if isinstance(each, Losses))
 
 
-def _before_checkpoints(callbacks):
-    """Where a callback belongs whose state is part of the checkpoint of the same step."""
-    return next(place for place, each in enumerate(callbacks) if isinstance(each, Checkpoints))
-
-
 def _callbacks(model, config, records, number, folder, evaluate, progress, writer, stop) -> list[EverySteps]:
-    """What happens every few steps of the present stage."""
+    """What happens every few steps of the present stage; first the losses are taken."""
     run, (name, stage) = config.run, list(config.stages.items())[number]
     losses = Losses(model, stage.steps, int(model.step.numpy()), run.log_every, writer, folder)
     callbacks: list[EverySteps] = [losses]

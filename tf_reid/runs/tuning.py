@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tf_reid.config import ConfigError
+from tf_reid.config import ConfigError, full_key
 from tf_reid.runs.side_by_side import Training, command
 from tf_reid.settings import Config
 
@@ -129,19 +129,27 @@ def cells(config: str, overs: Sequence[Over], seeds: Sequence[int], settings: Se
     """
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed is there twice.")
-    varied = [over.key for over in overs]
-    for key in varied:
+    varied = [full_key(over.key) for over in overs]
+    fixed = [full_key(setting.split("=")[0]) for setting in settings]
+    for place, (over, key) in enumerate(zip(overs, varied, strict=True)):
         for decided, instead in DECIDED.items():
-            if key in (decided, decided.split(".")[1]) or key.startswith(f"{decided}."):
-                raise ConfigError(f"--over {key}: {instead}.")
-        if varied.count(key) > 1 or key in [setting.split("=")[0] for setting in settings]:
-            raise ConfigError(f"--over {key}: this setting is there twice; name all its values in one --over.")
+            if _is_part(key, decided) or _is_part(decided, key):
+                raise ConfigError(f"--over {over.key}: {instead}.")
+        if any(_is_part(key, other) or _is_part(other, key) for other in varied[:place]):
+            raise ConfigError(f"--over {over.key}: this setting is there twice; name all its values in one --over.")
+        if any(_is_part(one, key) for one in fixed):
+            raise ConfigError(f"--over {over.key}: this setting is there twice; give it by --over or by --set.")
     choices = itertools.product(*([f"{over.key}={value}" for value in over.values] for over in overs))
     made = []
     for choice, seed in itertools.product(choices, seeds):
         own = (*settings, *choice, f"run.seed={seed}", "evaluate.identities=validation")
         made.append(Cell(root / f"{_folder_name(choice)}-{seed}", config, own, choice, seed))
     return made
+
+
+def _is_part(key: str, whole: str) -> bool:
+    """Whether a setting is another one or a part of it: "data.source.root" is one of "data.source"."""
+    return key == whole or key.startswith(f"{whole}.")
 
 
 def _folder_name(choice: Sequence[str]) -> str:
@@ -181,8 +189,11 @@ def _entry(cell: Cell, representation: str) -> dict[str, Any]:
 
 
 def best(of_choices: Sequence[Line], metric: str) -> Line | None:
-    """The choice with the highest mean, of those whose trainings are all finished; the first of equal ones."""
-    complete = [line for line in of_choices if line.is_complete]
+    """The choice with the highest mean, of those whose trainings are all finished; the first of equal ones.
+
+    A choice with a score that is not finite is never the best.
+    """
+    complete = [line for line in of_choices if line.is_complete and np.isfinite(line.values[metric]).all()]
     return max(complete, key=lambda line: np.mean(line.values[metric]), default=None)
 
 
@@ -223,12 +234,13 @@ def set_line(choice: Sequence[str]) -> str:
 def final_command(path: str, config: Config, settings: Sequence[str], run: Path) -> str:
     """The command that trains the choice on all identities, and scores it on those of the test.
 
-    Where the protocol holds some out, it trains on all others.
+    Where the protocol holds some out, it trains on all others. With a target, validation identities stay held out:
+    their labels train nothing there, and they may be those of the test in another trial, which is then not scored.
 
     Args:
         config: the settings with the choice, as they were read. settings: as they are typed.
     """
-    whole = _without_validation(config) if config.data.validation else []
+    whole = _without_validation(config) if config.data.validation and config.data.target is None else []
     if config.evaluate.identities == "validation":
         whole.append("evaluate.identities=test")
     replaced = [setting.split("=")[0] for setting in whole]

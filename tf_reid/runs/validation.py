@@ -44,14 +44,22 @@ def records(config: Config, domains: dict[str, Records]) -> Records | None:
     """The images of the validation identities, or None where the training does not look at them.
 
     Raises:
-        ConfigError: as `check_settings`; no identity is held out; or a stage watches their loss, and fewer than two of
-            them are seen by two cameras, or the run has a target.
+        ConfigError: as `check_settings`; they are to be scored, and there are fewer than two; or a stage watches their
+            loss, and fewer than two of them are seen by two cameras, or the run has a target.
     """
     check_settings(config)
     watched = {watched for stage in config.stages.values() for watched in stage.watched.values()}
-    if not watched and not config.run.validate_every:
+    is_looked_at = bool(watched) or config.run.validate_every > 0
+    if not is_looked_at and config.evaluate.identities == "test":
         return None
     held_out = splits.validation_records(config, domains)
+    if held_out.identities < 2:
+        raise ConfigError(
+            f"One validation identity of {held_out.scored_name} is held out. Every gallery image would show it, so "
+            "that all scores are 100 %; hold out two or more."
+        )
+    if not is_looked_at:
+        return None
     if "loss" in watched:
         if config.data.target is not None:
             raise ConfigError(
