@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import shlex
 import threading
 from pathlib import Path
@@ -496,5 +497,9 @@ def test_claims_have_three_seeds_and_weights_reach_the_runs_that_they_need(tmp_p
     strong = [line for line in lines if "--config strong " in line]
     assert len(strong) == 9 and all(f"method.weights={weights} " in line for line in strong)
     assert not any("classifier_kind" in line for line in strong)
-    tables.main(["claim-simpgan", "--dry-run", "--runs", str(tmp_path), "--seeds", "4"])
-    assert capsys.readouterr().out.count("tf_reid.train") == 9
+    for name in ("claim-simpgan", "claim-simpgan-rendered"):
+        tables.main([name, "--dry-run", "--runs", str(tmp_path), "--seeds", "4"])
+        lines = [line for line in capsys.readouterr().out.splitlines() if "tf_reid.train" in line]
+        assert len(lines) == 9
+        networks = {tuple(re.findall(r"method\.(?:backbone|last_stride)=\S+", line)) for line in lines}
+        assert len(networks) == 1, networks  # a classifier of another form would not load
