@@ -379,6 +379,7 @@ def test_the_probe_reads_the_state(state, code):
 
 def test_a_card_names_the_data_of_initial_weights_with_their_terms(tmp_path):
     history = {"sets": [{"name": "viper", "terms": "cite the paper"}], "do_not_pass_on": ["viper"], "known": {}}
+    (tmp_path / "config.yaml").touch()  # which a run has
     (tmp_path / initial_weights.KEPT).write_text(yaml.safe_dump({"weights": history}))
     run = SimpleNamespace(seen={"source": make_records([1], [1], name="grid")})
     of_source, of_weights = card._trained_on(run, tmp_path).splitlines()
