@@ -70,12 +70,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
 
     from benchmarks.tables import running
+    from tf_reid.runs import side_by_side
 
     tables = chosen(args.tables, args.size)
     root = args.runs or Path("runs/tables") / args.size
     seeds = args.seeds or max((table.seeds for table in tables), key=len)
-    check_once("--seeds", seeds)
-    check_once("--trials", args.trials or [])
+    side_by_side.check_once("--seeds", seeds, "number")
+    side_by_side.check_once("--trials", args.trials or [], "number")
     plan = running.Plan(running.Request(args.size, seeds, root, args.trials, args.set))
     for table in tables:
         plan.add(table)
@@ -87,7 +88,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
 
     from benchmarks.tables import output
-    from tf_reid.runs import side_by_side
 
     workers = side_by_side.Workers(args.parallel, side_by_side.gpus() if args.parallel > 1 else ())
     failures = side_by_side.make_all(plan.runs.values(), args.parallel, workers)
@@ -97,18 +97,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"Written: {root / table.name}.md and .csv")
     if failures:
         sys.exit(f"{len(failures)} of {len(plan.runs)} runs failed; the same command tries them again.")
-
-
-def check_once(option: str, numbers: Sequence[int]) -> None:
-    """Refuse numbers of which one is there twice: the mean would count its run twice.
-
-    Raises:
-        ConfigError: one is.
-    """
-    from tf_reid.config import ConfigError
-
-    if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"{option} {' '.join(map(str, numbers))}: a number is there twice.")
 
 
 def chosen(names: Sequence[str], size: str) -> list[Table]:

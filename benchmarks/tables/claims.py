@@ -127,19 +127,36 @@ ON_GPU = (
 )
 
 
-def rows_from(direct: Variant) -> tuple[Row, ...]:
-    """The rows of a table whose classifier is that of a run of `strong`."""
+def of_transfers(name: str, shows: str, direct: Variant, columns: tuple[Columns, ...], weights: str) -> Table:
+    """The table of transfers whose classifier is that of a run of `strong`.
+
+    Args:
+        weights: the note on which weights its runs start from.
+    """
 
     def translated(variant: Variant) -> Variant:
         settings = tuple(setting.replace(simpgan.DIRECT.folder, direct.folder) for setting in variant.settings)
         return Variant(variant.name, settings, full=ON_GPU, needs=(direct,))
 
-    return (
-        Row("direct transfer", direct),
-        Row("colour covariance", direct, "colour_covariance", BASELINES),
-        Row("adaptive batch norm", direct, "adaptive_batch_norm", BASELINES),
-        Row("GAN", translated(simpgan.GAN), "translated"),
-        Row("SimPGAN", translated(simpgan.FULL), "translated"),
+    return Table(
+        name=name,
+        of_paper=False,
+        shows=shows,
+        rows=(
+            Row("direct transfer", direct),
+            Row("colour covariance", direct, "colour_covariance", BASELINES),
+            Row("adaptive batch norm", direct, "adaptive_batch_norm", BASELINES),
+            Row("GAN", translated(simpgan.GAN), "translated"),
+            Row("SimPGAN", translated(simpgan.FULL), "translated"),
+        ),
+        full=columns,
+        cpu=columns,
+        notes=(
+            "The paper: SimPGAN above direct transfer above a plain GAN.",
+            "All images of the target are trained on, without their labels; its labels choose nothing.",
+            weights,
+        ),
+        seeds=SEEDS,
     )
 
 
@@ -152,26 +169,20 @@ REAL_DIRECT = Variant(
     ),
     config="strong",
 )
-OF_TRANSFERS = (
-    Columns("VIPeR → GRID", to_real("viper_to_grid", "viper", "grid", *OF_LABELS), ALL_RANKS),
-    Columns("GRID → VIPeR", to_real("grid_to_viper", "grid", "viper", *OF_LABELS), ALL_RANKS),
-    Columns(
-        "VIPeR + GRID → 3DPeS",
-        to_real("viper_grid_to_three_dpes", "[viper, grid]", "three_dpes", *OF_LABELS),
-        ALL_RANKS,
+SIMPGAN = of_transfers(
+    "claim-simpgan",
+    "SimPGAN on real images with a classifier of `strong` from ImageNet weights, at 128x64. Needs the archives.",
+    REAL_DIRECT,
+    (
+        Columns("VIPeR → GRID", to_real("viper_to_grid", "viper", "grid", *OF_LABELS), ALL_RANKS),
+        Columns("GRID → VIPeR", to_real("grid_to_viper", "grid", "viper", *OF_LABELS), ALL_RANKS),
+        Columns(
+            "VIPeR + GRID → 3DPeS",
+            to_real("viper_grid_to_three_dpes", "[viper, grid]", "three_dpes", *OF_LABELS),
+            ALL_RANKS,
+        ),
     ),
-)
-ORDER = "The paper: SimPGAN above direct transfer above a plain GAN."
-UNLABELLED = "All images of the target are trained on, without their labels; its labels choose nothing."
-SIMPGAN = Table(
-    name="claim-simpgan",
-    of_paper=False,
-    shows="SimPGAN on real images with a classifier of `strong` from ImageNet weights, at 128x64. Needs the archives.",
-    rows=rows_from(REAL_DIRECT),
-    full=OF_TRANSFERS,
-    cpu=OF_TRANSFERS,
-    notes=(ORDER, UNLABELLED, NEEDS_WEIGHTS),
-    seeds=SEEDS,
+    NEEDS_WEIGHTS,
 )
 
 RENDERED_DIRECT = Variant(
@@ -183,27 +194,19 @@ RENDERED_DIRECT = Variant(
     config="strong",
 )
 RENDERED = ("data.source_split=train", "data.augment.pad=6", "method.last_stride=2")
-FROM_RENDERED = tuple(
-    Columns(
-        f"rendered people → {title}",
-        to_real(f"street_1000_to_{target}", "synthetic_pedestrians/street_1000", target, *RENDERED),
-        ALL_RANKS,
-    )
-    for title, target in (("3DPeS", "three_dpes"), ("GRID", "grid"), ("VIPeR", "viper"))
-)
-SIMPGAN_RENDERED = Table(
-    name="claim-simpgan-rendered",
-    of_paper=False,
-    shows="SimPGAN from rendered people, all the labels that there are, to real images. Needs the archives.",
-    rows=rows_from(RENDERED_DIRECT),
-    full=FROM_RENDERED,
-    cpu=FROM_RENDERED,
-    notes=(
-        ORDER,
-        UNLABELLED,
-        "method.weights=FILE names weights of `python -m tf_reid.pretrain`: 100 steps are few from others.",
+SIMPGAN_RENDERED = of_transfers(
+    "claim-simpgan-rendered",
+    "SimPGAN from rendered people, all the labels that there are, to real images. Needs the archives.",
+    RENDERED_DIRECT,
+    tuple(
+        Columns(
+            f"rendered people → {title}",
+            to_real(f"street_1000_to_{target}", "synthetic_pedestrians/street_1000", target, *RENDERED),
+            ALL_RANKS,
+        )
+        for title, target in (("3DPeS", "three_dpes"), ("GRID", "grid"), ("VIPeR", "viper"))
     ),
-    seeds=SEEDS,
+    "method.weights=FILE names weights of `python -m tf_reid.pretrain`: 100 steps are few from others.",
 )
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from tf_reid.config import ConfigError
 from tf_reid.files import write_text
 
 
@@ -25,6 +26,19 @@ class Failed(Exception):
 def command(name: str, *words: object) -> list[str]:
     """The words of `python -m tf_reid.NAME`."""
     return ["python", "-m", f"tf_reid.{name}", *map(str, words)]
+
+
+def check_once(option: str, numbers: Sequence[int], noun: str) -> None:
+    """Refuse an option's numbers of which one is there twice: the mean would count its training twice.
+
+    Args:
+        noun: what the message calls one of them: "seed".
+
+    Raises:
+        ConfigError: one is.
+    """
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"{option} {' '.join(map(str, numbers))}: a {noun} is there twice.")
 
 
 @dataclass

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from tf_reid.config import ConfigError, full_key
-from tf_reid.runs.side_by_side import Training, command
+from tf_reid.runs.side_by_side import Training, check_once, command
 from tf_reid.settings import Config
 
 # Settings that no grid varies, and what to do instead.
@@ -127,8 +127,7 @@ def cells(config: str, overs: Sequence[Over], seeds: Sequence[int], settings: Se
         ConfigError: a setting is varied twice, or both varied and set, or it is not for a grid to vary; or a seed is
             there twice.
     """
-    if len(set(seeds)) < len(seeds):
-        raise ConfigError(f"--seeds {' '.join(map(str, seeds))}: a seed is there twice.")
+    check_once("--seeds", seeds, "seed")
     varied = [full_key(over.key) for over in overs]
     fixed = [full_key(setting.split("=")[0]) for setting in settings]
     for place, (over, key) in enumerate(zip(overs, varied, strict=True)):
