@@ -1,6 +1,7 @@
 """What the weights that a run starts from were trained on."""
 
 import dataclasses
+import json
 
 import pytest
 import yaml
@@ -41,6 +42,21 @@ def test_the_data_of_weights_are_known_by_their_card(weights):
     initial_weights.card_file(weights).unlink()
     without_card = initial_weights.history(str(weights))
     assert without_card["do_not_pass_on"] == [str(weights)] and "no card" in without_card["sets"][0]["terms"]
+
+
+def test_a_link_is_known_by_the_file_that_it_leads_to(weights, tmp_path):
+    link = tmp_path / "current.weights.h5"
+    link.symlink_to(weights)
+    assert initial_weights.history(str(link)) == initial_weights.history(str(weights))
+
+    run = tmp_path / "run"
+    (run / "networks").mkdir(parents=True)
+    (run / initial_weights.KNOWN).write_text(json.dumps({"market1501": [2, 7]}))
+    of_run = run / "networks" / "backbone.weights.h5"
+    of_run.touch()
+    link.unlink()
+    link.symlink_to(of_run)
+    assert initial_weights.history(str(link))["known"] == {"market1501": [2, 7]}
 
 
 def test_a_run_and_those_that_start_from_it_keep_what_the_card_said(weights, tmp_path):

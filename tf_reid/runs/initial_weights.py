@@ -45,9 +45,14 @@ def card_file(weights: Path) -> Path:
     return weights.with_name(weights.name.removesuffix(ENDING) + ".card.yaml")
 
 
+def _card_of(weights: Path) -> Path:
+    """The card beside a file, or, of a link without one, beside the file that it leads to."""
+    return beside if (beside := card_file(weights)).is_file() else card_file(weights.resolve())
+
+
 def run_of(place: Path) -> Path:
-    """The folder of the run that a setting names: by its folder, or by a file in its folder `networks`."""
-    return place.parent.parent if place.is_file() else place
+    """The folder of the run that a setting names: by its folder, or by a file in `networks` or a link to one."""
+    return place.resolve().parent.parent if place.is_file() else place
 
 
 def history(weights: str | None) -> History:
@@ -60,7 +65,7 @@ def history(weights: str | None) -> History:
         return History(sets=[], do_not_pass_on=[], known={})
     if weights == "imagenet":
         return History(sets=[dict(IMAGENET)], do_not_pass_on=[IMAGENET["name"]], known={})
-    card = card_file(Path(weights))
+    card = _card_of(Path(weights))
     if not card.is_file():
         without_card = {"name": weights, "terms": "not known: no card stands beside it"}
         return History(sets=[without_card], do_not_pass_on=[weights], known=_known_by(run_of(Path(weights))))
