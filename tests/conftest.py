@@ -66,6 +66,7 @@ SMALL = {
         "teacher_dropout": 0.0,
         "width": 4,
         "scales": 2,
+        "blocks": 1,
         "warm_up": 0,
         "ramp": 1.0,
     },

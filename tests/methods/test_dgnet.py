@@ -110,6 +110,25 @@ def test_each_block_of_the_decoder_receives_its_quarter_of_the_code():
         assert reached == [block == quarter for block in range(4) for _ in range(2)]
 
 
+def test_fewer_blocks_divide_the_code_among_them():
+    def count(network, of_kind):
+        return sum(isinstance(layer, of_kind) for layer in network.layers)
+
+    decoder = networks.decoder((8, 4, 16), 32, blocks=2)
+    assert count(decoder, networks.AdaptiveNorm) == 4
+    inputs = [layer.kernel.shape[0] for layer in decoder.layers if isinstance(layer, keras.layers.Dense)]
+    assert sorted(inputs) == 4 * [16] + 8 * [512]  # scale and shift of either block get half of the code
+    of_structure, of_images = (
+        [count(build(blocks), networks.Conv2D) for blocks in (4, 2)]
+        for build in (
+            lambda blocks: networks.structure_encoder(SIZE, 4, blocks),
+            lambda blocks: networks.discriminator(SIZE, 4, 2, blocks),
+        )
+    )
+    assert np.subtract(*of_structure) == 4  # two convolutions of each block
+    assert np.subtract(*of_images) == 8  # the same, at two sizes
+
+
 def test_the_structure_encoder_does_not_see_colour():
     encoder = networks.structure_encoder(SIZE, 4)
     colours = images(2).numpy()

@@ -64,6 +64,7 @@ class DGNet(ReIDModel):
             a finished run of `dgnet` makes, `swaps_from`; then `joint` has 0 steps.
         width: channels of the discriminator's first layers; E_s and G scale with it.
         scales: sizes at which the discriminator judges, each half of the one before.
+        blocks: residual blocks of E_s, of G, and of the discriminator at each size.
         stripes: each of G's four blocks receives a stripe of the body; in the authors' code each receives a quarter of
             the channels, at all four heights.
         detach_appearance: E_a learns from identity losses alone; without, Eq. 1, 2 and 7 train it too.
@@ -107,6 +108,7 @@ class DGNet(ReIDModel):
         swaps_from: ExistingPath | None = None,
         width: PositiveInt = 32,
         scales: PositiveInt = 3,
+        blocks: Literal[1, 2, 4] = 4,
         stripes: bool = False,
         detach_appearance: bool = True,
         code_gradient: Literal["paper", "released"] = "paper",
@@ -135,10 +137,10 @@ class DGNet(ReIDModel):
         self.primary, self.fine = (nets.embedding_head(pooled_width, name) for name in ("primary", "fine"))
         self.primary_classifier = nets.classifier_head(identities, dropout, "primary_classifier")
         self.fine_classifier = nets.classifier_head(identities, fine_dropout, "fine_classifier")
-        self.E_s = nets.structure_encoder(image_size, width)
-        self.G = nets.decoder(self.E_s.output_shape[1:], code_width)
+        self.E_s = nets.structure_encoder(image_size, width, blocks)
+        self.G = nets.decoder(self.E_s.output_shape[1:], code_width, blocks)
         self.parts_of_G = nets.parts_of_decoder(self.G)
-        self.D = nets.discriminator(image_size, width, scales)
+        self.D = nets.discriminator(image_size, width, scales, blocks)
         self.features = feature_models(self.E_a, self.primary, self.fine, fine_at_test)
         self.feed = feed
         self.finished = FinishedGenerator(swaps_from, self.E_a, self.E_s, self.G) if swaps_from else None

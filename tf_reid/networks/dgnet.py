@@ -72,10 +72,13 @@ def classifier_head(identities: int, dropout: float, name: str) -> keras.Model:
     return keras.Sequential([keras.Input((HEAD_WIDTH,)), *head], name=name)
 
 
-def structure_encoder(image_size: tuple[int, int], width: int) -> keras.Model:
+def structure_encoder(image_size: tuple[int, int], width: int, blocks: int = 4) -> keras.Model:
     """E_s: normalised images [B, H, W, 3], without their colour -> structure code [B, H/4, W/4, 4·width].
 
     Each of the code's channels has zero mean and unit variance over an image's places.
+
+    Args:
+        blocks: residual ones.
 
     Raises:
         ValueError: height or width is no multiple of 4.
@@ -86,7 +89,7 @@ def structure_encoder(image_size: tuple[int, int], width: int) -> keras.Model:
     x = keras.ops.mean(images, axis=-1, keepdims=True)
     for channels, stride in ((width // 2, 2), (width, 1), (width, 1), (2 * width, 2)):
         x = _conv(x, channels, 3, stride, norm=plain_norm)
-    for _ in range(4):
+    for _ in range(blocks):
         x = _residual(x, norm=plain_norm)
     # Atrous spatial pyramid: the same maps seen through fields of four sizes; 3, 6 and 9 of 32 columns.
     linear = partial(_conv, norm=plain_norm, activation=False)
@@ -97,16 +100,17 @@ def structure_encoder(image_size: tuple[int, int], width: int) -> keras.Model:
     return keras.Model(images, linear(keras.ops.concatenate(fields, axis=-1), 4 * width, 1), name="E_s")
 
 
-def decoder(structure_shape: tuple[int, int, int], code_width: int) -> keras.Model:
+def decoder(structure_shape: tuple[int, int, int], code_width: int, blocks: int = 4) -> keras.Model:
     """G: appearance code [B, code_width], structure code [B, h, w, S] -> normalised image [B, 4h, 4w, 3], not bounded.
 
-    Four residual blocks; a quarter of the appearance code gives the scales and shifts of a block's norms.
+    Args:
+        blocks: residual ones. An equal part of the appearance code gives the scales and shifts of each block's norms.
     """
     appearance, structure = keras.Input((code_width,)), keras.Input(structure_shape)
-    channels, quarter = structure_shape[-1], code_width // 4
+    channels, width = structure_shape[-1], code_width // blocks
     x = structure
-    for block in range(4):
-        part = appearance[:, block * quarter : (block + 1) * quarter]
+    for block in range(blocks):
+        part = appearance[:, block * width : (block + 1) * width]
         scales, shifts = (_mlp(part, 2 * channels, f"block{block + 1}_{name}") for name in ("scale", "shift"))
         y = x
         for first, activation in ((0, True), (channels, False)):
@@ -133,8 +137,11 @@ def parts_of_decoder(decoder: keras.Model) -> tuple[keras.Model, keras.Model]:
     return keras.Model(structure, maps), keras.Model([appearance, structure, maps], decoder.output)
 
 
-def discriminator(image_size: tuple[int, int], width: int, scales: int) -> keras.Model:
+def discriminator(image_size: tuple[int, int], width: int, scales: int, blocks: int = 4) -> keras.Model:
     """D: normalised images [B, H, W, 3] -> scores of patches [B, h, w, 1] at full, half, quarter size; 1 means real.
+
+    Args:
+        blocks: residual ones, at each size.
 
     Raises:
         ValueError: the images are too small for so many scales.
@@ -152,7 +159,7 @@ def discriminator(image_size: tuple[int, int], width: int, scales: int) -> keras
         plan = ((width, 1, 1), (width, 3, 1), (width, 3, 2), (width, 3, 1), (2 * width, 3, 2))
         for channels, kernel, stride in plan:
             y = _conv(y, channels, kernel, stride, init=gan_init)
-        for _ in range(4):
+        for _ in range(blocks):
             y = _residual(y, init=gan_init)
         scores.append(_conv(y, 1, 1, activation=False, init=gan_init))
     return keras.Model(images, scores, name="D")
