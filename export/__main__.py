@@ -21,9 +21,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--representation", help="one of metrics.json, such as raw (default: the method's own encoders)"
     )
     parser.add_argument(
-        "--gallery", type=Path, metavar="INDEX", help="add the endpoint `search`, which compares with this gallery"
+        "--gallery", type=Path, metavar="FOLDER", help="add the endpoint `search`, which compares with this gallery"
     )
-    parser.add_argument("--top", type=int, default=20, help="how many matches `search` answers (default: 20)")
+    parser.add_argument("--top", type=int, default=20, help="matches in an answer of `search` (default: 20)")
     parser.add_argument(
         "--images", action="store_true", help="also export NAME_images, which makes images as the method does"
     )

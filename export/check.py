@@ -21,7 +21,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("model", help="the served model's name; with several encoders, without _ROLE")
     parser.add_argument("--run", required=True, type=Path, help="the folder of the run that was exported")
     parser.add_argument("--label", default="stable", help="the label of the version that is checked (default: stable)")
-    parser.add_argument("--representation", help="the one that was exported (default: the method's own encoders)")
+    parser.add_argument("--representation", help="what was exported, such as raw (default: the method's own encoders)")
     return parser.parse_args(argv)
 
 

@@ -18,9 +18,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="extend",
         default=[],
         metavar="key=value",
-        help="override evaluate.*, data.data_dir, data.manual_dir, or a setting of the method that changes scores "
-        "alone, as method.fine_at_test of dgnet; data.source and data.target may name the place that the same images "
-        "have now",
+        help="other settings: evaluate.*, data.data_dir, data.manual_dir; a setting of the method that only changes "
+        "scores, such as method.fine_at_test of dgnet; data.source and data.target, if the images were moved",
     )
     parser.add_argument(
         "--baselines",
@@ -47,7 +46,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--write-images",
         metavar="DIR",
-        help="also write these generated images to a new folder, with a table of whom they show: a data set for folder",
+        help="also write the generated images to a new folder, with a table of their identities: a data set for folder",
     )
     parser.add_argument(
         "--across",

@@ -30,7 +30,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--to", required=True, help=f"the file to write, NAME{ENDING}; NAME.card.yaml stands beside it")
     parser.add_argument("--config", default="pretrain", help="a configuration of the method strong (default: pretrain)")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="key=value", help="override settings")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="key=value",
+        help="settings in place of the configuration's, such as method.backbone=ResNet50",
+    )
     parser.add_argument("--run", default="runs/pretrain", help="the run's folder; an unfinished run in it is resumed")
     return parser.parse_args(argv)
 

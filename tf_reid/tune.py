@@ -20,24 +20,30 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=program("tf_reid.tune"), description="Try a grid of settings, and choose by validation identities alone."
     )
-    parser.add_argument("--config", required=True, help="as of tf_reid.train")
+    parser.add_argument("--config", required=True, help="a configuration, as for tf_reid.train")
     parser.add_argument(
         "--over",
         action="append",
         required=True,
         metavar="key=value,value",
-        help="a setting and the values to try, as in a list in YAML; once more: every value with every value of it",
+        help="a setting and the values to try, as in a YAML list; with several --over, all combinations are tried",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", action="extend", help="a training for each (default: 0)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", action="extend", help="train with each of these seeds (default: 0)"
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="key=value", help="settings of every training"
     )
     parser.add_argument(
-        "--side-by-side", type=positive, default=1, metavar="N", help="trainings at once; they divide cores and GPUs"
+        "--side-by-side", type=positive, default=1, metavar="N", help="trainings at a time; they divide cores and GPUs"
     )
-    parser.add_argument("--metric", choices=["mAP", "rank1"], default="mAP", help="what decides (default: mAP)")
     parser.add_argument(
-        "--representation", default="raw", help="whose score decides, such as translated of simpgan (default: raw)"
+        "--metric", choices=["mAP", "rank1"], default="mAP", help="the score that decides (default: mAP)"
+    )
+    parser.add_argument(
+        "--representation",
+        default="raw",
+        help="the one whose score decides, such as translated of simpgan (default: raw)",
     )
     parser.add_argument("--to", type=Path, help="folder of the runs and tables (default: runs/tune_NAME-OF-THE-CONFIG)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands that would be run, and stop")

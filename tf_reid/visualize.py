@@ -39,8 +39,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="extend",
         default=[],
         metavar="key=value",
-        help="override settings: evaluate.*, data.data_dir, data.manual_dir; data.source and data.target may name the "
-        "place that the same images have now",
+        help="other settings: evaluate.*, data.data_dir, data.manual_dir; data.source and data.target, if the images "
+        "were moved",
     )
     return parser.parse_args(argv)
 

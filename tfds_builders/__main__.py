@@ -35,7 +35,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", help="where prepared data sets live (default: TFDS's own)")
     commands = parser.add_subparsers(dest="command")
     building = commands.add_parser("build", help="build a data set")
-    examining = commands.add_parser("doctor", help="say all that is wrong with a data set's files, building nothing")
+    examining = commands.add_parser("doctor", help="report every problem of a data set's files, and build nothing")
     for command in (building, examining):
         command.add_argument("dataset", help="viper, synthetic_pedestrians/street, folder, ...")
         command.add_argument("--data-dir", default=argparse.SUPPRESS, help="where prepared data sets live")
@@ -46,8 +46,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         command.add_argument("--camera", help="folder: the camera of images whose name or row gives none")
         command.add_argument("--distractor", help="folder: identities that match no query, or none (default: 0)")
         command.add_argument("--junk", help="folder: identities that are left out, or none (default: -1)")
-    building.add_argument("--again", action="store_true", help="build it anew, in place of what is there")
-    building.add_argument("--kind", choices=KINDS, default="images")
+    building.add_argument(
+        "--again", action="store_true", help="build the data set anew, in place of the one that is there"
+    )
+    building.add_argument("--kind", choices=KINDS, default="images", help="what to build (default: images)")
     examining.add_argument("--images", choices=("sample", "all"), default="sample", help="which images to decode")
     return parser.parse_args(arguments)
 

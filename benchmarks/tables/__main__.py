@@ -22,7 +22,7 @@ PAPERS = {
     "Cross-GAN": crossgan,
     "Cross-Entropy Adversarial View Adaptation": view_adaptation,
     "Bag of Tricks and a Strong Baseline": strong,
-    "The papers' claims, asked again": claims,
+    "The papers' claims, tested again": claims,
 }
 TABLES: dict[str, Table] = {table.name: table for paper in PAPERS.values() for table in paper.TABLES}
 
@@ -31,7 +31,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__.split("\n")[0])
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="such as dgnet-3; all: every one that a paper has")
     parser.add_argument(
-        "--list", action="store_true", help="say what every table shows, and which are left out and why"
+        "--list", action="store_true", help="print what every table shows, and which are left out and why"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the commands that would be run, and stop")
     parser.add_argument(
@@ -41,7 +41,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="cpu (default): small networks on rendered people, nothing to download; full: the papers' own",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", action="extend", help="default: 0; of the tables of claims: 0 1 2"
+        "--seeds", type=int, nargs="+", action="extend", help="one run each (default: 0; for tables of claims: 0 1 2)"
     )
     parser.add_argument(
         "--trials",

@@ -1,4 +1,4 @@
-"""The papers' claims that do not hold at small size, asked again where each is likelier to hold. Three seeds each."""
+"""The papers' claims that do not hold at small size, tested again where each is likelier to hold. Three seeds each."""
 
 from benchmarks.tables import cmgan, crossgan, dgnet, simpgan, view_adaptation
 from benchmarks.tables.definitions import Columns, Data, Row, Score, Sweep, Table, Variant

@@ -59,9 +59,12 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--not-cameras", nargs="+", default=[], help="search no images of these cameras, such as the query's own"
     )
     querying.add_argument(
-        "--since", type=_time, metavar="TIME", help="such as 2026-11-22T14:05 (UTC), or seconds since 1970"
+        "--since",
+        type=_time,
+        metavar="TIME",
+        help="search images from this time on: 2026-11-22T14:05 (UTC), or seconds since 1970",
     )
-    querying.add_argument("--until", type=_time, metavar="TIME", help="likewise")
+    querying.add_argument("--until", type=_time, metavar="TIME", help="search images up to this time")
     querying.add_argument("--exact", action="store_true", help="compare with every image, however large the gallery")
     querying.add_argument("--json", action="store_true", help="print JSON")
     querying.add_argument("--page", type=Path, metavar="FILE", help="also draw the matches into an .html or .png file")
@@ -74,9 +77,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     serving.add_argument(
         "--host", default="127.0.0.1", help="the address to listen on; others than this machine's own need a token"
     )
-    serving.add_argument("--port", type=int, default=8600)
+    serving.add_argument("--port", type=int, default=8600, help="the port of the page (default: 8600)")
     serving.add_argument(
-        "--token", default=os.environ.get("TF_REID_TOKEN"), help="what users have to enter (default: TF_REID_TOKEN)"
+        "--token",
+        default=os.environ.get("TF_REID_TOKEN"),
+        help="the token that users enter (default: the variable TF_REID_TOKEN)",
     )
     serving.add_argument(
         "--allowed-host",
@@ -88,7 +93,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     copying = subcommands.add_parser("copy", help="copy a gallery to another store, or go on with a copy")
     copying.add_argument("source", metavar="FROM", help=f"the gallery that is copied: {ADDRESSES}")
-    copying.add_argument("target", metavar="TO", help="where the copy is made, likewise")
+    copying.add_argument("target", metavar="TO", help="where the copy is made: an address of the same form")
 
     subcommand("snapshot", "let a Qdrant server write a gallery into one file")
     return parser.parse_args(argv)
@@ -107,8 +112,8 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pattern", help="a regular expression of paths; its groups person, camera and time are kept")
     parser.add_argument("--csv", help="a table with the columns path, person, camera and time; a path or a URL")
     parser.add_argument("--parquet", help="such a table as a Parquet file or a folder of these")
-    parser.add_argument("--distractor", default="0", help="identities that are not known, or none (default: 0)")
-    parser.add_argument("--junk", default="-1", help="identities whose images are left out, or none (default: -1)")
+    parser.add_argument("--distractor", default="0", help="the label of unknown identities, or none (default: 0)")
+    parser.add_argument("--junk", default="-1", help="the label of images that are left out, or none (default: -1)")
     parser.add_argument("--batch", type=positive, default=64, help="images embedded at once (default: 64)")
     parser.add_argument(
         "--workers",
@@ -117,14 +122,16 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
         help="embed by N processes (default: by this one; with --ray: as many as the cluster has room for)",
     )
     parser.add_argument(
-        "--ray", metavar="ADDRESS", help="let them run on a Ray cluster, HOST:PORT of its head (default: this machine)"
+        "--ray",
+        metavar="ADDRESS",
+        help="run the workers on a Ray cluster: HOST:PORT of its head (default: this machine)",
     )
     parser.add_argument(
         "--gpus-per-worker",
         type=gpus,
         default=0.0,
         metavar="F",
-        help="GPUs of each of them, such as 1, or 0.5 for two on a GPU (default: 0)",
+        help="GPUs of each worker, such as 1, or 0.5 for two on a GPU (default: 0)",
     )
 
 

@@ -39,7 +39,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Train by several workers on this machine. The GPUs of CUDA_VISIBLE_DEVICES are divided among the "
         "workers; without this variable, the workers train on the CPU.",
     )
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="how many (default: 2)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="number of workers (default: 2)")
     parser.add_argument("--logs", type=Path, metavar="FOLDER", help="where the other workers' logs are written")
     parser.add_argument("train", nargs="+", metavar="ARGUMENT", help="arguments of tf_reid.train")
     return parser.parse_args(argv)
