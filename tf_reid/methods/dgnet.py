@@ -65,8 +65,7 @@ class DGNet(ReIDModel):
         width: channels of the discriminator's first layers; E_s and G scale with it.
         scales: sizes at which the discriminator judges, each half of the one before.
         blocks: residual blocks of E_s, of G, and of the discriminator at each size.
-        stripes: each of G's four blocks receives a stripe of the body; in the authors' code each receives a quarter of
-            the channels, at all four heights.
+        stripes: each of G's four blocks receives a stripe of the body, not a quarter of the channels as in the code.
         detach_appearance: E_a learns from identity losses alone; without, Eq. 1, 2 and 7 train it too.
         code_gradient: of Eq. 4; "paper": through a frozen E_a to the image; "released": none, as in the authors' code.
         image_weight: of Eq. 1 and 2. appearance_code_weight, structure_code_weight: of Eq. 4 and 5, once warmed up.
