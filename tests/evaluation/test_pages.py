@@ -103,6 +103,10 @@ def test_points_are_where_they_belong_in_their_groups_colour():
     )
     assert np.ptp(low) > 100 and np.ptp(high) > 100 and (low != high).any()
     assert np.ptp(picture[curves.HEIGHT // 2, curves.HEIGHT // 2]) == 0  # grey
+    points[2] = points[1]
+    for last in ("a name longer than theirs", "b"):
+        picture = curves.scatter(points, np.array(["camera 1", last, "others"]), "title", "component").astype(int)
+        assert np.ptp(picture[curves.MARGIN, curves.HEIGHT - curves.MARGIN]) > 100  # the others lie below
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
