@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from benchmarks.tables import __main__ as tables
 from benchmarks.tables import definitions, output, running
@@ -260,6 +261,13 @@ def test_trials_do_not_matter_where_a_protocol_has_a_single_split(tmp_path):
     assert {"view_viper", "view_cuhk03", "view_market1501"} == {run.name.split("-")[0] for run in whole.runs}
 
 
+def test_a_run_that_all_seeds_share_is_made_once(tmp_path):
+    judge = Variant("judge", one_seed=True)
+    judged = Row("judged", Variant("judged", needs=(judge,)))
+    made = planned(Table("shared", "", (judged,), (), ONE.cpu[:1]), root=tmp_path, seeds=(1, 2)).runs
+    assert [path.name for path in made] == ["street-judge-0", "street-judged-1", "street-judged-2"]
+
+
 def test_runs_are_made_in_order_and_not_again(tmp_path):
     plan, trainer = planned(ONE, root=tmp_path), Trainer()
     assert side_by_side.make_all(plan.runs.values(), 1, trainer) == []
@@ -447,6 +455,26 @@ def test_logged_lines_are_sums_and_means_over_parts(finished, monkeypatch):
     assert len(line.x) == output.POINTS and line.x[0] == 2.0  # the steps at which both were logged, two by two
     np.testing.assert_allclose(line.y[:2], [1.0 + (0 + 2) / 2, 1.0 + (4 + 6) / 2])
     assert line.spread[0] == 0.0
+    of_runs = {run.folder: {0: 1.0, 2 + number: 5.0, 9: 3.0} for number, run in enumerate(finished.runs.values())}
+    monkeypatch.setattr(output, "logged_values", lambda run, tag: of_runs[run])
+    line = output.logged_lines(with_plot(Logged({"one": ("triplet",)}), RAW), finished)["direct"]
+    assert (line.x, line.y) == ([0.0, 9.0], [1.0, 3.0])  # the steps at which both runs logged
+
+
+def test_a_step_that_was_logged_twice_has_its_last_value(tmp_path):
+    for number, points in enumerate(({1: 1.0, 2: 2.0}, {2: 20.0})):
+        writer = tf.summary.create_file_writer(str(tmp_path / "tensorboard"), filename_suffix=f".{number}")
+        with writer.as_default():
+            for step, value in points.items():
+                tf.summary.scalar("joint/loss", value, step)
+                tf.summary.scalar("joint/other", 7.0, step)
+        writer.close()
+    assert output.logged_values(tmp_path, "joint/loss") == {1: 1.0, 2: 20.0}
+
+
+def test_a_metric_is_not_read_from_one_whose_name_begins_like_it():
+    entry = {"rank10": 1.0, "rank1": 2.0, "FID (encoder of a)": 3.0}
+    assert [output.value_of(entry, metric) for metric in ("rank1", "FID", "rank")] == [2.0, 3.0, None]
 
 
 def test_rows_of_the_same_runs_have_one_logged_line(finished, monkeypatch):

@@ -53,6 +53,8 @@ def test_a_population_in_two_data_sets_is_the_same_people_before_the_same_camera
     assert every.numbers_in("a")[-2:].tolist() == [3, 20]
     assert every.identity[5:9].tolist() == [0, 23, 23, 24] and every.camera[5:9].tolist() == [8, 8, 9, 9]
     assert not every.is_scored[-2:].any()  # of the first data set alone
+    reverse = joined([again, second(), first()])
+    assert reverse.identity[2:6].tolist() == [0, 23, 23, 24] and reverse.camera[2:6].tolist() == [8, 8, 9, 9]
 
 
 def test_numbers_that_would_not_fit_are_refused():

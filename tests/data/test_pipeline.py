@@ -14,10 +14,9 @@ IDENTITY = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
 CAMERA = [1, 1, 2, 1, 2, 1, 3, 3, 3, 3]
 
 
-def batches(records, sampler, start=0, steps=6, seed=0, flip=False, pad=0, **more):
-    return pipeline.training_batches(
-        records, sampler, seed=seed, stage=0, start=start, steps=steps, image_size=SIZE, flip=flip, pad=pad, **more
-    )
+def batches(records, sampler, start=0, steps=6, seed=0, stage=0, flip=False, pad=0, **more):
+    place = {"seed": seed, "stage": stage, "start": start, "steps": steps}
+    return pipeline.training_batches(records, sampler, **place, image_size=SIZE, flip=flip, pad=pad, **more)
 
 
 def test_batches_hold_the_drawn_images_and_labels_from_0():
@@ -31,17 +30,20 @@ def test_batches_hold_the_drawn_images_and_labels_from_0():
     assert batch["source"].numpy().min() >= -1 and batch["source"].numpy().max() <= 1
 
 
-def test_a_batch_is_a_function_of_seed_and_step():
+def test_a_batch_is_a_function_of_seed_stage_and_step():
     domains = {"source": make_records(IDENTITY, CAMERA), "target": make_records([0] * 12, [1] * 12)}
     sampler = samplers.pairs_of_two_domains(domains["source"], stage_of(4), domains["target"])
     whole = list(batches(domains, sampler, flip=True, pad=3).as_numpy_iterator())
     later = list(batches(domains, sampler, start=4, flip=True, pad=3).as_numpy_iterator())
-    other = next(batches(domains, sampler, seed=1, flip=True, pad=3).as_numpy_iterator())
+    others = [
+        next(batches(domains, sampler, flip=True, pad=3, **place).as_numpy_iterator())
+        for place in ({"seed": 1}, {"stage": 1})
+    ]
     assert len(whole) == 6 and len(later) == 2
     for a, b in zip(whole[4:], later, strict=True):
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
-    assert (other["source"] != whole[0]["source"]).any()
+    assert all((other["source"] != whole[0]["source"]).any() for other in others)
 
 
 def test_few_images_that_are_read_often_are_decoded_once(monkeypatch):
@@ -66,7 +68,7 @@ def test_augmentation_mirrors_and_shifts_within_its_margin():
     records = make_records(IDENTITY, CAMERA)
     original = pipeline.to_uint8(np.concatenate(list(pipeline.image_batches(records, SIZE, 64))))
     sampler = samplers.pairs(records, stage_of(8))
-    seen = {"mirrored": 0, "shifted": 0, "all": 0}
+    seen, shifts = {"mirrored": 0, "shifted": 0, "all": 0}, set()
     for batch in batches({"source": records}, sampler, steps=12, flip=True, pad=2):
         for image in pipeline.to_uint8(batch["source"]).reshape(-1, *SIZE, 3):
             index = image[..., 0].max()
@@ -78,11 +80,23 @@ def test_augmentation_mirrors_and_shifts_within_its_margin():
                     for x in range(5):
                         if np.array_equal(padded[y : y + SIZE[0], x : x + SIZE[1]], image):
                             found.append((mirrored, (y, x) != (2, 2)))
+                            shifts |= {("down", y), ("across", x)}
             assert len(found) == 1
             seen["all"] += 1
             seen["mirrored"] += found[0][0]
             seen["shifted"] += found[0][1]
     assert 0.3 < seen["mirrored"] / seen["all"] < 0.7 and seen["shifted"] > 0.8 * seen["all"]
+    assert len(shifts) == 10  # as far as the margin goes, to every side
+
+
+def test_an_image_is_grey_by_a_draw_of_its_own():
+    images = tf.constant(np.random.default_rng(0).integers(256, size=(200, *SIZE, 3), dtype=np.uint8))
+    draws = np.random.default_rng(1).random((200, 4), dtype=np.float32)
+    found = pipeline._augmented(images, draws, flip=True, pad=0, grey=0.3).numpy()
+    np.testing.assert_array_equal((np.ptp(found, axis=-1) == 0).all(axis=(1, 2)), draws[:, 3] < 0.3)
+    without = pipeline._augmented(images, draws, flip=True, pad=0, grey=0.0).numpy()
+    coloured = draws[:, 3] >= 0.3
+    np.testing.assert_array_equal(found[coloured], without[coloured])
 
 
 def test_images_of_another_size_are_resized():
@@ -110,6 +124,15 @@ def test_erasing_takes_a_rectangle_of_the_asked_share_of_images():
         assert mask.mean() < 0.45
     assert 0.15 < gone[gone.any(axis=(1, 2))].mean() < 0.25  # 2 to 40 %, less what is cut at the border
     assert not (pipeline.erased(images, draws, 0.0, tf.zeros(3)).numpy() != 1.0).any()
+
+
+def test_a_rectangle_is_as_high_and_wide_as_its_draws_say_and_may_lie_at_the_border():
+    draws = tf.constant([[0.0, 0.25, 0.9, 0.999, 0.999], [0.0, 0.25, 0.9, 0.0, 0.0]])
+    found = pipeline.erased(tf.ones((2, 64, 32, 3)), draws, 1.0, tf.zeros(3)).numpy()[..., 0] == 0.0
+    last, first = ([np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)] for mask in found)
+    # 11.5 % of the area, 3.03 times as high as wide.
+    assert [len(side) for side in last] == [len(side) for side in first] == [27, 9]
+    assert [side[-1] for side in last] == [63, 31] and [side[0] for side in first] == [0, 0]
 
 
 @pytest.mark.parametrize("grey", [0.0, 0.5])

@@ -25,12 +25,19 @@ def test_the_share_of_positive_pairs_is_as_asked(share):
 
 
 def test_positive_pairs_are_two_images_from_two_cameras_wherever_the_identity_has_two():
-    records, drawn = pair_epoch(1.0)
-    a, b = drawn.reshape(-1, 2).T
+    records, epochs = make_records(IDENTITY, CAMERA), [pair_epoch(1.0, seed=seed)[1] for seed in range(10)]
+    a, b = np.stack(epochs).reshape(-1, 2).T
     assert (a != b).all()
     for identity in (1, 2):
         mask = records.identity[a] == identity
         assert mask.any() and (records.camera[a] != records.camera[b])[mask].all()
+
+
+def test_pairs_of_one_identity_and_of_two_are_mixed_over_an_epoch():
+    records = make_records(IDENTITY * 8, CAMERA * 8)
+    drawn = samplers.pairs(records, stage_of(8))(np.random.default_rng(0))["source"]
+    same = records.identity[drawn[..., 0]] == records.identity[drawn[..., 1]]
+    assert len(drawn) == 20 and {0.0, 1.0} != set(same.mean(axis=1)) and 0 < same[:10].mean() < 1
 
 
 def test_an_identity_with_one_image_never_leads_a_positive_pair_but_is_a_negative():
@@ -118,6 +125,14 @@ def test_unmatched_views_are_drawn_without_regard_to_identity():
     assert any(set(a) != set(b) for a, b in zip(probes, gallery, strict=True))
     with pytest.raises(ValueError, match="no training identity is seen in two views"):
         samplers.unmatched_views(make_records([1, 2], [1, 2]), stage_of(4))
+
+
+def test_either_half_of_the_images_of_many_cameras_has_seen_all_cameras():
+    records = make_records(np.arange(60), np.repeat([1, 2, 3], 20))
+    sampler, rng = samplers.unpaired_views(records, stage_of(20)), np.random.default_rng(0)
+    first, second = (set(sampler(rng)["source"][..., view].ravel()) for view in (0, 1))
+    assert len(first) == len(second) == 30 and not first & second
+    assert set(records.camera[list(first)]) == set(records.camera[list(second)]) == {1, 2, 3}
 
 
 @pytest.mark.parametrize("sampler", ["modalities", "views"])

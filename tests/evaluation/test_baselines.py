@@ -159,6 +159,8 @@ def test_small_pixels_forgive_a_shift_of_a_pixel():
     same, shifted, other = baselines.small_pixels(np.stack([images[0], np.roll(images[0], 1, 1), images[1]]))
     assert same.shape == (32 * 16 * 3,) and same.dtype == np.float32 and same.min() >= 0.0 and same.max() <= 1.0
     assert np.abs(same - shifted).mean() < np.abs(same - other).mean() / 4
+    chessboard = (np.indices(images.shape).sum(axis=0) % 2 * 255).astype(np.uint8)
+    np.testing.assert_allclose(baselines.small_pixels(chessboard), 0.5, atol=0.01)  # pixels are averaged, not skipped
 
 
 def test_an_encoder_without_batch_norm_is_adapted_in_colours_alone(source, target, capsys):

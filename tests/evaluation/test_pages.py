@@ -10,6 +10,7 @@ from tf_reid.evaluation import pages
 from tf_reid.evaluation.comparison import Comparison
 from tf_reid.metrics.protocols import trials
 from tf_reid.pictures import curves
+from tf_reid.pictures.grids import TILE_HEIGHT
 from tf_reid.pictures.page import CaptionedImages, Page
 
 IDENTITY, CAMERA = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5], [1, 2] * 5
@@ -36,6 +37,18 @@ def test_identities_are_named_in_order():
     assert identities_of(first) == ["identity 4", "identity 2"]
     with pytest.raises(ValueError, match=r"--identities: identity 9 has no query"):
         pages.queries_and_gallery_images(RECORDS, TRIAL, SIZE, seed=0, identities=[9])
+
+
+def test_random_queries_are_those_that_have_a_match():
+    lonely = 40  # queries whose identity is not in the gallery, beside one that is
+    identity, split = [*range(1, lonely + 2), lonely + 1], ["query"] * (lonely + 1) + ["gallery"]
+    records = make_records(identity, [1] * (lonely + 1) + [2], split)
+    (trial,) = trials(records.identity, records.camera, records.split, {"kind": "market"})
+    features = np.eye(len(identity), dtype=np.float32)
+    drawn = pages.rank_list(Comparison(features, features, "cosine"), records, trial, SIZE, seed=0)
+    assert len(drawn) < 2 * TILE_HEIGHT  # one row
+    queries, gallery = pages.queries_and_gallery_images(records, trial, SIZE, seed=0, same_identities=True)
+    assert identities_of(queries) == identities_of(gallery) == [f"identity {lonely + 1}"]
 
 
 def test_too_many_images_for_the_identities_that_there_are():
@@ -90,6 +103,10 @@ def test_points_are_where_they_belong_in_their_groups_colour():
     )
     assert np.ptp(low) > 100 and np.ptp(high) > 100 and (low != high).any()
     assert np.ptp(picture[curves.HEIGHT // 2, curves.HEIGHT // 2]) == 0  # grey
+    points[2] = points[1]
+    for last in ("a name longer than theirs", "b"):
+        picture = curves.scatter(points, np.array(["camera 1", last, "others"]), "title", "component").astype(int)
+        assert np.ptp(picture[curves.MARGIN, curves.HEIGHT - curves.MARGIN]) > 100  # the others lie below
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])

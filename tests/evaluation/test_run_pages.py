@@ -20,6 +20,14 @@ def test_cmc_curves_of_several_runs_carry_the_runs_names(tmp_path):
     assert both["second: learned"] == [1, 60.0]
 
 
+def test_runs_of_one_name_keep_their_own_curves(tmp_path):
+    folders = [tmp_path / "street" / "0", tmp_path / "viper" / "0", tmp_path / "third"]
+    for number, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text(json.dumps({"raw": {"cmc": [number]}}))
+    assert run_pages.cmc_curves(folders) == {f"{folders[0]}: raw": [0], f"{folders[1]}: raw": [1], "third: raw": [2]}
+
+
 def test_a_run_that_was_not_scored_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"first holds no metrics.json; score it with"):
         run_pages.cmc_curves([tmp_path / "first"])

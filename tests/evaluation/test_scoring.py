@@ -151,6 +151,10 @@ def test_metrics_over_several_trials_come_with_their_spread(config):
     assert "- 1.5: nobody came" in text and "- 0.5: it was dark" in text
 
 
+def test_counts_have_all_their_digits_and_means_of_counts_one_decimal():
+    assert [report.count(number) for number in (0, 26_543_210, 4.0, 37 / 3)] == ["0", "26543210", "4", "12.3"]
+
+
 def test_baselines_are_scored_beside(tmp_path, config, domains):
     keras.utils.set_random_seed(0)
     images = keras.Input((*SIZE, 3))
@@ -166,6 +170,23 @@ def test_baselines_are_scored_beside(tmp_path, config, domains):
         model(raw=encoder), alone, source, splits.training_records(alone, source), tmp_path, baselines=True
     )
     assert list(found) == ["raw", "pixels", "colour_histogram"]  # the others bring two domains together
+
+
+def test_a_baseline_is_not_scored_on_the_images_that_it_was_adapted_to(config):
+    two = {"kind": "trials", "query_cameras": [1], "gallery_cameras": [2], "test_identities": [[1, 2, 3], [4, 5, 6]]}
+    domains = {
+        name: make_records(IDENTITY, CAMERA, name=name, protocols={"market": two}) for name in ("source", "target")
+    }
+    direct = config.model_copy(update={"stages": stage_configs(METHODS["simpgan"], steps=0)})
+    of_run, images = splits.training_records(direct, domains), keras.Input((*SIZE, 3))
+    encoder = keras.Model(images, keras.layers.GlobalAveragePooling2D()(images))
+    trials = splits.fair_trials(direct, domains["target"], of_run)
+    found = scoring.score_baselines(model(raw=encoder), direct, domains["target"], trials, of_run)
+    assert {name: metrics["trials"] for name, metrics in found.items()} == {
+        "pixels": 2,
+        "colour_histogram": 2,
+        "colour_covariance": 1,
+    }
 
 
 def test_scores_are_those_of_an_evaluation_without_files(tmp_path, config, domains):

@@ -177,6 +177,11 @@ def test_a_folder_stands_for_its_images_and_for_those_behind_its_links(tmp_path)
     assert sorted(built) == sorted([str(tmp_path / "crops/1.png"), *behind])
 
 
+def test_an_empty_name_is_not_the_folder_of_the_command():
+    with pytest.raises(ConfigError, match="An empty name stands for no image"):
+        crops.kept_paths([""])
+
+
 def test_names_that_no_gallery_can_keep_are_left_out_with_a_sentence(tmp_path):
     (tmp_path / os.fsdecode(b"1_c1_\xff.jpg")).touch()
     touch(tmp_path, "1_c2_\u5f20\n.jpg")

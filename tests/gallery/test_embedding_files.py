@@ -118,3 +118,12 @@ def test_an_image_of_two_files_is_added_once(tmp_path):
     with FaissGallery(tmp_path / "gallery", files.about) as gallery:
         assert adding.add_files(gallery, files) == (4, 4, {}) and len(gallery) == 4
         assert gallery.about["width"] == WIDTH
+
+
+def test_of_an_image_that_is_in_a_file_twice_the_first_row_is_added(tmp_path):
+    records, embeddings = people(3)
+    write(tmp_path / "files", [*records, records[1]], [*embeddings, -embeddings[1]])
+    files = EmbeddingFiles(str(tmp_path / "files"))
+    with FaissGallery(tmp_path / "gallery", files.about) as gallery:
+        assert adding.add_files(gallery, files) == (3, 1, {})
+        np.testing.assert_array_equal(gallery.read([record.path for record in records])[1], embeddings)

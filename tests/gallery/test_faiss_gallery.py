@@ -68,6 +68,13 @@ def test_the_nearest_of_those_allowed_are_found(tmp_path, monkeypatch, distance,
     )
 
 
+def test_images_of_known_identity_are_drawn_from_the_whole_gallery(gallery):
+    embeddings = people(300)[1]
+    drawn = gallery.identified(60)[1]
+    places = [int(np.flatnonzero((embeddings == one).all(axis=1))[0]) for one in drawn]
+    assert len(set(places)) == 60 and 20 < np.sum(np.array(places) >= 150) < 40
+
+
 def test_a_removed_images_number_is_never_given_again(gallery):
     gallery.update_index()
     gallery.remove(["299.jpg"])

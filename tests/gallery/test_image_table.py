@@ -61,6 +61,16 @@ def test_an_image_that_is_not_what_was_stored_is_named_with_a_way_out(place, cap
         assert len(gallery.search(people(1)[1], 300)[0]) == 298 and gallery.stats()["database"] == "sound"
 
 
+def test_labels_that_are_not_what_was_stored_are_missed_where_the_index_has_the_embeddings(place):
+    with FaissGallery(place) as gallery:
+        gallery.update_index()
+    with sqlite3.connect(place / "gallery.sqlite") as database:
+        database.execute("UPDATE images SET identity = 'somebody else' WHERE id = 8")
+    sentence = r"what it keeps of image 8, 7\.jpg, is not what was stored"
+    with FaissGallery(place) as gallery, pytest.raises(ConfigError, match=sentence):
+        gallery.search(people(1)[1], 300)
+
+
 def test_a_lost_image_is_missed(place):
     with sqlite3.connect(place / "gallery.sqlite") as database:
         database.execute("DELETE FROM images WHERE id = 8")

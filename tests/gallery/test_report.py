@@ -10,6 +10,7 @@ from odd_images import exif, picture, saved, stored, with_exif
 
 from tf_reid.gallery import report
 from tf_reid.gallery.records import Match, Record
+from tf_reid.pictures.grids import RIGHT_FRAME, WRONG_FRAME
 
 REJECTION = {"threshold": 0.25, "false_accept_rate": 0.05, "images": 40, "queries": 40}
 
@@ -40,6 +41,15 @@ def test_a_query_beyond_the_threshold_is_unknown(matches, rejection, unknown, fi
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(ValueError, match="No query has a match"):
         report.as_png({"a.jpg": []}, lambda _: None, lambda _: None)
+
+
+def test_a_match_is_framed_red_only_beyond_a_threshold():
+    def has_frame(colour, one):
+        drawn = report.as_png({"a.jpg": [one]}, lambda _: None, lambda _: None)
+        return bool((drawn == colour).all(axis=-1).any())
+
+    for one, is_right in ((match(0.2), True), (match(0.3), False), (match(0.3, threshold=None), True)):
+        assert (has_frame(RIGHT_FRAME, one), has_frame(WRONG_FRAME, one)) == (is_right, not is_right)
 
 
 OBEYED = "\x1b[2J\x07\u202egnp.exe\n"  # clears a terminal, rings, turns what follows, and begins a line

@@ -355,6 +355,22 @@ def test_identities_that_are_drawn_for_it_are_always_the_same_ones(gallery, stor
     np.testing.assert_array_equal(drawn[0][1], drawn[1][1])
 
 
+def test_an_image_of_unknown_identity_may_show_the_query_itself_and_sets_no_threshold(store):
+    gallery = store.open(ABOUT)
+    known = np.eye(WIDTH)[[0, 1] * 10]
+    gallery.add([Record(f"{n}", f"p{n % 2}") for n in range(20)], known)
+    gallery.add([Record(f"unknown {n}") for n in range(20)], known)
+    assert calibrate(gallery, 0.1)["threshold"] == pytest.approx(1.0)  # to the other identity
+
+
+def test_a_rate_needs_images_of_which_it_is_one_at_least(store):
+    gallery = store.open(ABOUT)
+    gallery.add([Record(f"{n}", f"p{n % 2}") for n in range(9)], people(9)[1])
+    assert calibrate(gallery, 0.1) is None
+    gallery.add([Record("9", "p1")], people(1)[1])
+    assert calibrate(gallery, 0.1)["queries"] == 10
+
+
 def test_without_identities_nothing_is_calibrated(store):
     gallery = store.open(ABOUT)
     gallery.add([Record("a"), Record("b")], people(2)[1])

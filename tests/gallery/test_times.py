@@ -1,5 +1,7 @@
 """Times as people write them, in UTC unless they name a zone."""
 
+import time
+
 import pytest
 
 from tf_reid.gallery import times
@@ -9,6 +11,16 @@ from tf_reid.gallery import times
 def test_what_is_not_a_time_is_refused(text):
     with pytest.raises(ValueError, match="is not a time from 1973 to 2200; write 2026"):
         times.parse(text)
+
+
+@pytest.fixture(autouse=True)
+def machine_in_tokyo(monkeypatch):
+    """The machine's own zone plays no part."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_times_are_utc_unless_they_say_otherwise():

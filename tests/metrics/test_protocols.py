@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tf_reid.metrics.protocols import train_mask, trials
+from tf_reid.metrics.protocols import of_validation, train_mask, trials
 
 # Persons 1 to 6 have two images in camera 1 and three in camera 2; the distractor 0 has four, in camera 2.
 IDENTITY = np.concatenate([np.repeat(np.arange(1, 7), 5), np.zeros(4, int)])
@@ -295,6 +295,21 @@ def test_those_who_are_kept_out_are_trained_on_in_no_round_and_tested_in_theirs(
     assert set(IDENTITY[trials(IDENTITY, CAMERA, SPLIT, protocol)[0].query]) == {1, 2, 3}
     market = {"kind": "market", "kept_out": [2]}
     assert train_mask([1, 2, 3], ["train", "train", "query"], market).tolist() == [True, False, False]
+
+
+def test_nobody_trains_on_distractors_that_a_protocol_of_trials_does_not_name():
+    protocol = PROTOCOL | {"distractors": None}
+    assert sorted(set(IDENTITY[train_mask(IDENTITY, SPLIT, protocol)])) == [4, 5, 6]
+
+
+def test_validation_identities_have_a_gallery_of_their_own_alone():
+    protocol = PROTOCOL | {"shots": 1, "repeats": 2, "cmc": "identity", "validation_identities": [[4], [5]]}
+    validation = of_validation(protocol, np.array([5, 6]), np.array([1, 2]))
+    found = trials(IDENTITY, CAMERA, SPLIT, validation)
+    assert len(found) == 2 and {trial.cmc for trial in found} == {"identity"}
+    for trial in found:
+        assert set(IDENTITY[trial.query]) == {5, 6} and sorted(IDENTITY[trial.gallery]) == [5, 6]
+        assert set(CAMERA[trial.query]) == {1} and set(CAMERA[trial.gallery]) == {2}
 
 
 # --------------------------------------------------------------------- mistakes

@@ -48,6 +48,12 @@ def test_grid_of_uneven_rows_and_of_a_smaller_scale():
     assert np.sum(np.all(picture == GREEN, axis=-1)) == 8 * 4
 
 
+def test_a_reduced_image_shows_all_its_pixels():
+    chessboard = (np.indices((1, 16, 8, 3)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    picture = grids.grid([chessboard], scale=0.5)
+    assert np.abs(picture[8:16, 8:12].astype(int) - 127).max() <= 1
+
+
 def test_a_long_title_widens_its_column():
     rows = [plain(RED, GREEN)]
     narrow = grids.grid(rows, scale=1)

@@ -37,3 +37,10 @@ def test_a_loss_that_begins_within_a_window_is_checked_there(losses):
     losses.add(4, {"all": tf.constant([3.0, 4.0]), "after": tf.constant([1.0, np.nan])})
     with pytest.raises(NotFinite, match="The loss after of stage joint is nan at step 4;"):
         losses.act(5)
+
+
+def test_the_first_step_of_a_call_that_broke_a_loss_is_named(losses):
+    losses.add(2, {"all": tf.constant([1.0, 2.0])})
+    losses.add(5, {"all": tf.constant([3.0, np.inf, np.nan])})
+    with pytest.raises(NotFinite, match="The loss all of stage joint is inf at step 4;"):
+        losses.act(5)

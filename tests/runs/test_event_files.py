@@ -43,6 +43,12 @@ def test_what_was_logged_after_the_checkpoint_is_removed(tmp_path):
     forget_after(tmp_path / "nowhere", STAGES, 0, 0)
 
 
+def test_all_later_stages_are_removed_where_a_damaged_checkpoint_was_skipped(tmp_path):
+    log(tmp_path, [("first/loss", 2), ("second/loss", 2), ("third/loss", 2)])
+    forget_after(tmp_path, [*STAGES, "third"], 0, 4)
+    assert logged(tmp_path) == [("first/loss", 2)]
+
+
 def of_file(path):
     events = tf.compat.v1.train.summary_iterator(str(path))
     return [(value.tag, event.step) for event in events for value in event.summary.value]

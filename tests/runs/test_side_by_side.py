@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pytest
 
@@ -38,6 +39,29 @@ def test_a_stopped_command_ends_its_trainings(tmp_path):
     assert not waiting.is_alive() and len(failures) == 1
     with pytest.raises(side_by_side.Failed, match="stopped"):
         workers.call(["python", "-c", "pass"], log)
+
+
+def test_a_training_waits_for_the_one_that_it_needs_and_for_no_other(tmp_path):
+    made, other_is_made = [], threading.Event()
+
+    class Named(side_by_side.Training):
+        needed: tuple["Named", ...] = ()
+
+        def before(self):
+            return self.needed
+
+        def make(self, workers):
+            if self.folder.name == "slow":
+                assert other_is_made.wait(timeout=20)
+                time.sleep(0.2)  # in which the one that needs this must not begin
+            made.append(self.folder.name)
+            if self.folder.name == "other":
+                other_is_made.set()
+
+    slow, other, needing = (Named(tmp_path / name, "config", ()) for name in ("slow", "other", "needing"))
+    needing.needed = (slow,)
+    assert side_by_side.make_all([slow, other, needing], 2, side_by_side.Workers(2)) == []
+    assert made == ["other", "slow", "needing"]
 
 
 def test_a_command_that_begins_while_the_others_are_stopped_is_ended_too(tmp_path, monkeypatch):

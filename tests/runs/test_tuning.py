@@ -102,6 +102,8 @@ def test_the_highest_mean_over_the_seeds_is_chosen_of_what_is_complete(tmp_path)
     assert tuning.best(tuning.lines(made[-1:], "raw"), "mAP") is None
     not_finite = tuning.Line((), {"mAP": [float("nan"), 1.0]}, 2)
     assert tuning.best([not_finite, *lines], "mAP").choice == ("method.dropout=0.5",)
+    equal = [tuning.Line((choice,), {"mAP": [50.0]}, 1) for choice in ("first", "second")]
+    assert tuning.best(equal, "mAP").choice == ("first",)
     with pytest.raises(ConfigError, match=r"--representation translated: .* it has raw, other"):
         tuning.lines(made, "translated")
 

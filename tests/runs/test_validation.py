@@ -1,5 +1,7 @@
 """A stage ends where its validation loss no longer falls; a resumed run ends at the same step, bit by bit."""
 
+import contextlib
+from types import SimpleNamespace
 from typing import ClassVar
 
 import keras
@@ -195,6 +197,19 @@ def test_view_adaptation_is_checked_on_held_out_identities_without_an_update(con
         np.testing.assert_allclose(model.validation_loss(batch), expected, rtol=1e-5)
     for a, b in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
+
+
+def test_a_validation_loss_is_the_mean_over_its_batches(tmp_path):
+    model = SimpleNamespace(
+        stage="first",
+        averaged=contextlib.nullcontext,
+        distribute_strategy=tf.distribute.get_strategy(),
+        validation_loss=lambda batch: batch["source"],
+    )
+    checked, chosen = [{"source": tf.constant(value)} for value in (1.0, 2.0, 6.0)], []
+    writer = tf.summary.create_noop_writer()
+    validation.ValidationLoss(model, 2, checked, lambda *found: chosen.append(found), writer, tmp_path).act(4)
+    assert chosen == [({"loss": 3.0}, 4)]
 
 
 def test_a_validation_batch_has_two_identities_at_least(config):

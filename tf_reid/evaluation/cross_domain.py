@@ -100,7 +100,7 @@ def table(results: Mapping[str, Mapping[str, Metrics]]) -> str:
             cells = [
                 name.replace("|", "\\|"),
                 metrics["protocol"],
-                *(f"{metrics[key]:g}" for key in ("trials", "queries", "gallery")),
+                *(report.count(metrics[key]) for key in ("trials", "queries", "gallery")),
             ]
             cells += [representation, *(report.cell(metrics, key) for key in SHOWN)]
             lines.append(f"| {' | '.join(cells)} |")

@@ -36,7 +36,7 @@ def rank_list(
 
     Args:
         comparison: the features of the records, and how they are compared.
-        identities: a query of each of these is shown; by default, of random ones.
+        identities: a query of each of these is shown; by default, of random ones that have a match.
 
     Raises:
         ValueError: an identity has no query in the trial.
@@ -234,14 +234,18 @@ def pixels_in_rows(records: Records, image_size: Sequence[int]) -> np.ndarray:
 
 
 def _query_places(records, trial, identities, count, seed):
-    """Places in `trial.query`: one of each of these identities, else of random ones, different as far as possible."""
+    """Places in `trial.query`: one of each of these identities; else of random ones that have a match, each once."""
     rng = np.random.default_rng(seed)
     of_queries = records.identity[trial.query]
     if identities:
         if missing := set(identities) - set(of_queries.tolist()):
             raise ValueError(f"--identities: identity {min(missing)} has no query in the protocol's first trial.")
         return np.array([rng.choice(np.flatnonzero(of_queries == identity)) for identity in identities])
-    return np.sort(_one_of_each(of_queries, rng.permutation(len(of_queries)))[:count])
+    of_both = labels(records, trial.query, trial.gallery)
+    matches, _, _ = ranking.matched(*of_both, trial.same_camera_ignored, trial.ignored_cameras)
+    order = rng.permutation(len(of_queries))
+    order = order[[len(matches[place]) > 0 for place in order]]
+    return np.sort(_one_of_each(of_queries, order)[:count])
 
 
 def _one_of_each(identity, order):

@@ -71,7 +71,7 @@ def table(results: Mapping[str, Metrics], name: str) -> str:
     first = next(iter(results.values()))
     lines = [
         f"{name}, protocol {first['protocol']}, {first['trials']} trial(s): "
-        f"{first['queries']} queries, {first['gallery']} gallery images",
+        f"{count(first['queries'])} queries, {count(first['gallery'])} gallery images",
         *([first["description"]] if first["description"] else []),
         f"{'':22}" + "".join(f"{key:>15}" for key in SHOWN),
     ]
@@ -79,8 +79,8 @@ def table(results: Mapping[str, Metrics], name: str) -> str:
         cells = [cell(metrics, key) for key in SHOWN]
         lines.append(f"{representation:22}" + "".join(f"{cell:>15}" for cell in cells))
         if metrics["dropped"]:
-            lines.append(f"{'':22}{metrics['dropped']:g} queries have no match in the gallery and are left out:")
-            lines += [f"{'':22}- {count:g}: {reason}" for reason, count in metrics["dropped_because"].items()]
+            lines.append(f"{'':22}{count(metrics['dropped'])} queries have no match in the gallery and are left out:")
+            lines += [f"{'':22}- {count(number)}: {reason}" for reason, number in metrics["dropped_because"].items()]
     for representation, metrics in results.items():
         if "verification" in metrics:
             lines += _verification_lines(representation, metrics["verification"])
@@ -92,11 +92,16 @@ def cell(metrics: Metrics, key: str) -> str:
     return f"{metrics[key]:.1f}" + (f" ± {metrics['spread'][key]:.1f}" if metrics["trials"] > 1 else "")
 
 
+def count(number: float) -> str:
+    """All digits of a count; of its mean over trials one decimal."""
+    return f"{number:.1f}".removesuffix(".0")
+
+
 def _verification_lines(representation: str, verified: Metrics) -> Iterator[str]:
     """A representation's thresholds as lines of text."""
     yield (
-        f"{representation}: verification of {verified['same_pairs']:g} pairs of the same identity and "
-        f"{verified['different_pairs']:g} of different ones; equal error rate {verified['eer']:.2f} %"
+        f"{representation}: verification of {count(verified['same_pairs'])} pairs of the same identity and "
+        f"{count(verified['different_pairs'])} of different ones; equal error rate {verified['eer']:.2f} %"
     )
     for at in verified["thresholds"]:
         wanted = "equal errors" if at["set_at"] == "equal" else f"{at['set_at']:g} % false matches"

@@ -129,18 +129,20 @@ class RunPages:
 def cmc_curves(folders: Sequence[Path]) -> dict[str, Sequence[float]]:
     """Name -> CMC curve, in per cent, of every representation that the runs' last evaluations scored.
 
-    Names begin with the run's where there are several.
+    Names begin with the run's where there are several: its folder's name, or the whole path where two are called alike.
 
     Raises:
         ConfigError: a run was not scored yet.
     """
     by_name = {}
+    names = [folder.name for folder in folders]
     for folder in folders:
         path = folder / "metrics.json"
         if not path.exists():
             raise ConfigError(
                 f"{folder} holds no metrics.json; score it with python -m tf_reid.evaluate --run {folder}."
             )
+        run = folder.name if names.count(folder.name) == 1 else folder
         for representation, metrics in json.loads(path.read_text()).items():
-            by_name[f"{folder.name}: {representation}" if len(folders) > 1 else representation] = metrics["cmc"]
+            by_name[f"{run}: {representation}" if len(folders) > 1 else representation] = metrics["cmc"]
     return by_name

@@ -155,9 +155,14 @@ def kept_paths(names: Iterable[str]) -> list[str]:
     """The paths by which a gallery keeps the images of these names; a folder's own path stands for all images in it.
 
     Behind a folder follow the images that links in it lead to, which are kept by the paths where they lie.
+
+    Raises:
+        ConfigError: a name is empty; as a path, it would be the folder in which the command runs.
     """
     paths: dict[str, None] = {}  # each once, in order
     for name in names:
+        if not name:
+            raise ConfigError("An empty name stands for no image: name files or folders.")
         if name.startswith(RUN_PREFIX) or remote_files.is_url(name):
             paths[name.rstrip("/")] = None
             continue
