@@ -17,6 +17,7 @@ def sampler(balance: str, kind, stage: samplers.BatchSettings, records: Mapping[
     Args:
         balance: "images": one sampler draws from all images of a domain. "equal": each data set of a domain has a
             sampler of its own, and a batch takes rows from them in turn. A row, such as a pair, is of one data set.
+            Rows of `views` are then mixed: see `_mixed`.
         kind, stage, records: as `samplers.of_stage` takes them.
 
     Raises:
@@ -28,7 +29,8 @@ def sampler(balance: str, kind, stage: samplers.BatchSettings, records: Mapping[
     if balance == "images" or all(len(of_domain) == 1 for of_domain in parts.values()):
         return samplers.of_stage(kind, stage, dict(records))
     _check_that_people_differ(records["source"])
-    together = stage.images_per_view if kind.sampler == "views" else 1  # rows that show one identity
+    is_of_views = kind.sampler == "views"
+    together = stage.images_per_view if is_of_views else 1  # rows that show one identity
     drawers = []
     for chosen in itertools.product(*parts.values()):
         images, own = {}, {}
@@ -44,7 +46,8 @@ def sampler(balance: str, kind, stage: samplers.BatchSettings, records: Mapping[
             while len(one["source"]) < longest:
                 more = _as_indices(images, draw(rng))
                 one |= {domain: np.concatenate([one[domain], more[domain]]) for domain in one}
-        return {domain: _in_turn([one[domain][:longest] for one in passes], together) for domain in passes[0]}
+        drawn = {domain: _in_turn([one[domain][:longest] for one in passes], together) for domain in passes[0]}
+        return {domain: _mixed(rng, rows, together) for domain, rows in drawn.items()} if is_of_views else drawn
 
     return epoch
 
@@ -76,3 +79,14 @@ def _in_turn(steps_of_each: list[np.ndarray], together: int) -> np.ndarray:
     steps, rows, *row = steps_of_each[0].shape
     groups = [steps_of.reshape(-1, together, *row) for steps_of in steps_of_each]
     return np.stack(groups, axis=1).reshape(steps * len(groups), rows, *row)
+
+
+def _mixed(rng: np.random.Generator, steps: np.ndarray, together: int) -> np.ndarray:
+    """int [steps, rows, 2] -> the same, the identities of each step in a random order.
+
+    View adaptation compares an image with one of the next identity. In turn, that would always be of another data set,
+    and to tell data sets apart would be all that there is to learn.
+    """
+    identities = steps.reshape(len(steps), -1, together, 2)
+    order = rng.permuted(np.tile(np.arange(identities.shape[1]), (len(steps), 1)), axis=1)
+    return np.take_along_axis(identities, order[:, :, None, None], axis=1).reshape(steps.shape)
