@@ -22,6 +22,7 @@ import yaml
 from benchmarks import postgres_server
 from tf_reid.config import SHIPPED
 from tf_reid.data.records import Records
+from tf_reid.evaluation import extraction
 from tf_reid.methods import METHODS
 from tf_reid.settings import Optimizer, StageSettings
 
@@ -175,6 +176,11 @@ def convolutions(traced):
     """How many convolutions a traced function has that no gradient calls for."""
     operations = traced.graph.get_operations()
     return sum(op.type == "Conv2D" and "gradient_tape" not in op.name for op in operations)
+
+
+def extract_roles(encoders, records, trials, **options):
+    """Features of the records that trials need, as queries and as gallery images, by one set of encoders."""
+    return extraction.extract_together({"": encoders}, records, trials, SIZE, **options)[""]
 
 
 def make_records(identity, camera, split=None, size=SIZE, name="test", protocols=None, population=None):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from conftest import SIZE, make_records, stage_of
+from conftest import SIZE, extract_roles, make_records, stage_of
 from odd_images import exif, picture, saved, stored, with_exif
 
 from tf_reid.data import pipeline, records, samplers
@@ -100,9 +100,9 @@ def test_evaluated_images_and_kept_features_are_the_same(in_memory, in_files, en
     images = pipeline.all_images(in_memory, SIZE)
     np.testing.assert_array_equal(pipeline.all_images(in_files, SIZE), images)
     trials = [Trial("", np.arange(9), np.arange(20, COUNT), False)]
-    expected, _ = extraction.extract_roles({"image": encoder}, in_memory, trials, SIZE, store=Store(tmp_path))
+    expected, _ = extract_roles({"image": encoder}, in_memory, trials, store=Store(tmp_path))
     monkeypatch.setattr(extraction, "feature_batches", None)  # nothing is extracted again
-    found, _ = extraction.extract_roles({"image": encoder}, in_files, trials, SIZE, store=Store(tmp_path))
+    found, _ = extract_roles({"image": encoder}, in_files, trials, store=Store(tmp_path))
     np.testing.assert_array_equal(found, expected)
 
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SIZE, make_records
+from conftest import SIZE, extract_roles, make_records
 
 from tf_reid.data import pipeline
 from tf_reid.data.records import Records
@@ -47,14 +47,14 @@ def whole(query=range(7), gallery=range(7), **rules):
 
 
 def test_one_encoder_serves_query_and_gallery(records):
-    query, gallery = extraction.extract_roles({"image": index_of}, records, whole(), SIZE)
+    query, gallery = extract_roles({"image": index_of}, records, whole())
     np.testing.assert_array_equal(query[:, 0], np.arange(7))
     assert gallery is query
 
 
 def test_probe_and_gallery_have_an_encoder_each(records):
     encoders = {"gallery": lambda images: index_of(images) + 100.0, "probe": index_of}
-    query, gallery = extraction.extract_roles(encoders, records, whole(), SIZE, batch_size=3)
+    query, gallery = extract_roles(encoders, records, whole(), batch_size=3)
     np.testing.assert_array_equal(query[:, 0], np.arange(7))
     np.testing.assert_array_equal(gallery[:, 0], np.arange(7) + 100)
 
@@ -65,7 +65,7 @@ def test_every_image_goes_through_the_encoder_of_its_modality(records, infrared)
     modality[list(infrared)] = "infrared"
     mixed = Records(**{**records.__dict__, "modality": modality})
     encoders = {"rgb": index_of, "ir": lambda images: -1.0 - index_of(images)}
-    query, gallery = extraction.extract_roles(encoders, mixed, whole(), SIZE, batch_size=2)
+    query, gallery = extract_roles(encoders, mixed, whole(), batch_size=2)
     expected = np.where(modality == "infrared", -1 - np.arange(7), np.arange(7))
     np.testing.assert_array_equal(query[:, 0], expected)
     np.testing.assert_array_equal(gallery, query)
@@ -85,10 +85,10 @@ class Watched:
 def test_only_images_that_a_trial_needs_are_looked_at_and_each_once(records):
     trials = [*whole([1, 3], [4, 5], averaged=[np.array([1, 2]), np.array([3])]), *whole([3], [5, 6])]
     image, probe, gallery = Watched(), Watched(), Watched()
-    found, _ = extraction.extract_roles({"image": image}, records, trials, SIZE, batch_size=2)
+    found, _ = extract_roles({"image": image}, records, trials, batch_size=2)
     assert image.seen == [1, 2, 3, 4, 5, 6]
     np.testing.assert_array_equal(found[1:, 0], np.arange(1, 7))
-    extraction.extract_roles({"probe": probe, "gallery": gallery}, records, trials, SIZE)
+    extract_roles({"probe": probe, "gallery": gallery}, records, trials)
     assert (probe.seen, gallery.seen) == ([1, 2, 3], [4, 5, 6])
 
 

@@ -8,7 +8,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from conftest import SIZE, make_records
+from conftest import SIZE, extract_roles, make_records
 
 from tf_reid.data.records import Records
 from tf_reid.evaluation import extraction, feature_store
@@ -38,7 +38,7 @@ def extracted(encoder, records, folder, query, gallery, **options):
     trial = Trial("", np.array(query), np.array(gallery), False)
     encoders = encoder if isinstance(encoder, dict) else {"image": encoder}
     store = Store(folder) if folder else None
-    found = extraction.extract_roles(encoders, records, [trial], SIZE, store=store, **options)
+    found = extract_roles(encoders, records, [trial], store=store, **options)
     if store:
         store.remove_the_rest()
     return found
@@ -182,7 +182,7 @@ def test_representations_of_the_same_encoders_share_their_features(records, enco
     store, trial = Store(tmp_path), Trial("", np.array([0, 1]), np.array([1, 2]), False)
     other = keras.models.clone_model(encoder)
     for _ in range(2):
-        extraction.extract_roles({"probe": encoder, "gallery": other}, records, [trial], SIZE, store=store)
+        extract_roles({"probe": encoder, "gallery": other}, records, [trial], store=store)
     assert looked_at == [0, 1, 1, 2]
 
 

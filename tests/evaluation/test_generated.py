@@ -208,3 +208,5 @@ def test_queries_in_the_gallerys_view_are_compared_with_their_identities(tmp_pat
     assert found["another identity of the gallery"]["agree within 8, %"] < 1.0
     assert json.loads((tmp_path / "across.json").read_text()) == found
     assert "3 queries in the gallery's view" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="no query has a gallery image of its identity by another camera"):
+        generated.across_views(model, config, dataclasses.replace(records, camera=np.ones(7, int)), trial, tmp_path)

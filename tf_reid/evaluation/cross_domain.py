@@ -109,7 +109,7 @@ def table(results: Mapping[str, Mapping[str, Metrics]]) -> str:
 
 def _opened(run: Trained, name: str) -> Other:
     spec, protocol = asked(name)
-    evaluate = run.config.evaluate.model_copy(update={"protocol": protocol, "identities": "test"})
+    evaluate = run.config.evaluate.model_copy(update={"protocol": protocol})
     config = run.config.model_copy(update={"evaluate": evaluate})
     records = load_records(splits.built(spec, config))
     trials = splits.fair_trials_elsewhere(config, records, run.seen, protocol_of(records, protocol))

@@ -65,21 +65,6 @@ def compiled(encoder, flip):
     return features
 
 
-def extract_roles(
-    encoders: Mapping[str, Encoder],
-    records: Records,
-    trials: Sequence[Trial],
-    image_size: Sequence[int],
-    *,
-    batch_size: int = 64,
-    flip: bool = False,
-    store: KeptFeatures | None = None,
-) -> Sides:
-    """Features of the records that the trials need, as queries and as gallery images; see `extract_together`."""
-    options: dict[str, Any] = {"batch_size": batch_size, "flip": flip, "store": store}
-    return extract_together({"": encoders}, records, trials, image_size, **options)[""]
-
-
 def extract_together(
     sets: Mapping[str, Mapping[str, Encoder]],
     records: Records,

@@ -124,13 +124,15 @@ def across_views(
         colours agree: exactly, as printed, and within 8 of 255.
 
     Raises:
-        ConfigError: the method translates no images between views.
+        ConfigError: the method translates no images between views, or no query has such a gallery image.
     """
     translators = model.presentation().across()
     if not translators:
         raise ConfigError(f"--across: {config.method['name']} translates no image to another view.")
     size = config.data.image_size
     queries, gallery = _true_matches(records, trial)
+    if not len(queries):
+        raise ConfigError("--across: no query has a gallery image of its identity by another camera.")
     query, truth = (pipeline.all_images(records.take(images), size) for images in (queries, gallery))
     compared = {
         "the query itself": query,
