@@ -97,6 +97,16 @@ def test_wrong_count_names_part_expected_and_found(tmp_path, viper):
         build(tmp_path)
 
 
+def test_more_images_than_there_are_and_names_that_only_begin_right_are_reported(tmp_path, viper):
+    surplus = viper / "cam_a/000_46.bmp"
+    shutil.copy(viper / "cam_a/000_45.bmp", surplus)
+    with pytest.raises(DatasetError, match="viper: expected 8 images in cam_a, found 9"):
+        build(tmp_path)
+    surplus.rename(viper / "cam_a/000_46.copy.bmp")
+    with pytest.raises(DatasetError, match=r"1 image is not named like 001_45\.bmp: 000_46\.copy\.bmp"):
+        build(tmp_path)
+
+
 def too_wide(data):
     return data[:18] + b"\xff\xff\xff\x7f" + data[22:]
 
@@ -179,6 +189,12 @@ def test_decoded_image_is_rgb(tmp_path, viper):
     example = next(iter(build(tmp_path).as_dataset(split="query").as_numpy_iterator()))
     bgr = cv2.imread(str(viper / example["file"].decode()))
     np.testing.assert_array_equal(example["image"], bgr[..., ::-1])
+
+
+def test_a_split_has_so_many_pairs_at_most(tmp_path, viper, monkeypatch):
+    monkeypatch.setattr(base, "LIMIT", 6)
+    splits = build(tmp_path, kind="pairs").info.splits
+    assert {split: info.num_examples for split, info in splits.items()} == {"train": 6, "test": 6}
 
 
 def test_pairs(tmp_path, viper):

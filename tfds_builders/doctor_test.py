@@ -121,6 +121,14 @@ def test_damaged_images_are_named(viper, tmp_path):
     )
 
 
+def test_a_sample_is_of_the_whole_data_set(viper, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfds_builders.doctor.SAMPLE", 8)
+    for image in (viper / "cam_b").iterdir():  # the last of its images
+        image.write_bytes(b"")
+    (problem,) = examined(tmp_path).problems
+    assert problem.startswith("8 of 16 images were decoded, and ") and "cam_b/" in problem
+
+
 def test_a_sample_is_decoded_unless_all_are_asked_for(viper, tmp_path, monkeypatch):
     monkeypatch.setattr("tfds_builders.doctor.SAMPLE", 5)
     assert examined(tmp_path).notes[-1] == "5 of 16 images were decoded, and all of those are sound"

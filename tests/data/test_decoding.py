@@ -51,6 +51,12 @@ def test_exif_that_is_broken_or_of_another_image_leaves_an_image_as_it_is(decode
     np.testing.assert_array_equal(decode(with_exif(PNG, b"Exif\0\0" + upside)), PICTURE[::-1, ::-1])
 
 
+def test_of_several_exif_segments_the_first_counts(decode):
+    twice = with_exif(with_exif(JPEG, exif(3)), exif(6))
+    np.testing.assert_array_equal(decode(twice), images.pixels(with_exif(JPEG, exif(6))))
+    np.testing.assert_array_equal(decode(twice), images.pixels(twice))
+
+
 @pytest.mark.parametrize("lossless", [True, False])
 @pytest.mark.parametrize("alpha", [True, False])
 @pytest.mark.parametrize("several", [True, False])

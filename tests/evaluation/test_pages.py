@@ -72,6 +72,8 @@ def test_attention_is_red_where_maps_are_strong():
     shown = CaptionedImages(tf.zeros((1, *SIZE, 3)), ["identity 1"])
     heat = pages._heat(np.full((*SIZE, 3), 128, np.uint8), np.linalg.norm(strength[0], axis=-1)).astype(int)
     assert heat[2, 2, 0] > heat[2, 2, 2] + 50 and heat[-2, -2, 2] > heat[-2, -2, 0] + 50
+    image, faint = np.full((*SIZE, 3), 128, np.uint8), np.linalg.norm(strength[0], axis=-1) / 1000
+    np.testing.assert_array_equal(pages._heat(image, faint), heat)  # the colours are those of each image
     page = pages.attention({"image": maps}, shown, shown).astype(int)
     assert ((page[..., 0] - page[..., 2]) > 50).any() and ((page[..., 2] - page[..., 0]) > 50).any()
 
@@ -123,6 +125,14 @@ def test_the_map_has_a_panel_a_representation_above_and_below():
     features = {"pixels": np.eye(10, dtype=np.float32), "raw": np.arange(20.0).reshape(10, 2)}
     picture = pages.feature_map(features, np.array(["camera 1"] * 10), RECORDS.identity, "pca", 0)
     assert picture.shape == (2 * curves.HEIGHT, 2 * curves.WIDTH, 3)
+
+
+def test_identities_of_several_images_alone_have_a_colour_in_the_map(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "scatter", lambda points, groups, *_: drawn.append(list(groups)) or np.zeros((1, 1, 3)))
+    groups, identities = np.array(["camera 1"] * 6), np.array([1, 1, 2, 0, 0, -1])
+    pages.feature_map({"raw": np.eye(6, dtype=np.float32)}, groups, identities, "pca", 0)
+    assert drawn == [["camera 1"] * 6, ["identity 1", "identity 1", *["others"] * 4]]
 
 
 def test_a_map_by_t_sne_says_what_takes_long(capsys, monkeypatch):

@@ -29,6 +29,16 @@ def test_a_line_goes_through_its_points():
     assert len(legends[0]) and legends[0].max() < legends[1].min()
 
 
+def test_false_matches_are_on_a_logarithmic_axis():
+    middle = (LEFT + RIGHT) // 2
+    columns = [curves._place(false, 50)[0] for false in (0, 0.01, 1, 100)]
+    assert columns == [LEFT, LEFT, middle, RIGHT]
+    curve = {"false_match_rate": [0, 1, 1, 100], "true_match_rate": [0, 0, 100, 100]}  # a step in the middle
+    rows, columns = np.nonzero((curves.roc({"raw": curve}) == curves.COLOURS[0]).all(axis=2))
+    is_step = (rows > TOP + 10) & (rows < (TOP + BOTTOM) // 2)
+    assert is_step.sum() > 50 and np.abs(columns[is_step] - middle).max() <= 2
+
+
 def test_cmc_curves_rise_over_ranks_from_nought_to_a_hundred():
     picture = curves.cmc({"better": np.linspace(50, 100, 50), "worse": [0.0] * 50})
     rows, columns = pixels(picture, 0)

@@ -112,6 +112,7 @@ def load(*overrides):
         (["run.seed=3"], "run.seed is 0 and 3."),
         (["stages.classifier.batch_size=32"], "stages.classifier.batch_size is 64 and 32."),
         (["run.log_every=7"], "run.log_every is 20 and 7."),  # at which steps workers wait for each other
+        (["data.image_size=[64,64]"], r"data.image_size is [64, 32] and [64, 64]."),
         (["data.data_dir=/elsewhere"], None),
     ],
 )
