@@ -205,6 +205,8 @@ def test_queries_in_the_gallerys_view_are_compared_with_their_identities(tmp_pat
     assert nearly["distance"] == pytest.approx(4.0 / 255 * pixels**0.5, rel=1e-3)
     expected = np.linalg.norm((images[1::2] - images[2::2]).reshape(3, -1) / 2.0, axis=1).mean()
     assert found["the query itself"]["distance"] == pytest.approx(expected, rel=1e-4)
+    from_mean = np.linalg.norm((images[2::2] - images[2::2].mean(axis=0)).reshape(3, -1) / 2.0, axis=1).mean()
+    assert found["mean of the gallery"]["distance"] == pytest.approx(from_mean, rel=1e-4)
     assert found["another identity of the gallery"]["agree within 8, %"] < 1.0
     assert json.loads((tmp_path / "across.json").read_text()) == found
     assert "3 queries in the gallery's view" in capsys.readouterr().out

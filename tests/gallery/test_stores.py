@@ -265,6 +265,16 @@ def test_several_kinds_of_removal_are_one(gallery):
 # -------------------------------------------------------------- opening and about
 
 
+def test_a_removal_after_an_erasure_waits_for_another_one(gallery):
+    if gallery.stats()["index"] == "Qdrant":
+        pytest.skip("the server clears its own files")
+    for path in ("0.jpg", "1.jpg"):
+        gallery.remove([path])
+        assert gallery.stats()["removed_images"] == "still in the files; run remove again"
+        gallery.erase()
+        assert gallery.stats()["removed_images"] == "erased"
+
+
 def test_another_models_embeddings_and_a_newer_version_are_refused(store):
     with pytest.raises(ConfigError, match="There is no "):
         store.open()
