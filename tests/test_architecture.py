@@ -153,6 +153,12 @@ def test_every_method_has_a_file_and_a_configuration_of_its_name(name):
     assert yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())["method"]["name"] == name
 
 
+def test_no_two_files_of_tests_have_one_name():
+    """Pytest cannot import both."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert len(names) == len(set(names)), [name for name in names if names.count(name) > 1]
+
+
 def test_the_tests_mirror_the_package():
     """Every folder of tests that is named after a wing holds tests of that wing's modules."""
     for folder in (path for path in (ROOT / "tests").iterdir() if path.name in GROUND | set(ABOVE)):
