@@ -51,9 +51,13 @@ def test_random_queries_are_those_that_have_a_match():
     assert identities_of(queries) == identities_of(gallery) == [f"identity {lonely + 1}"]
 
 
-def test_too_many_images_for_the_identities_that_there_are():
-    with pytest.raises(ValueError, match=r"has 2 other identities; choose a smaller --count"):
-        pages.queries_and_gallery_images(RECORDS, TRIAL, SIZE, seed=0, count=3)
+def test_other_identities_of_the_gallery_repeat_where_there_are_fewer_than_queries():
+    queries, gallery = pages.queries_and_gallery_images(RECORDS, TRIAL, SIZE, seed=0, count=3)
+    first, second, third = identities_of(gallery)
+    assert first == third != second and not {first, second} & set(identities_of(queries))
+    everyone = len(np.unique(RECORDS.identity))
+    with pytest.raises(ValueError, match=r"no other identity; choose a smaller --count"):
+        pages.queries_and_gallery_images(RECORDS, TRIAL, SIZE, seed=0, count=everyone)
 
 
 def test_a_page_is_drawn_with_its_titles():

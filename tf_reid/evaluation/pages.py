@@ -113,10 +113,11 @@ def queries_and_gallery_images(
 
     Args:
         identities: of the queries; by default, random ones.
-        same_identities: the gallery images are of the queries' identities; else of others.
+        same_identities: the gallery images are of the queries' identities; else of others, which repeat where there
+            are fewer.
 
     Raises:
-        ValueError: an identity has no query in the trial, or too few identities are in its gallery.
+        ValueError: an identity has no query in the trial, or no gallery image, or no other identity is in the gallery.
     """
     queries = trial.query[_query_places(records, trial, identities, count, seed)]
     of_queries = records.identity[queries]
@@ -129,9 +130,9 @@ def queries_and_gallery_images(
         chosen = np.array([first_of[identity] for identity in of_queries.tolist()])
     else:
         gallery = gallery[~np.isin(records.identity[gallery], of_queries) & (records.identity[gallery] > 0)]
-        chosen = _one_of_each(records.identity, gallery)[: len(queries)]
-        if len(chosen) < len(queries):
-            raise ValueError(f"The gallery has {len(chosen)} other identities; choose a smaller --count.")
+        if not len(gallery):
+            raise ValueError("The gallery has no other identity; choose a smaller --count.")
+        chosen = np.resize(_one_of_each(records.identity, gallery), len(queries))
     return _captioned(records, queries, image_size), _captioned(records, chosen, image_size)
 
 
