@@ -139,13 +139,14 @@ def test_a_target_never_trained_on_is_scored_in_every_trial(split):
     assert numbers(direct) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("trial", [0, 2])
 @pytest.mark.parametrize("steps", [0, 10])
 @pytest.mark.parametrize("split", ["train", "all"])
-def test_a_target_that_is_the_source_as_well_is_scored_without_its_labelled_identities(steps, split):
+def test_a_target_that_is_the_source_as_well_is_scored_without_its_labelled_identities(steps, split, trial):
     same = records()
     domains = {"source": same, "target": same}
-    config = settings("simpgan", steps=steps, source="a", target="a", target_split=split)
-    assert numbers_of(splits.fair_trials(config, same, splits.training_records(config, domains))) == [0]
+    config = settings("simpgan", steps=steps, source="a", target="a", target_split=split, trial=trial)
+    assert numbers_of(splits.fair_trials(config, same, splits.training_records(config, domains))) == [trial]
     config.data.source_split = "all"
     with pytest.raises(ConfigError, match=r"set data\.source_split=train"):
         splits.fair_trials(config, same, splits.training_records(config, domains))

@@ -186,8 +186,12 @@ def _allowed(config: Config, domain: str, records: Records, protocol: dict[str, 
 
 
 def _protocol_and_trial(config: Config, domain: str, records: Records) -> tuple[dict[str, Any], int]:
-    """The protocol that divides a domain's identities, as if it held out none for validation, and its trial."""
-    if domain == scored_domain(config):
+    """The protocol that divides a domain's identities, as if it held out none for validation, and its trial.
+
+    A source that is the target as well is divided as the target is.
+    """
+    first, scored = (config.data.sets_of(one)[:1] for one in (domain, scored_domain(config)))
+    if first == scored:
         return protocol_of(records, config.evaluate.protocol) | {"validation_identities": None}, config.data.trial
     return protocol_of(records, None), 0
 
