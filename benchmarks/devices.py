@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from benchmarks import steps
 from benchmarks.steps import VARIANTS
+from tf_reid.command_line import settings_option
 from tf_reid.methods import METHODS
 from tf_reid.runs import run_folder
 
@@ -55,7 +56,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.devices")
     parser.add_argument("methods", nargs="*", default=list(METHODS), metavar="METHOD[:STAGE]")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain", "compiled"])
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="key=value", help="other settings")
+    settings_option(parser, "other settings")
     return parser.parse_args(argv)
 
 

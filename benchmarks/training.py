@@ -38,6 +38,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from benchmarks import steps
 from benchmarks.memory import peak_of_process
 from benchmarks.steps import VARIANTS
+from tf_reid.command_line import settings_option
 
 # One full-size configuration a method. `identity` has a small one only.
 CONFIGS = {
@@ -77,7 +78,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("configs", nargs="*", default=list(CONFIGS), metavar="CONFIG", help=", ".join(CONFIGS))
     parser.add_argument("--stages", nargs="+", help="only these")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain"])
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="key=value", help="other settings")
+    settings_option(parser, "other settings")
     parser.add_argument("--batch", type=int, help="batch_size of every stage, where the configured one is too large")
     parser.add_argument("--steps", type=int, default=5, help="how many to measure, after the first")
     parser.add_argument("--steps-per-call", type=int, default=1)

@@ -5,20 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tf_reid.command_line import program
+from tf_reid.command_line import program, settings_option
 from tf_reid.config import ConfigError
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=program("tf_reid.evaluate"), description="Score a trained run.")
     parser.add_argument("--run", required=True, help="the run's folder")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="key=value",
-        help="other settings: evaluate.*, data.data_dir, data.manual_dir; a setting of the method that only changes "
+    settings_option(
+        parser,
+        "other settings: evaluate.*, data.data_dir, data.manual_dir; a setting of the method that only changes "
         "scores, such as method.fine_at_test of dgnet; data.source and data.target, if the images were moved",
     )
     parser.add_argument(

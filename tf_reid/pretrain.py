@@ -11,7 +11,7 @@ import yaml
 
 import tfds_builders
 from tf_reid import config as configuration
-from tf_reid.command_line import program
+from tf_reid.command_line import program, settings_option
 from tf_reid.config import ConfigError
 from tf_reid.files import write_bytes, write_text
 from tf_reid.runs import initial_weights
@@ -30,14 +30,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--to", required=True, help=f"the file to write, NAME{ENDING}; NAME.card.yaml stands beside it")
     parser.add_argument("--config", default="pretrain", help="a configuration of the method strong (default: pretrain)")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="key=value",
-        help="settings in place of the configuration's, such as method.backbone=ResNet50",
-    )
+    settings_option(parser, "settings in place of the configuration's, such as method.backbone=ResNet50")
     parser.add_argument("--run", default="runs/pretrain", help="the run's folder; an unfinished run in it is resumed")
     return parser.parse_args(argv)
 

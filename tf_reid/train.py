@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_reid import config as configuration
-from tf_reid.command_line import program
+from tf_reid.command_line import program, settings_option
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -14,14 +14,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--config", required=True, help="a configuration that comes with tf_reid, such as simpgan, or a YAML file"
     )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="key=value",
-        help="settings in place of the configuration's, such as run.seed=1",
-    )
+    settings_option(parser, "settings in place of the configuration's, such as run.seed=1")
     parser.add_argument(
         "--run", help="the run's folder (default: runs/NAME-OF-THE-CONFIG); an unfinished run in it is resumed"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_reid import config as configuration
-from tf_reid.command_line import positive, program
+from tf_reid.command_line import positive, program, settings_option
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -31,9 +31,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, nargs="+", action="extend", help="train with each of these seeds (default: 0)"
     )
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="key=value", help="settings of every training"
-    )
+    settings_option(parser, "settings of every training")
     parser.add_argument(
         "--side-by-side", type=positive, default=1, metavar="N", help="trainings at a time; they divide cores and GPUs"
     )

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tf_reid.command_line import program
+from tf_reid.command_line import program, settings_option
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,13 +33,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--beside", type=Path, nargs="+", default=[], metavar="RUN", help="other runs, for their curves on the page cmc"
     )
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="key=value",
-        help="other settings: evaluate.*, data.data_dir, data.manual_dir; data.source and data.target, if the images "
+    settings_option(
+        parser,
+        "other settings: evaluate.*, data.data_dir, data.manual_dir; data.source and data.target, if the images "
         "were moved",
     )
     return parser.parse_args(argv)

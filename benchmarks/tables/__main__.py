@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.tables import claims, cmgan, crossgan, dgnet, simpgan, strong, view_adaptation
 from benchmarks.tables.definitions import Table
-from tf_reid.command_line import positive, run_command
+from tf_reid.command_line import positive, run_command, settings_option
 
 PAPERS = {
     "SimPGAN": simpgan,
@@ -51,14 +51,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="a run for each of these splits of a protocol that has several (default: all)",
     )
     parser.add_argument("--parallel", type=positive, default=1, help="runs at once; they divide CPU cores and GPUs")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="key=value",
-        help="for every run, such as data.manual_dir=ARCHIVES; what a row itself sets stays",
-    )
+    settings_option(parser, "for every run, such as data.manual_dir=ARCHIVES; what a row itself sets stays")
     parser.add_argument("--runs", type=Path, help="folder of the runs and tables (default: runs/tables/SIZE)")
     return parser.parse_args(argv)
 

@@ -123,6 +123,11 @@ def program(module: str) -> str:
     return script if script.startswith("tf-reid-") else f"python -m {module}"
 
 
+def settings_option(parser: argparse.ArgumentParser, about: str) -> None:
+    """Give a command the option `--set key=value ...`, which may be there several times; `about` is its help."""
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="key=value", help=about)
+
+
 def positive(text: str) -> int:
     """The number of an option that counts something.
 
