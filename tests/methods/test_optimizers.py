@@ -80,6 +80,64 @@ def test_momenta_reach_the_optimizers():
         np.testing.assert_allclose(float(weight), expected[name], rtol=1e-5, err_msg=name)
 
 
+OPTIMIZERS = [
+    Optimizer(name="sgd", learning_rate=0.1),
+    Optimizer(name="sgd", learning_rate=0.1, momentum=0.9, ema_momentum=0.9),
+    Optimizer(name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True),
+    Optimizer(name="adam", learning_rate=0.1, beta_1=0.5, beta_2=0.9, schedule="linear", ema_momentum=0.5),
+]
+
+
+def keras_own(config, rate):
+    """Keras's optimizer of these settings, which computes each step by several operations."""
+    average = {"use_ema": config.ema_momentum > 0, "ema_momentum": config.ema_momentum}
+    if config.name == "sgd":
+        return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov, **average)
+    return keras.optimizers.Adam(rate, beta_1=config.beta_1, beta_2=config.beta_2, **average)
+
+
+def stepping(optimizer, config, xla=False):
+    """A small network's variables, the stage's step, and a function that moves them by these gradients."""
+    step = tf.Variable(0, dtype=tf.int64)
+    variables = [keras.Variable([[1.0, -2.0, 0.5]]), keras.Variable(0.3)]
+    built = optimizer(config, LearningRate(config, 10, step, tf.Variable(1.0)))
+    built.build(variables)
+
+    @tf.function(jit_compile=xla)
+    def move(gradients):
+        built.apply(gradients, variables)
+        step.assign_add(1)
+
+    return [*variables, *built.variables], move
+
+
+@pytest.mark.parametrize("config", OPTIMIZERS, ids=lambda config: f"{config.name}-{config.momentum}-{config.nesterov}")
+@pytest.mark.parametrize("xla", [False, True], ids=["plain", "compiled"])
+def test_an_optimizer_equals_that_of_keras(config, xla):
+    """Weights, moments, running means of the weights and counted steps, after five steps."""
+    rng, found = np.random.default_rng(0), []
+    gradients = [(rng.normal(size=(1, 3)).astype(np.float32), np.float32(rng.normal())) for _ in range(5)]
+    for optimizer, compiled in ((build_optimizer, xla), (keras_own, False)):
+        variables, move = stepping(optimizer, config, compiled)
+        for of_step in gradients:
+            move(tuple(map(tf.constant, of_step)))
+        found.append(values(variables))
+    assert len(found[0]) == len(found[1])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("config", "fewer"), [(OPTIMIZERS[1], 3), (OPTIMIZERS[3], 9)], ids=["sgd", "adam"])
+def test_an_optimizer_takes_few_operations_a_variable(config, fewer):
+    """A GPU waits for the start of each."""
+    counts = []
+    for optimizer in (build_optimizer, keras_own):
+        _, move = stepping(optimizer, config)
+        graph = move.get_concrete_function((tf.zeros((1, 3)), tf.zeros(()))).graph
+        counts.append(sum(op.type not in ("Const", "ReadVariableOp", "Placeholder") for op in graph.get_operations()))
+    assert counts[0] + 2 * fewer <= counts[1]
+
+
 def test_a_backbone_has_a_rate_of_its_own():
     """Plain descent: the backbone moves half as far, all else as it would."""
     changed, plain = (built("identity", "classifier", "classifier", backbone_rate=rate) for rate in (0.5, 1.0))

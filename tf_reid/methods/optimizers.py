@@ -1,4 +1,4 @@
-"""A player's optimizer: the Keras optimizer and learning-rate schedule that its settings describe."""
+"""A player's optimizer: Keras's optimizer in fewer operations, and the learning-rate schedule of its settings."""
 
 import keras
 import tensorflow as tf
@@ -45,9 +45,62 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         return self.config.learning_rate * (1.0 - done)
 
 
+class FewOperations(keras.optimizers.Optimizer):
+    """The part that the optimizers below share: the running mean of weights, in three operations a variable."""
+
+    def _update_model_variables_moving_average(self, trainable_variables):
+        if not self.use_ema:
+            return
+        first_step = tf.cast(tf.equal(self.iterations, 0), tf.float32)
+        share = tf.maximum(1.0 - self.ema_momentum, first_step)  # of the new weights; the mean starts as the first ones
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average, strict=True):
+            average.assign(average + share * (variable - average))
+
+
+class SGD(FewOperations, keras.optimizers.SGD):
+    """Keras's SGD, the same within rounding, by one operation a variable: a GPU waits for each operation's start."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        if not self.momentum:
+            tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=learning_rate, delta=gradient)
+            return
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[self._get_variable_index(variable)].value.handle,
+            lr=learning_rate,
+            grad=gradient,
+            momentum=self.momentum,
+            use_nesterov=self.nesterov,
+        )
+
+
+class Adam(FewOperations, keras.optimizers.Adam):
+    """Keras's Adam, the same within rounding, by one operation a variable in place of about twenty."""
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        step = tf.cast(self.iterations + 1, tf.float32)
+        corrected = learning_rate * tf.sqrt(1.0 - tf.pow(self.beta_2, step)) / (1.0 - tf.pow(self.beta_1, step))
+        super()._backend_update_step(grads, trainable_variables, corrected)
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=0.0,  # the rate is corrected already, once for all variables
+            beta2_power=0.0,
+            lr=learning_rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
 def build_optimizer(config: Optimizer, rate: LearningRate) -> keras.optimizers.Optimizer:
     """The optimizer of the settings; L2 decay is not part of it, see `ReIDModel.minimize`."""
     average = {"use_ema": config.ema_momentum > 0, "ema_momentum": config.ema_momentum}
     if config.name == "sgd":
-        return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov, **average)
-    return keras.optimizers.Adam(rate, beta_1=config.beta_1, beta_2=config.beta_2, **average)
+        return SGD(rate, momentum=config.momentum, nesterov=config.nesterov, **average)
+    return Adam(rate, beta_1=config.beta_1, beta_2=config.beta_2, **average)

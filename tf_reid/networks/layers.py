@@ -51,11 +51,20 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         gamma = tf.convert_to_tensor(self.gamma) if self.scale else tf.ones(inputs.shape[-1:])
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(inputs.shape[-1:])
-        outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(inputs, gamma, beta, epsilon=self.epsilon)
-        count = tf.cast(tf.size(inputs) // inputs.shape[-1], variance.dtype)
-        variance *= (count - 1.0) / count  # the fused operation divides by n - 1, Keras by n
-        for kept, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            kept.assign(kept * self.momentum + new * (1.0 - self.momentum))
+        # The operation updates running statistics, with a variance over n - 1 where Keras divides by n.
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+        biased = (count - 1.0) / count
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=gamma,
+            offset=beta,
+            mean=tf.convert_to_tensor(self.moving_mean),
+            variance=self.moving_variance / biased,
+            epsilon=self.epsilon,
+            exponential_avg_factor=1.0 - self.momentum,
+        )
+        self.moving_mean.assign(mean)
+        self.moving_variance.assign(variance * biased)
         return outputs
 
 
