@@ -142,7 +142,7 @@ def test_without_a_gpu_the_cpu_is_one_device():
     [
         ("simpgan", "auto", ["a"], r"Training on 1 of 3 GPUs: stages\.translation\.batch_size=2 holds 1 pair, which 3"),
         ("identity", "auto", ["a", "b"], r"Training on 2 of 3 GPUs: stages\.classifier\.batch_size=64 holds 32 pairs"),
-        ("identity", "one", ["a"], r"Training on 1 of 3 GPUs: run\.strategy=one\. Steps are compiled by XLA: .+\.$"),
+        ("identity", "one", ["a"], r"Training on 1 of 3 GPUs: run\.strategy=one\. Steps are not compiled\.$"),
     ],
 )
 def test_gpus_that_are_not_used_are_left_to_others(name, setting, used, sentence, monkeypatch, two_replicas):
@@ -152,6 +152,19 @@ def test_gpus_that_are_not_used_are_left_to_others(name, setting, used, sentence
     monkeypatch.setattr(tf.distribute, "MirroredStrategy", lambda devices: two_replicas)
     chosen = strategy.make_strategy(simple(name, f"run.strategy={setting}"))
     assert seen == [used] and re.match(sentence, chosen.sentence)
+
+
+def test_xla_compiles_long_stages_on_one_gpu(monkeypatch, two_replicas):
+    """Its compilation takes as long as some thousand plain steps."""
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["a"])
+    short, long = (simple("simpgan", f"stages.classifier.steps={steps}") for steps in (1999, 2000))
+    assert strategy.compiles(long) and not strategy.compiles(short)
+    assert strategy.compiles(simple("simpgan", "run.jit_compile=true"))
+    assert not strategy.compiles(simple("simpgan", "stages.classifier.steps=2000", "run.jit_compile=false"))
+    with two_replicas.scope():
+        assert not strategy.compiles(long)
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [])
+    assert not strategy.compiles(long)
 
 
 def test_mirrored_takes_every_device(two_replicas, monkeypatch):

@@ -13,6 +13,10 @@ from tf_reid.runs import cluster
 from tf_reid.settings import Config
 
 
+# Steps of a stage from which on XLA saves more time than its compilation takes; measured on an H200, see docs/gpus.md.
+WORTH_COMPILING = 2000
+
+
 class Chosen(NamedTuple):
     """A strategy, and the sentence that says which devices it uses and why."""
 
@@ -66,9 +70,14 @@ def _devices(config: Config) -> Chosen:
 
 
 def compiles(config: Config) -> bool:
-    """Whether XLA compiles the steps of a run here; call it inside the strategy's scope."""
+    """Whether XLA compiles the steps of a run here; call it inside the strategy's scope.
+
+    `auto`: on one GPU, if a stage has `WORTH_COMPILING` steps or more.
+    """
     if config.run.jit_compile != "auto":
         return config.run.jit_compile
+    if max(stage.steps for stage in config.stages.values()) < WORTH_COMPILING:
+        return False
     return bool(tf.config.get_visible_devices("GPU")) and tf.distribute.get_strategy().num_replicas_in_sync == 1
 
 
