@@ -12,7 +12,6 @@ from tf_reid.methods import METHODS
 from tf_reid.runs import cluster
 from tf_reid.settings import Config
 
-
 # Steps of a stage from which on XLA saves more time than its compilation takes; measured on an H200, see docs/gpus.md.
 WORTH_COMPILING = 2000
 
