@@ -1,6 +1,6 @@
 """Backbones beside each other: weights, multiply-adds and milliseconds an image on this machine's CPU.
 
-python -m benchmarks.backbones [NAME ...] [--size 256 128] [--batches 1 8] [--served]
+python -m benchmarks.backbones [NAME ...] [--size 256 128] [--last-stride 1] [--batches 1 8] [--served]
 python -m benchmarks.backbones NAME ... --plot FILE.webp --scores NAME=RANK1 ...
 
 Every backbone has random weights and is timed in inference, as Keras's model in a graph; the median of several rounds
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("|---|" + "---:|" * len(titles))
     speeds = {}
     for name in args.names:
-        cells, speeds[name] = row(name, size, args.batches, args.rounds, args.served)
+        cells, speeds[name] = row(name, size, args)
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     if args.plot:
         draw(args.plot, speeds, dict(args.scores), "embeddings/s" if args.served else "images/s")
@@ -43,6 +43,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.backbones")
     parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help=f"by default {' '.join(NAMES)}")
     parser.add_argument("--size", type=int, nargs=2, default=[256, 128], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--last-stride", type=int, choices=(1, 2), default=2, help="of the last stage of each")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--served", action="store_true", help="also embeddings/s of the exported encoder")
@@ -62,25 +63,25 @@ def _score(text):
     return name, float(rank1)
 
 
-def row(name, size, batches, rounds, served):
+def row(name, size, args):
     """What the table says of a backbone, and its speed in images or embeddings a second."""
     import tensorflow as tf
 
     from benchmarks.serving import random_encoder
     from benchmarks.steps import multiply_adds_of
 
-    encoder = random_encoder(name, size)
+    encoder = random_encoder(name, size, args.last_stride)
     forward = tf.function(lambda images: encoder(images, training=False))
     graph = forward.get_concrete_function(tf.TensorSpec((1, *size, 3))).graph
     weights, products = encoder.count_params() / 1e6, multiply_adds_of(graph) / 1e9
     cells = [str(encoder.output_shape[-1]), f"{weights:.2f}", f"{products:.3f}"]
-    for batch in batches:
+    for batch in args.batches:
         images = tf.random.stateless_uniform((batch, *size, 3), [0, 1], -1, 1)
-        seconds = median_seconds(lambda images=images: forward(images).numpy(), rounds)
+        seconds = median_seconds(lambda images=images: forward(images).numpy(), args.rounds)
         cells.append(f"{1000 * seconds / batch:.2f}")
         speed = batch / seconds
-    if served:
-        speed = embeddings_per_second(encoder, size, max(batches), rounds)
+    if args.served:
+        speed = embeddings_per_second(encoder, size, max(args.batches), args.rounds)
         cells.append(f"{speed:.1f}")
     return cells, speed
 

@@ -117,14 +117,14 @@ def forward(args):
             print(f"  {name:16}{1000 * taken / batch:8.2f} ms   {'   '.join(against)}")
 
 
-def random_encoder(name, size):
+def random_encoder(name, size, last_stride=2):
     """A backbone whose weights and batch normalisations are random."""
     import keras
 
     from tf_reid.networks.backbones import build_backbone
 
     keras.utils.set_random_seed(0)
-    encoder, rng = build_backbone(name, size), np.random.default_rng(0)
+    encoder, rng = build_backbone(name, size, last_stride=last_stride), np.random.default_rng(0)
     for weight in encoder.weights:
         if weight.path.endswith(("beta", "moving_mean")):
             weight.assign(rng.normal(0.0, 0.1, weight.shape))

@@ -18,6 +18,14 @@ def test_a_row_of_the_table_and_the_plot(tmp_path, capsys):
     assert cv2.imread(str(picture)).shape[0] == 480
 
 
+def test_a_last_stride_of_one_makes_larger_maps(capsys):
+    counts = []
+    for stride in ("2", "1"):
+        backbones.main(["small", "--size", "32", "16", "--batches", "1", "--rounds", "1", "--last-stride", stride])
+        counts.append(float(capsys.readouterr().out.splitlines()[-1].split("|")[4]))
+    assert counts[1] > counts[0] > 0
+
+
 def test_a_plot_without_scores_is_refused(capsys):
     with pytest.raises(SystemExit):
         backbones.arguments(["--plot", "speed.webp"])
