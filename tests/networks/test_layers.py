@@ -31,10 +31,11 @@ def test_norms_equal_those_of_tensorflow_addons():
 
 
 @pytest.mark.parametrize("settings", [{}, {"scale": False}, {"center": False}])
-def test_batch_normalization_equals_that_of_keras(settings):
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 1, 1, 6)], ids=["images", "one-value"])
+def test_batch_normalization_equals_that_of_keras(settings, shape):
     """In training, at test and frozen; gradients and running statistics too."""
     rng = np.random.default_rng(0)
-    x, weight = (rng.normal(2.0, 3.0, size=(3, 4, 5, 6)).astype(np.float32) for _ in range(2))
+    x, weight = (rng.normal(2.0, 3.0, size=shape).astype(np.float32) for _ in range(2))
     ours = layers.BatchNormalization(**settings)
     reference = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, **settings)
     found = []

@@ -53,7 +53,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         beta = tf.convert_to_tensor(self.beta) if self.center else tf.zeros(inputs.shape[-1:])
         # The operation updates running statistics, with a variance over n - 1 where Keras divides by n.
         count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-        biased = (count - 1.0) / count
+        biased = tf.maximum(count - 1.0, 1.0) / count
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
             scale=gamma,
