@@ -12,6 +12,7 @@ encoder.distance("a.jpg", "b.jpg")
 """
 
 import importlib
+import os
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = ["ConfigError", "Encoder", "ImageError", "__version__", "load"]
+
+# On CPUs with AMX, TensorFlow 2.21's oneDNN computes bfloat16 convolutions with a stride wrong: finite images give NaN.
+# Without AMX it computes them right. Upstream: https://github.com/uxlfoundation/oneDNN/pull/5494
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 _MODULES = {
     "ConfigError": "tf_reid.config",

@@ -1,5 +1,7 @@
 """Layers whose products are computed in the precision of a context."""
 
+import importlib
+import os
 import threading
 
 import keras
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import tf_reid
 from tf_reid.networks import precision
 from tf_reid.networks.precision import products_in
 
@@ -126,3 +129,21 @@ def test_weights_of_networks_of_keras_are_read(tmp_path):
     ours.load_weights(tmp_path / "of.weights.h5")
     for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_strided_convolutions_on_small_maps_are_right():
+    """oneDNN's kernels for AMX compute some of them wrong; `import tf_reid` leaves AMX out."""
+    images, kernel = values((8, 4, 2, 256)), values((3, 3, 256, 32), seed=1)
+    low = [tf.cast(value, tf.bfloat16) for value in (images, kernel)]
+    found = tf.cast(tf.nn.conv2d(*low, strides=2, padding="SAME"), tf.float32)
+    expected = tf.nn.conv2d(*(tf.cast(value, tf.float32) for value in low), strides=2, padding="SAME")
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "AVX512_CORE_BF16"), ("AVX2", "AVX2")])
+def test_amx_is_left_out_unless_the_user_chose(before, after, monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if before:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", before)
+    importlib.reload(tf_reid)
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == after
