@@ -24,8 +24,7 @@ NAMES = ("small", "MobileNetV2", "MobileNetV3Small", "EfficientNetV2B0", "DenseN
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
-    size = tuple(args.size)
-    print(f"{size[0]}x{size[1]}, {os.cpu_count()} cores")
+    print(f"{args.size[0]}x{args.size[1]}, {os.cpu_count()} cores")
     titles = ["features", "weights, M", "multiply-adds, G"]
     titles += [f"ms an image, batch {batch}" for batch in args.batches]
     titles += ["embeddings/s"] if args.served else []
@@ -33,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("|---|" + "---:|" * len(titles))
     speeds = {}
     for name in args.names:
-        cells, speeds[name] = row(name, size, args)
+        cells, speeds[name] = row(name, args)
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     if args.plot:
         draw(args.plot, speeds, dict(args.scores), "embeddings/s" if args.served else "images/s")
@@ -63,13 +62,14 @@ def _score(text):
     return name, float(rank1)
 
 
-def row(name, size, args):
+def row(name, args):
     """What the table says of a backbone, and its speed in images or embeddings a second."""
     import tensorflow as tf
 
     from benchmarks.serving import random_encoder
     from benchmarks.steps import multiply_adds_of
 
+    size = tuple(args.size)
     encoder = random_encoder(name, size, args.last_stride)
     forward = tf.function(lambda images: encoder(images, training=False))
     graph = forward.get_concrete_function(tf.TensorSpec((1, *size, 3))).graph

@@ -168,7 +168,7 @@ class Run(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     strategy: Literal["auto", "one", "mirrored", "multi_worker"] = "auto"  # auto: the GPUs that can share every batch
-    jit_compile: bool | Literal["auto"] = "auto"  # compile training steps by XLA; auto: long stages on a GPU
+    jit_compile: bool | Literal["auto"] = "auto"  # compile training steps by XLA; auto: on one GPU, if a stage is long
     steps_per_call: PositiveInt = 1  # steps that TensorFlow carries out before Python acts again
     # of convolutions and matrix products in training steps; all else, evaluation and exported models are float32
     precision: Literal["float32", "bfloat16"] = "float32"
