@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command.
 
     Raises:
-        ConfigError: a setting is wrong, no identity is held out, or a folder holds another run.
+        ConfigError: a setting or --representation is wrong, no identity is held out, or a folder holds another run.
     """
     args = arguments(argv)
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stem = configuration.find(args.config).stem
     root = args.to or Path("runs") / f"tune_{stem}"
     overs = [tuning.Over.read(text) for text in args.over]
-    cells = tuning.cells(args.config, overs, args.seeds or [0], args.set, root)
+    cells = tuning.cells(args.config, overs, args.seeds or [0], args.set, root, args.representation)
     configs = [configuration.load(args.config, cell.settings, METHODS) for cell in cells]
     for cell, config in zip(cells, configs, strict=True):
         validation.check_settings(config)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with _live(lambda: _table(cells)):
         failures = side_by_side.make_all(cells, args.side_by_side, workers)
 
-    lines = tuning.lines(cells, args.representation)
+    lines = tuning.lines(cells)
     again = shlex.join(["python", "-m", "tf_reid.tune", *(sys.argv[1:] if argv is None else argv)])
     head = f"`{again}`\n\nScored on validation identities: `{args.representation}`, mean ± spread over the seeds."
     parts = [head, tuning.markdown(lines, args.metric)]

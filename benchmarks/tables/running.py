@@ -44,14 +44,14 @@ class Request:
         """(seed, split) of every run of a variant.
 
         Raises:
-            ConfigError: the data set has several splits, and none of them is asked for.
+            ConfigError: the data set has several splits, and not all that are asked for.
         """
-        splits = list(range(data.trials))
+        splits: Sequence[int] = range(data.trials)
         if self.trials is not None and data.trials > 1:
-            splits = [trial for trial in self.trials if trial in splits]
-            if not splits:
-                asked = " ".join(map(str, self.trials))
-                raise ConfigError(f"--trials {asked}: {data.name} has the trials 0 to {data.trials - 1}.")
+            for trial in self.trials:
+                if trial not in splits:
+                    raise ConfigError(f"--trials {trial}: {data.name} has the trials 0 to {data.trials - 1}.")
+            splits = self.trials
         return [(seed, trial) for seed in self.seeds for trial in splits]
 
 

@@ -178,8 +178,9 @@ def test_a_folder_stands_for_its_images_and_for_those_behind_its_links(tmp_path)
 
 
 def test_an_empty_name_is_not_the_folder_of_the_command():
-    with pytest.raises(ConfigError, match="An empty name stands for no image"):
-        crops.kept_paths([""])
+    for take in (crops.kept_paths, lambda names: crops.crops_in(names, None, None)):
+        with pytest.raises(ConfigError, match="An empty name stands for no image"):
+            take(["1.jpg", ""])
 
 
 def test_names_that_no_gallery_can_keep_are_left_out_with_a_sentence(tmp_path):

@@ -256,6 +256,14 @@ def test_images_are_removed_by_path_folder_identity_and_time(gallery):
     assert gallery.search(people(1)[1], 1)[0][0].record == Record("new.jpg", "p3")
 
 
+def test_an_empty_path_does_not_stand_for_all_images(gallery):
+    gallery.add([Record("/a/1.jpg")], people(1)[1])
+    before = len(gallery)
+    with pytest.raises(ValueError, match="Every image needs a path"):
+        gallery.remove(["/a", ""])
+    assert len(gallery) == before
+
+
 def test_several_kinds_of_removal_are_one(gallery):
     assert gallery.remove(["299.jpg"], "p3", 1009.0) == len(
         {record.path for record in people(300)[0] if record.identity == "p3" or record.time <= 1009.0} | {"299.jpg"}

@@ -8,7 +8,7 @@ import pytest
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
 from tf_reid.methods import METHODS
-from tf_reid.runs import tuning
+from tf_reid.runs import side_by_side, tuning
 from tf_reid.runs.tuning import Over
 
 
@@ -92,20 +92,28 @@ def test_the_highest_mean_over_the_seeds_is_chosen_of_what_is_complete(tmp_path)
     made = cells("method.dropout=0,0.5,0.7", seeds=(0, 1), root=tmp_path)
     for cell, score in zip(made, (10.0, 20.0, 18.0, 14.0, 99.0), strict=False):
         finish(cell, score)
-    lines = tuning.lines(made, "raw")
+    lines = tuning.lines(made)
     assert tuning.best(lines, "mAP").choice == ("method.dropout=0.5",)
     text = tuning.markdown(lines, "mAP")
     assert "| `method.dropout=0` | 50.0 ± 0.0 | 15.0 ± 5.0 | 2 of 2 |" in text
     assert "| `method.dropout=0.5` **best** | 50.0 ± 0.0 | 16.0 ± 2.0 | 2 of 2 |" in text
     assert "| `method.dropout=0.7` | 50.0 | 99.0 | 1 of 2 |" in text
     assert tuning.comma_separated(lines).splitlines()[2] == "method.dropout=0,mAP,15.0,5.0,2,2"
-    assert tuning.best(tuning.lines(made[-1:], "raw"), "mAP") is None
+    assert tuning.best(tuning.lines(made[-1:]), "mAP") is None
     not_finite = tuning.Line((), {"mAP": [float("nan"), 1.0]}, 2)
     assert tuning.best([not_finite, *lines], "mAP").choice == ("method.dropout=0.5",)
     equal = [tuning.Line((choice,), {"mAP": [50.0]}, 1) for choice in ("first", "second")]
     assert tuning.best(equal, "mAP").choice == ("first",)
-    with pytest.raises(ConfigError, match=r"--representation translated: .* it has raw, other"):
-        tuning.lines(made, "translated")
+
+
+def test_a_representation_that_the_method_lacks_is_refused_once_the_first_training_ends(tmp_path):
+    overs = [Over.read("method.dropout=0,0.5")]
+    first, second = tuning.cells("identity", overs, [0], [], tmp_path, "translated")
+    finish(first, 10.0)
+    workers = side_by_side.Workers(1)
+    with pytest.raises(ConfigError, match=r"--representation translated: .*dropout=0-0 has none .* it has raw, other"):
+        side_by_side.make_all([first, second], 1, workers)
+    assert workers.stopped and not second.log.exists()
 
 
 def test_the_final_command_holds_no_identity_out_and_chooses_nothing_by_one():

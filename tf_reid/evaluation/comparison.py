@@ -78,8 +78,11 @@ def score(comparison: Comparison, records: Records, trials: Sequence[Trial]) -> 
     return ranking.average(by_trial)
 
 
-def check_matches(records: Records, trials: Sequence[Trial]) -> None:
+def check_matches(records: Records, trials: Sequence[Trial], chosen_by: str = "evaluate.protocol=") -> None:
     """Make sure that every trial can be scored.
+
+    Args:
+        chosen_by: stands before the name of another protocol in the message.
 
     Raises:
         ValueError: none of a trial's queries has a match in the gallery; the message says why.
@@ -89,17 +92,17 @@ def check_matches(records: Records, trials: Sequence[Trial]) -> None:
         try:
             ranking.matched(*of_both, trial.same_camera_ignored, trial.ignored_cameras)
         except ValueError as error:
-            raise ValueError(f"{error}{_way_out(records, trial, of_both)}") from None
+            raise ValueError(f"{error}{_way_out(records, trial, of_both, chosen_by)}") from None
 
 
-def _way_out(records: Records, trial: Trial, of_both: Labels) -> str:
+def _way_out(records: Records, trial: Trial, of_both: Labels, chosen_by: str) -> str:
     """A protocol of the data set by which queries have matches, where only their own cameras took those."""
     names = [name for name, protocol in records.protocols.items() if protocol.get("same_camera")]
     try:
         ranking.matched(*of_both, False, trial.ignored_cameras)
     except ValueError:
         return ""
-    return f" evaluate.protocol={names[0]} also counts images of the query's own camera." if names else ""
+    return f" {chosen_by}{names[0]} also counts images of the query's own camera." if names else ""
 
 
 def labels(records: Records, query: np.ndarray, gallery: np.ndarray) -> Labels:

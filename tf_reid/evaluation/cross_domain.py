@@ -114,9 +114,9 @@ def _opened(run: Trained, name: str) -> Other:
     records = load_records(splits.built(spec, config))
     trials = splits.fair_trials_elsewhere(config, records, run.seen, protocol_of(records, protocol))
     try:
-        comparison.check_matches(records, trials)
+        comparison.check_matches(records, trials, "The protocol ")
     except ValueError as error:
-        raise ConfigError(f"--on {name!r}: {error}".replace("evaluate.protocol=", "The protocol ")) from None
+        raise ConfigError(f"--on {name!r}: {error}") from None
     encoder_runs.check(config, {"--on": records})
     scoring.representations(run.model, config, records)
     return Other(name, records, trials, config)

@@ -61,6 +61,9 @@ class Gallery(abc.ABC):
         """Remove images by their paths or folders, all of an identity, and all up to a time. Returns how many.
 
         They are in no search from then on; `erase` removes their data from the gallery's files.
+
+        Raises:
+            ValueError: a path is empty.
         """
 
     @abc.abstractmethod

@@ -46,11 +46,12 @@ def crops_in(
         report: takes, a sentence each, what is left out and why.
 
     Raises:
-        ConfigError: the pattern is not a regular expression, or matches no image; an image has two different
-            descriptions; the run has no such images.
+        ConfigError: a name is empty; the pattern is not a regular expression, or matches no image; an image has two
+            different descriptions; the run has no such images.
         FileNotFoundError: there is no such path.
     """
     names = list(names)
+    _check_not_empty(names)
     crops = []
     for name in names:
         if name.startswith(RUN_PREFIX):
@@ -157,12 +158,12 @@ def kept_paths(names: Iterable[str]) -> list[str]:
     Behind a folder follow the images that links in it lead to, which are kept by the paths where they lie.
 
     Raises:
-        ConfigError: a name is empty; as a path, it would be the folder in which the command runs.
+        ConfigError: a name is empty.
     """
+    names = list(names)
+    _check_not_empty(names)
     paths: dict[str, None] = {}  # each once, in order
     for name in names:
-        if not name:
-            raise ConfigError("An empty name stands for no image: name files or folders.")
         if name.startswith(RUN_PREFIX) or remote_files.is_url(name):
             paths[name.rstrip("/")] = None
             continue
@@ -174,6 +175,12 @@ def kept_paths(names: Iterable[str]) -> list[str]:
                 if not path.startswith(f"{named}/") and as_text(path) == path:  # no gallery keeps other paths
                     paths[path] = None
     return list(paths)
+
+
+def _check_not_empty(names):
+    """Refuse a name that, as a path, would be the folder in which the command runs."""
+    if "" in names:
+        raise ConfigError("An empty name stands for no image: name files or folders.")
 
 
 def _compiled(pattern):

@@ -25,7 +25,7 @@ from tf_reid.gallery.base import ABOUT_MODEL, FEW, Gallery, check_about, checked
 from tf_reid.gallery.faiss_index import FaissIndex, nearest
 from tf_reid.gallery.image_table import Columns, ImageTable
 from tf_reid.gallery.index_files import DamagedIndex, IndexFiles
-from tf_reid.gallery.records import FORMAT, Filters, Match, Record, checked_embeddings, plain_records
+from tf_reid.gallery.records import FORMAT, Filters, Match, Record, check_paths, checked_embeddings, plain_records
 
 REBUILT_AT = 0.1  # the part of the gallery that may be missing from the index, or gone from the gallery
 BUILT_AT_ONCE = 50_000  # images whose embeddings are in memory while an index is built
@@ -114,6 +114,7 @@ class FaissGallery(Gallery):
             return self._table.keep_count() - before
 
     def remove(self, paths: Sequence[str] = (), identity: str | None = None, until: float | None = None) -> int:
+        check_paths(paths)
         with self._lock, self._table.transaction():
             before = len(self._table)
             for path in paths:

@@ -20,7 +20,7 @@ from tf_reid.config import ConfigError
 from tf_reid.gallery import postgres_statements as statements
 from tf_reid.gallery.base import ABOUT_MODEL, FEW, Gallery, check_about, checked_top
 from tf_reid.gallery.postgres_database import Cursor, Database, one
-from tf_reid.gallery.records import FORMAT, Filters, Match, Record, checked_embeddings, plain_records
+from tf_reid.gallery.records import FORMAT, Filters, Match, Record, check_paths, checked_embeddings, plain_records
 
 INDEXED_FROM = 10_000  # images; fewer are compared one by one
 LINKS, BUILD_BREADTH = 16, 100  # of HNSW
@@ -147,6 +147,7 @@ class PostgresGallery(Gallery):
         return added
 
     def remove(self, paths: Sequence[str] = (), identity: str | None = None, until: float | None = None) -> int:
+        check_paths(paths)
         removed = 0
         with self._database.transaction() as cursor:
             # One process removes at a time: two would wait for each other's images in a circle.

@@ -13,7 +13,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from tf_reid.config import ConfigError
 from tf_reid.gallery.base import ABOUT_MODEL, Gallery, check_about, checked_top
 from tf_reid.gallery.qdrant_server import Layout, Unavailable, errors_of_the_server, layout_of, place_of
-from tf_reid.gallery.records import FORMAT, Filters, Match, Record, checked_embeddings, plain_records
+from tf_reid.gallery.records import FORMAT, Filters, Match, Record, check_paths, checked_embeddings, plain_records
 
 WRITTEN_AT_ONCE, READ_AT_ONCE = 256, 1000  # points a request
 PAUSES = (1.0, 2.0, 4.0, 8.0)  # seconds before a write is tried again, such as while a node starts anew
@@ -164,6 +164,7 @@ class QdrantGallery(Gallery):
                 time.sleep(pause)
 
     def remove(self, paths: Sequence[str] = (), identity: str | None = None, until: float | None = None) -> int:
+        check_paths(paths)
         before, contained = len(self), self.contained(paths)
         folders = [path for path in paths if path not in contained]
         ids = [_id(path) for path in [*contained, *self._paths_in(folders)]]

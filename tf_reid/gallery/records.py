@@ -74,9 +74,18 @@ def plain_records(records: Sequence[Record]) -> list[Record]:
     Raises:
         ValueError: an image has no path.
     """
-    if not all(record.path for record in records):
-        raise ValueError("Every image needs a path.")
+    check_paths([record.path for record in records])
     return [_plain(*record) for record in records]
+
+
+def check_paths(paths: Sequence[str]) -> None:
+    """Make sure that no path is empty: as a folder, it would stand for all images with an absolute path.
+
+    Raises:
+        ValueError: one is.
+    """
+    if not all(paths):
+        raise ValueError("Every image needs a path.")
 
 
 def _plain(path, identity, camera, time):

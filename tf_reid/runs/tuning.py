@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from tf_reid.config import ConfigError, full_key
-from tf_reid.runs.side_by_side import Training, check_once, command
+from tf_reid.runs.side_by_side import Training, Workers, check_once, command
 from tf_reid.settings import Config
 
 # Settings that no grid varies, and what to do instead.
@@ -82,10 +82,35 @@ class Cell(Training):
 
     Attributes:
         choice: the settings that the grid varies, as `--set` takes them.
+        representation: whose score decides.
     """
 
     choice: tuple[str, ...]
     seed: int
+    representation: str
+
+    def make(self, workers: Workers) -> None:
+        """As `Training.make`.
+
+        Raises:
+            ConfigError: its metrics have no such representation; those of the others would have none either.
+        """
+        super().make(workers)
+        self.entry()
+
+    def entry(self) -> dict[str, Any]:
+        """The metrics of its representation.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        metrics: dict[str, dict[str, Any]] = json.loads(self.scores.read_text())
+        if self.representation not in metrics:
+            raise ConfigError(
+                f"--representation {self.representation}: {self.folder} has none of this name; it has "
+                f"{', '.join(metrics)}."
+            )
+        return metrics[self.representation]
 
     def progress(self) -> str:
         """How far it is, as its log says: such as "classifier 120/450"."""
@@ -117,11 +142,20 @@ class Line:
         return all(len(values) == self.planned for values in self.values.values())
 
 
-def cells(config: str, overs: Sequence[Over], seeds: Sequence[int], settings: Sequence[str], root: Path) -> list[Cell]:
+def cells(
+    config: str,
+    overs: Sequence[Over],
+    seeds: Sequence[int],
+    settings: Sequence[str],
+    root: Path,
+    representation: str = "raw",
+) -> list[Cell]:
     """The trainings of a grid, choice by choice: every value of a setting with every value of the others.
 
     Args:
-        settings: of every training. root: their folders lie within it.
+        settings: of every training.
+        root: their folders lie within it.
+        representation: whose score decides.
 
     Raises:
         ConfigError: a setting is varied twice, or both varied and set, or it is not for a grid to vary; or a seed is
@@ -142,7 +176,7 @@ def cells(config: str, overs: Sequence[Over], seeds: Sequence[int], settings: Se
     made = []
     for choice, seed in itertools.product(choices, seeds):
         own = (*settings, *choice, f"run.seed={seed}", "evaluate.identities=validation")
-        made.append(Cell(root / f"{_folder_name(choice)}-{seed}", config, own, choice, seed))
+        made.append(Cell(root / f"{_folder_name(choice)}-{seed}", config, own, choice, seed, representation))
     return made
 
 
@@ -158,33 +192,21 @@ def _folder_name(choice: Sequence[str]) -> str:
     return name if name == text else f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def lines(made: Sequence[Cell], representation: str) -> list[Line]:
+def lines(made: Sequence[Cell]) -> list[Line]:
     """The scores of every choice, in the grid's order.
 
-    Args:
-        representation: which entry of the metrics is read.
-
     Raises:
-        ConfigError: the runs do not have it.
+        ConfigError: a run has none of its representation.
     """
     by_choice: dict[tuple[str, ...], list[Cell]] = {}
     for cell in made:
         by_choice.setdefault(cell.choice, []).append(cell)
     of_choices = []
     for choice, own in by_choice.items():
-        entries = [_entry(cell, representation) for cell in own if cell.is_trained()]
+        entries = [cell.entry() for cell in own if cell.is_trained()]
         values = {metric: [entry[metric] for entry in entries] for metric in METRICS}
         of_choices.append(Line(choice, values, len(own)))
     return of_choices
-
-
-def _entry(cell: Cell, representation: str) -> dict[str, Any]:
-    metrics: dict[str, dict[str, Any]] = json.loads(cell.scores.read_text())
-    if representation not in metrics:
-        raise ConfigError(
-            f"--representation {representation}: {cell.folder} has none of this name; it has {', '.join(metrics)}."
-        )
-    return metrics[representation]
 
 
 def best(of_choices: Sequence[Line], metric: str) -> Line | None:
