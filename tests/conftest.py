@@ -104,7 +104,8 @@ def stage_of(batch_size, **settings):
 def small_settings(name):
     """Arguments of a small method's constructor: those of `SMALL`, else of its configuration without dropout.
 
-    Dropout draws differently on each replica, so that replicas could not be compared.
+    Steps call a network on joined batches, whose rows are other images on two replicas than on one: dropout would hit
+    others, so that replicas could not be compared.
     """
     if name in SMALL:
         return SMALL[name]

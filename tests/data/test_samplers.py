@@ -5,6 +5,7 @@ import pytest
 from conftest import make_records, stage_of
 
 from tf_reid.data import samplers
+from tf_reid.data.joined_records import joined
 from tf_reid.methods.base import Stage
 
 IDENTITY = [1, 1, 1, 2, 2, 3, 4, 4, 4, 4]
@@ -104,6 +105,21 @@ def test_the_lower_of_two_cameras_is_the_probe_view():
     both = samplers.views(records.take([1, 2, 0, 5, 7, 6]), stage_of(8, images_per_view=2))
     drawn = both(np.random.default_rng(0))["source"][0]
     assert set(drawn[:, 0]) == {0, 1, 5} and set(drawn[:, 1]) == {2, 3, 4}  # no image twice while there are others
+
+
+def test_the_views_of_each_of_several_data_sets_are_its_own():
+    """Cameras 1 and 2 of the first one are its two views, though the other data set has more cameras."""
+    two, three = make_records([1, 1, 2, 2], [1, 2, 2, 1]), make_records([1, 1, 2, 2], [1, 2, 3, 1], name="other")
+    both = joined([two, three])
+    for sampler in (samplers.views, samplers.unpaired_views):
+        draw, rng = sampler(both, stage_of(4)), np.random.default_rng(0)
+        drawn = np.concatenate([draw(rng)["source"].reshape(-1, 2) for _ in range(20)])
+        probe, gallery = (set(side[side < 4]) for side in drawn.T)
+        assert (probe, gallery) == ({0, 3}, {1, 2})
+        assert (drawn[:, 0] >= 4).any() and (drawn[:, 1] >= 4).any()
+    one_camera = joined([two, make_records([1, 2], [5, 5], name="other")])
+    with pytest.raises(ValueError, match="other: all training images are of camera"):
+        samplers.unpaired_views(one_camera, stage_of(4))
 
 
 def test_two_views_of_an_identity_whom_many_cameras_see_stay_the_same_two():

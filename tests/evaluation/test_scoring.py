@@ -155,7 +155,7 @@ def test_counts_have_all_their_digits_and_means_of_counts_one_decimal():
     assert [report.count(number) for number in (0, 26_543_210, 4.0, 37 / 3)] == ["0", "26543210", "4", "12.3"]
 
 
-def test_baselines_are_scored_beside(tmp_path, config, domains):
+def test_baselines_are_scored_beside(tmp_path, config, domains, capsys):
     keras.utils.set_random_seed(0)
     images = keras.Input((*SIZE, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(images))
@@ -170,6 +170,11 @@ def test_baselines_are_scored_beside(tmp_path, config, domains):
         model(raw=encoder), alone, source, splits.training_records(alone, source), tmp_path, baselines=True
     )
     assert list(found) == ["raw", "pixels", "colour_histogram"]  # the others bring two domains together
+
+    two = SimpleNamespace(representations=lambda: {"raw": Representation({"probe": encoder, "gallery": encoder})})
+    found = report.evaluate(two, config, domains, seen(config, domains), tmp_path, baselines=True)
+    assert list(found) == ["raw", "pixels", "colour_histogram"]  # and adapt one encoder
+    assert "are left out: they adapt one encoder" in capsys.readouterr().out
 
 
 def test_a_baseline_is_not_scored_on_the_images_that_it_was_adapted_to(config):

@@ -7,6 +7,7 @@ import tensorflow as tf
 from conftest import IDENTITIES, SIZE, batch_for, build
 
 from tf_reid.config import ConfigError
+from tf_reid.evaluation import during_training
 from tf_reid.methods.dgnet_teacher import SiameseTeacher, Teacher, build_teacher
 from tf_reid.networks.siamese import SiameseClassifier
 from tf_reid.runs.progress import Progress
@@ -63,10 +64,23 @@ def test_it_is_scored_by_unit_features_of_image_and_mirror_image(trained):
 def test_an_untrained_teacher_is_not_scored():
     """As that of a run of an earlier version, whose own teacher had another form."""
     model = build("dgnet")
+    assert "teacher" in during_training.changed(model, model.representations(), "teacher")  # its stage may watch it
+    model.step.assign(5)
     assert "teacher" not in model.representations()
     model.begin("teacher")
     model.train_step(batch_for("dgnet", "teacher"))
     assert "teacher" in model.representations()
+
+
+def test_swaps_are_not_labelled_by_a_teacher_that_knows_nothing(tmp_path):
+    run = save(SiameseClassifier(SIZE, IDENTITIES, "small"), tmp_path / "identity", "classifier")
+    message = r"method\.teacher_style=soft labels swaps .* stages\.teacher\.steps is 0"
+    with pytest.raises(ConfigError, match=message):
+        build("dgnet", skipped=("teacher",)).check_training()
+    others = ({"teacher": run}, {"teacher_style": "uniform"}, {"primary_weight": 0.0}, {"warm_up": 10})
+    for settings in others:  # a given teacher, no need of one, no weight of Eq. 8, a stage that ends before it
+        build("dgnet", skipped=("teacher",), **settings).check_training()
+    build("dgnet").check_training()
 
 
 def test_the_teacher_of_another_run_of_dgnet(tmp_path, trained):

@@ -43,6 +43,16 @@ def test_dropout_is_keras_dropout(shape):
         np.testing.assert_array_equal(layer(x, training=False), x)
 
 
+def test_replicas_draw_the_parts_of_one_dropout(two_replicas):
+    x = tf.random.stateless_normal((8, 16), [0, 1])
+    with two_replicas.scope():
+        layer = compiled.Dropout(0.4, seed=3)
+        halves = next(iter(two_replicas.experimental_distribute_dataset(tf.data.Dataset.from_tensors(x))))
+        found = two_replicas.run(lambda part: layer(part, training=True), args=(halves,))
+    parts = [part.numpy() for part in two_replicas.experimental_local_results(found)]
+    np.testing.assert_array_equal(np.concatenate(parts), compiled.Dropout(0.4, seed=3)(x, training=True))
+
+
 def test_contexts_may_be_nested():
     with compiled.compiling():
         with compiled.compiling():

@@ -34,6 +34,31 @@ def test_a_pool_smaller_than_a_batch_is_refused_and_none_hands_back_what_it_gets
         np.testing.assert_array_equal(ImagePool(0, (1, 1), seed=[0, 1]).exchange(fakes, step), fakes)
 
 
+def test_replicas_keep_one_pool_which_a_checkpoint_restores_on_all(two_replicas, tmp_path):
+    """Two replicas hand out what one does, before and after a restoration."""
+
+    def fakes(step, images=4):
+        return tf.random.stateless_uniform((images, 1, 1, 3), [step, 0])
+
+    def given(pool, step):
+        own = two_replicas.experimental_distribute_dataset(tf.data.Dataset.from_tensors(fakes(step)))
+        out = two_replicas.run(pool.exchange, args=(next(iter(own)), tf.constant(step, tf.int64)))
+        return np.concatenate([part.numpy() for part in two_replicas.experimental_local_results(out)])
+
+    alone = ImagePool(6, (1, 1), seed=[3, 1])
+    with two_replicas.scope():
+        pool, resumed = ImagePool(6, (1, 1), seed=[3, 1]), ImagePool(6, (1, 1), seed=[3, 1])
+    for step in range(8):
+        np.testing.assert_array_equal(given(pool, step), alone.exchange(fakes(step), step))
+    tf.train.Checkpoint(pool=resumed).restore(tf.train.Checkpoint(pool=pool).save(tmp_path / "pool"))
+    swapped = 0
+    for step in range(8, 12):
+        expected = alone.exchange(fakes(step), step).numpy()
+        np.testing.assert_array_equal(given(resumed, step), expected)
+        swapped += np.sum(expected != fakes(step).numpy())
+    assert swapped  # earlier fakes are handed out here
+
+
 def test_the_pool_repeats_its_draws_for_the_same_seed_and_step():
     fakes = tf.random.stateless_uniform((2, 1, 1, 3), [0, 0])
 

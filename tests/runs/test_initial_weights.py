@@ -65,9 +65,10 @@ def test_a_run_and_those_that_start_from_it_keep_what_the_card_said(weights, tmp
     before = {"weights": initial_weights.history(str(weights))}
     initial_weights.card_file(weights).unlink()
     weights.unlink()
-    assert initial_weights.of_run(tmp_path / "run") == before
+    assert initial_weights.of_run(tmp_path / "run") == {"weights": before["weights"] | {"chosen_by": {}}}
     assert initial_weights.of_method({"classifier": str(tmp_path / "run"), "dropout": 0.5, "weights": None}) == {
-        "classifier.weights": before["weights"]
+        "classifier.weights": before["weights"] | {"chosen_by": {}},
+        "classifier": {"sets": [], "do_not_pass_on": [], "known": {}, "chosen_by": {"test": [1]}},
     }
     run_folder.check_run(tmp_path / "started", config)
     (tmp_path / "started").mkdir()
@@ -97,9 +98,12 @@ def test_a_file_of_a_run_is_known_by_the_run(weights, tmp_path):
             (run / "networks" / f"{name}.weights.h5").touch()
         backbone, classifier = (str(run / "networks" / f"{name}.weights.h5") for name in ("backbone", "classifier"))
         assert initial_weights.history(backbone)["known"] == KNOWN | {"a": known}
-        assert initial_weights.of_method({"teacher": classifier}) == {
-            "teacher.weights": initial_weights.history(str(weights))
-        }
+        of_teacher = initial_weights.of_method({"teacher": classifier})
+        assert of_teacher["teacher.weights"]["known"] == initial_weights.history(str(weights))["known"]
+        assert of_teacher["teacher"]["chosen_by"] == KNOWN | {"a": known}
+        started = initial_weights.known_before(source, of_teacher)["source"]
+        assert (started.known_before, started.chosen_before) == (KNOWN, KNOWN | {"a": known})
+        assert initial_weights.known_after(config, started)["a"] == [1, 3, 7][: len(known)]
     (run / "known_identities.json").write_text("[1]")
     with pytest.raises(ConfigError, match=r"known_identities\.json is damaged"):
         initial_weights.history(backbone)

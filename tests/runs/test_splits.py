@@ -94,6 +94,17 @@ def test_what_initial_weights_were_trained_on_is_not_scored():
     assert numbers_of(splits.fair_trials_elsewhere(config, records("b"), of_b, THREE_TRIALS)) == [0, 2]
 
 
+def test_identities_that_may_have_chosen_a_run_whose_networks_are_taken_are_not_scored():
+    """As where SimPGAN takes a classifier whose weights were chosen by identities of the target."""
+    config, target = settings("simpgan", target="b", target_split="all", validation=2), records("b")
+    seen = splits.training_records(config, {"source": records("a"), "target": target})
+    seen |= {"source": replace(seen["source"], chosen_before={"b": [5, 3]}, held_out={})}
+    assert numbers_of(splits.fair_trials(config, target, seen)) == [0]
+    assert numbers_of(splits.fair_trials_elsewhere(settings(), target, seen, THREE_TRIALS)) == [0]
+    config.evaluate.identities = "validation"  # it may choose this run, too
+    assert {p for t in splits.fair_trials(config, target, seen) for p in IDENTITY[t.query]} == {5, 6}
+
+
 def test_a_target_whose_training_images_were_seen_is_scored_in_its_own_trial():
     config = settings("simpgan", target="b", trial=1)
     assert numbers(config) == [1]
@@ -240,12 +251,17 @@ def test_no_message_sends_to_a_setting_that_is_refused_in_turn():
         splits.training_records(settings(source_split="all"), {"source": distractors})
 
 
-def test_only_the_cameras_asked_for_are_trained_on_and_scored(monkeypatch):
+def test_only_the_cameras_asked_for_are_trained_on_and_all_are_scored(monkeypatch):
     monkeypatch.setattr(splits.tfds_builders, "builder", lambda spec, data_dir: spec)
     monkeypatch.setattr(splits.tfds_builders, "prepare", lambda builder, manual_dir: builder)
     monkeypatch.setattr(splits, "load_records", records)
-    assert set(splits.load_data(settings(source_cameras=[2]))["source"].camera) == {2}
-    both = splits.load_data(settings("simpgan", source_cameras=[1], target="b"))
+    one = settings(source_cameras=[2])
+    domains = splits.load_data(one)
+    seen = splits.training_records(one, domains)
+    assert set(domains["source"].camera) == {1, 2} and set(seen["source"].camera) == {2}
+    assert all(set(CAMERA[t.query]) == {1} for t in splits.fair_trials(one, domains["source"], seen)[::2])
+    of_two = settings("simpgan", source_cameras=[1], target="b")
+    both = splits.training_records(of_two, splits.load_data(of_two))
     assert set(both["source"].camera) == {1} and set(both["target"].camera) == {1, 2}
     with pytest.raises(ConfigError, match=r"data\.source_cameras: a has no camera 7; its cameras are 1, 2\."):
         splits.load_data(settings(source_cameras=[1, 7]))
@@ -443,6 +459,11 @@ def test_a_protocol_holds_out_its_own_validation_identities_trial_by_trial():
         assert (IDENTITY[scored.gallery], CAMERA[scored.gallery]) == (held_out, [2])
 
 
+def test_a_trial_that_a_protocol_with_validation_identities_lacks_is_named():
+    with pytest.raises(ConfigError, match=r"There is no trial 3: this protocol has 3, counted from 0\."):
+        splits.training_records(settings(trial=3), {"source": records(protocols={"own": OWN})})
+
+
 def test_validation_identities_of_a_trial_are_among_its_training_identities():
     found, config = records(), settings(trial=1, validation=1)
     assert identities_of(splits.training_records(config, {"source": found})["source"]) == [1, 2, 5]
@@ -542,7 +563,7 @@ def test_validation_identities_are_not_scored_in_another_trial_whose_test_has_th
     (forward, _) = fair_of(few, identities="validation")
     assert set(IDENTITY[forward.query]) == {5, 6}
     domains["source"].protocols["last"] = THREE_TRIALS | {"test_identities": [[5, 6]]}
-    with pytest.raises(ConfigError, match=r"holds its validation identities, .*; keep evaluate\.protocol as it was"):
+    with pytest.raises(ConfigError, match=r"holds validation identities, .*; keep evaluate\.protocol as it was"):
         fair_of(few, protocol="last")
     seen = splits.training_records(few, domains)
     with pytest.raises(ConfigError, match=r"trained on or may have been chosen by"):

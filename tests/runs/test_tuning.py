@@ -78,9 +78,11 @@ def test_what_a_grid_cannot_vary_is_refused(overs, settings, message):
         cells(*overs, settings=settings)
 
 
-def test_a_seed_that_is_there_twice_is_refused():
+def test_a_seed_that_is_there_twice_or_set_is_refused():
     with pytest.raises(ConfigError, match=r"--seeds 0 0: a seed is there twice"):
         cells("method.dropout=0", seeds=(0, 0))
+    with pytest.raises(ConfigError, match=r"--set run\.seed: name seeds with --seeds"):
+        cells("method.dropout=0", settings=("seed=3",))
 
 
 def finish(cell, score, rank1=50.0):

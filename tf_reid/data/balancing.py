@@ -25,7 +25,7 @@ def sampler(balance: str, kind, stage: samplers.BatchSettings, records: Mapping[
             sources show the same people, who would be in two places of a batch.
     """
     read = ["source", "target"][: kind.domains]
-    parts = {domain: _parts(records[domain]) for domain in read}
+    parts = {domain: records[domain].parts for domain in read}
     if balance == "images" or all(len(of_domain) == 1 for of_domain in parts.values()):
         return samplers.of_stage(kind, stage, dict(records))
     _check_that_people_differ(records["source"])
@@ -60,13 +60,6 @@ def _check_that_people_differ(source: Records) -> None:
                 f"data.balance is equal, but {one.name} and another data set of data.source show the same people; name "
                 "one of the two, or set data.balance=images."
             )
-
-
-def _parts(records: Records) -> list[tuple[str, np.ndarray]]:
-    """Name and images (indices) of each data set that was joined."""
-    if records.origin is None:
-        return [(records.name, np.arange(len(records)))]
-    return [(one.name, np.flatnonzero(records.origin == place)) for place, one in enumerate(records.origins)]
 
 
 def _as_indices(images: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

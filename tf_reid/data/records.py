@@ -45,6 +45,7 @@ class Records:
         origins: of joined data sets each one, see `joined_records`; protocols and population are those of the first.
         origin: int64 [N], the place of an image's data set among `origins`; None where there are none.
         known_before: of training images, population -> identities that a run's initial weights were trained on.
+        chosen_before: of training images, population -> identities that another run, whose networks it takes, knows.
         held_out: of training images, population -> the run's validation identities.
     """
 
@@ -63,6 +64,7 @@ class Records:
     origins: tuple[Origin, ...] = ()
     origin: np.ndarray | None = None
     known_before: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    chosen_before: Mapping[str, Sequence[int]] = field(default_factory=dict)
     held_out: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -89,11 +91,16 @@ class Records:
         return list(dict.fromkeys([self.population, *(one.population for one in self.origins)]))
 
     @property
-    def data_sets(self) -> list[tuple[str, int]]:
-        """Name and number of images of each data set; of joined ones there are several."""
+    def parts(self) -> list[tuple[str, np.ndarray]]:
+        """Name and images (indices, ascending) of each data set; of joined ones there are several."""
         if self.origin is None:
-            return [(self.name, len(self))]
-        return [(one.name, int((self.origin == place).sum())) for place, one in enumerate(self.origins)]
+            return [(self.name, np.arange(len(self)))]
+        return [(one.name, np.flatnonzero(self.origin == place)) for place, one in enumerate(self.origins)]
+
+    @property
+    def data_sets(self) -> list[tuple[str, int]]:
+        """Name and number of images of each data set."""
+        return [(name, len(images)) for name, images in self.parts]
 
     @property
     def is_scored(self) -> np.ndarray:

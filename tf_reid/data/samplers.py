@@ -72,8 +72,8 @@ def modalities(source: Records, stage: BatchSettings) -> Sampler:
 def views(source: Records, stage: BatchSettings) -> Sampler:
     """Identities, each with `images_per_view` pairs of a probe and a gallery image (view adaptation's SP batches).
 
-    Where the images are of two cameras, the one with the lower number is the probe view; where they are of more, two of
-    each identity's cameras are drawn, once for the whole run. An epoch is one pass over the identities of both views.
+    If a data set has two cameras, the one with the lower number is the probe view; if it has more, two of each
+    identity's cameras are drawn, once for the whole run. An epoch is one pass over the identities of both views.
 
     Raises:
         ValueError: fewer identities than a batch has are seen in two views.
@@ -86,7 +86,8 @@ def unmatched_views(source: Records, stage: BatchSettings) -> Sampler:
     """`batch_size // 2` probe images beside as many gallery images, drawn independently of their identities.
 
     For methods that learn the identities of the probe view alone: a batch does not show the same ones in both views.
-    The two views are those of `views`. An epoch is one pass over the larger view.
+    The two views are those of `views`, so labels decide which images they have. An epoch is one pass over the larger
+    view.
 
     Raises:
         ValueError: no identity is seen in two views.
@@ -186,17 +187,21 @@ def unpaired_views(source: Records, stage: BatchSettings) -> Sampler:
     """`batch_size // 2` images of a view beside as many of the other, drawn independently: identities are not read.
 
     Two cameras are the two views, the one with the lower number the first. The images of more cameras are halved at
-    random, always in the same way, so that either view has seen them all. An epoch is a pass over the larger view.
+    random, always in the same way, so that either view has seen them all. Of several data sets each is divided on its
+    own. An epoch is a pass over the larger view.
 
     Raises:
-        ValueError: all images are of one camera.
+        ValueError: all images of a data set are of one camera.
     """
-    cameras = np.unique(source.camera)
-    if len(cameras) < 2:
-        raise ValueError(f"{source.name}: all training images are of camera {cameras[0]}; two views need two cameras.")
-    first = source.camera == cameras[0]
-    if len(cameras) > 2:
-        first = np.random.default_rng(0).permutation(len(source)) < len(source) // 2
+    first = np.zeros(len(source), bool)
+    for name, own in source.parts:
+        cameras = np.unique(source.camera[own])
+        if len(cameras) == 1:
+            raise ValueError(f"{name}: all training images are of camera {cameras[0]}; two views need two cameras.")
+        if len(cameras) == 2:
+            first[own] = source.camera[own] == cameras[0]
+        else:
+            first[own] = np.random.default_rng(0).permutation(len(own)) < len(own) // 2
     return _independent([np.flatnonzero(first), np.flatnonzero(~first)], stage)
 
 
@@ -271,18 +276,19 @@ def _independent(sides, stage) -> Sampler:
 
 
 def _two_views(records):
-    """-> indices of the probe view's images and of the gallery view's."""
-    cameras = np.unique(records.camera)
+    """-> indices of the probe view's images and of the gallery view's, chosen in each data set on its own."""
     rng = np.random.default_rng(0)
     probe, gallery = [], []
-    for identity in np.unique(records.identity):
-        own = np.flatnonzero(records.identity == identity)
-        seen_by = np.unique(records.camera[own])
-        if len(seen_by) < 2:
-            continue
-        first, second = cameras if len(cameras) == 2 else rng.permutation(seen_by)[:2]
-        probe.append(own[records.camera[own] == first])
-        gallery.append(own[records.camera[own] == second])
+    for _, images in records.parts:
+        cameras = np.unique(records.camera[images])
+        for identity in np.unique(records.identity[images]):
+            own = images[records.identity[images] == identity]
+            seen_by = np.unique(records.camera[own])
+            if len(seen_by) < 2:
+                continue
+            first, second = cameras if len(cameras) == 2 else rng.permutation(seen_by)[:2]
+            probe.append(own[records.camera[own] == first])
+            gallery.append(own[records.camera[own] == second])
     none = np.empty(0, np.int64)
     return np.concatenate([none, *probe]), np.concatenate([none, *gallery])
 

@@ -253,8 +253,8 @@ def score_baselines(
 ) -> dict[str, Metrics]:
     """Name -> metrics of what a method should beat.
 
-    These are pixels and colour histograms, which learn nothing; where there is a target, also the raw encoder after two
-    simple adaptations to it: of its images' colours, or of the encoder's batch statistics.
+    These are pixels and colour histograms, which learn nothing. Where there is a target and the method has one encoder,
+    it is also the raw encoder after two simple adaptations: to the target's colours, or to its batch statistics.
     """
     size = config.data.image_size
     plain: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -271,8 +271,10 @@ def score_baselines(
         features = extraction.filled([(needed, np.concatenate(batches[name]))], len(scored))
         compared = Comparison(features, features, config.evaluate.distance, config.evaluate.rerank)
         metrics[name] = _score(compared, scored, trials, config)
-    if "target" in seen:
-        encoder = model.representations()["raw"].encoders["image"]
+    encoder = model.representations()["raw"].encoders.get("image")
+    if "target" in seen and encoder is None:
+        print("colour_covariance and adaptive_batch_norm are left out: they adapt one encoder, this method has two.")
+    elif "target" in seen:
         adapted = adapted_encoders(encoder, seen["source"], seen["target"], size)
         trials = fair_trials(config, scored, seen, adapted=True)  # without the images that they were adapted to
         for name, encoder in adapted.items():

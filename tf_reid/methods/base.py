@@ -13,6 +13,7 @@ from tf_reid.methods.optimizers import LearningRate, build_optimizer
 from tf_reid.methods.presentation import Presentation
 from tf_reid.methods.representation import Representation
 from tf_reid.methods.staged_model import StagedModel
+from tf_reid.networks.compiled import of_this_replica
 from tf_reid.settings import StageSettings
 
 
@@ -145,10 +146,7 @@ class ReIDModel(StagedModel):
         Args:
             draw: `uniform` or `normal` of `tf_reid.networks.compiled`.
         """
-        context = tf.distribute.get_replica_context()
-        of_global_batch = draw([rows * context.num_replicas_in_sync, *shape], self.seed_of_step(number))
-        first = context.replica_id_in_sync_group * rows
-        return of_global_batch[first : first + rows]
+        return of_this_replica(draw, [rows, *shape], self.seed_of_step(number))
 
     def seed_of_step(self, number: int) -> tf.Tensor:
         """The seed of a step's draw with this number (0 to 7), int64 [2]."""

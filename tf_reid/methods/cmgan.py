@@ -52,7 +52,8 @@ class CmGAN(ReIDModel):
         turns: K of Algorithm 1.
         schedule: who is updated at a step. "iteration": the discriminator at every K-th step, the generator at the
             others (K - 1 to 1); "after": the discriminator once after K steps of the generator (K to 1); "epoch": the
-            discriminator in every K-th epoch, which is the number of steps that sees each identity once.
+            discriminator in every K-th epoch, which is the number of steps that sees each identity once, where all
+            identities have images of both modalities.
         raise_below, raise_by: when the batch's triplet loss first falls below `raise_below` (0: never), learning rates
             are multiplied by `raise_by` and stay there. The paper does so at 0.1, by a factor that it does not state.
     """

@@ -32,7 +32,7 @@ class CoGAN(ReIDModel):
     z ──┤ (first units shared)    ├── f1, f2 (last units shared) ──┤
         └── g2 ── fake gallery ───┘                                └── classifier ── K-way softmax, of probe images
     ```
-    One z makes an image of either view. The labels of gallery images are not read. f1 and f2 share their last hidden
+    One z makes an image of either view. No loss reads the labels of gallery images. f1 and f2 share their last hidden
     layer, so what it learns of the identities of probe images holds for gallery images too. It is the feature.
 
     Args:

@@ -46,6 +46,7 @@ def representations_of(model: ReIDModel) -> dict[str, Representation]:
     scored = scored_by(model)
     heads = ("primary", "fine") if scored == "both" else ()
     encoders = {"raw": model.features[scored]} | {head: model.features[head] for head in heads}
-    if model.steps_of_stage["teacher"] and model.teacher.trained:
+    # A finished run of an earlier version has a teacher of another form, which cannot be read and stays untrained.
+    if model.steps_of_stage["teacher"] and (model.teacher.trained or not int(model.step)):
         encoders["teacher"] = features_of(model.teacher)
     return {name: Representation({"image": encoder}) for name, encoder in encoders.items()}

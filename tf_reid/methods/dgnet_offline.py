@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tf_reid.config import ConfigError
 from tf_reid.methods.base import ReIDModel
+from tf_reid.methods.dgnet_features import FED_IN
 from tf_reid.methods.dgnet_swaps import exchanged
 from tf_reid.networks.dgnet import from_imagenet, to_imagenet
 from tf_reid.networks.layers import copied
@@ -62,13 +63,20 @@ def check_pretraining(model: ReIDModel) -> None:
 
 
 def check_feed(model: ReIDModel) -> None:
-    """Make sure that a training with feed="offline" feeds swaps, and only them.
+    """Make sure that a teacher that labels swaps is trained, and that feed="offline" feeds swaps, and only them.
 
-    A finished run is evaluated without the run of its swaps, so this is checked before a training alone.
+    A finished run is evaluated without the runs of its teacher and swaps, so this is checked before a training alone.
 
     Raises:
         ConfigError: it does not; the message names the setting.
     """
+    fed = model.primary_weight and model.steps_of_stage[FED_IN[model.feed]] > model.warm_up
+    labels = model.teacher_style in ("soft", "hard", "both")
+    if fed and labels and not (model.steps_of_stage["teacher"] or model.teacher.trained):
+        raise ConfigError(
+            f"method.teacher_style={model.teacher_style} labels swaps by a teacher, but stages.teacher.steps is 0 and "
+            "none is given; name a finished run in method.teacher, or train one."
+        )
     if model.feed == "online":
         return
     if model.finished is None:

@@ -6,7 +6,7 @@ operations are to be deterministic. With the functions and layers of this module
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -59,8 +59,20 @@ def normal(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
     return tf.reshape(tf.reshape(both, [-1])[:count], shape)
 
 
+def of_this_replica(draw: Callable[..., tf.Tensor], shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
+    """A draw for the images of all replicas: the part [rows, ...] for this replica's.
+
+    Args:
+        draw: `uniform` or `normal`. shape: of the part. seed: the same on every replica.
+    """
+    context = tf.distribute.get_replica_context()
+    rows, first = shape[0], context.replica_id_in_sync_group * shape[0]
+    of_all = draw([rows * context.num_replicas_in_sync, *shape[1:]], seed)
+    return of_all[first : first + rows]
+
+
 class Dropout(keras.layers.Dropout):
-    """Keras's dropout, which draws the same with and without XLA."""
+    """Keras's dropout, which draws the same with and without XLA, and not the same on all replicas."""
 
     def call(self, inputs, training=False):
         if not training or not self.rate:
@@ -68,12 +80,11 @@ class Dropout(keras.layers.Dropout):
         seed = self.seed_generator.next() % (tf.int32.max - 1)  # as Keras makes its seed of the generator's state
 
         def drawn(shape, dtype):
-            return tf.cast(uniform(shape, seed), dtype)
+            return tf.cast(of_this_replica(uniform, shape, seed), dtype)
 
-        kept = self.noise_shape  # such as (None, 1, 1, 1): one draw an image
-        if kept is not None:
-            kept = [tf.shape(inputs)[axis] if size is None else size for axis, size in enumerate(kept)]
-        return tf.nn.experimental.general_dropout(inputs, self.rate, drawn, kept)
+        sizes = self.noise_shape or inputs.shape  # such as (None, 1, 1, 1): one draw an image
+        sizes = [tf.shape(inputs)[axis] if size is None else size for axis, size in enumerate(sizes)]
+        return tf.nn.experimental.general_dropout(inputs, self.rate, drawn, sizes)
 
 
 class MaxPooling2D(keras.layers.MaxPooling2D):

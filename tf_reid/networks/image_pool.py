@@ -8,8 +8,8 @@ from tf_reid.networks.compiled import uniform
 class ImagePool(tf.Module):
     """For half of the new fakes, the discriminator sees an earlier one, and the new one takes its place in the pool.
 
-    Each replica has its own pool. The draws depend on seed and step alone, so that a resumed run repeats them. A place
-    of the pool is free while all its values are zero.
+    Every replica keeps the same pool, of the fakes of all replicas. The draws depend on seed and step alone, so that a
+    resumed run repeats them. A place of the pool is free while all its values are zero.
     """
 
     def __init__(self, size: int, image_size: tuple[int, int], seed: list[int]):
@@ -27,17 +27,24 @@ class ImagePool(tf.Module):
         """New fakes float32 [B, H, W, 3] -> as many fakes for the discriminator; while the pool fills, the new ones.
 
         Raises:
-            ValueError: the pool is smaller than the batch.
+            ValueError: the pool is smaller than the batch of all replicas.
         """
-        count = fakes.shape[0]
         if not self.size:
             return fakes
+        context, rows = tf.distribute.get_replica_context(), fakes.shape[0]
+        if context.num_replicas_in_sync > 1:
+            fakes = context.all_gather(fakes, axis=0)
+        first = context.replica_id_in_sync_group * rows
+        return self._exchanged(fakes, rows * context.num_replicas_in_sync, step)[first : first + rows]
+
+    def _exchanged(self, fakes, count, step):
+        """As `exchange`, for the fakes of all replicas, [count, H, W, 3]."""
         if self.size < count:
             raise ValueError(
                 f"method.pool_size is {self.size}, but a batch has {count} images: set it to 0, or to {count} or more."
             )
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        seed = tf.stack([self.seed[0] * 4 + self.seed[1], tf.cast(step, tf.int32) * 64 + tf.cast(replica, tf.int32)])
+        # Times 64: as in earlier versions, whose runs are repeated bit for bit.
+        seed = tf.stack([self.seed[0] * 4 + self.seed[1], tf.cast(step, tf.int32) * 64])
         draws = uniform([self.size + count], seed)
         images = self.images.read_value()
         # All values are looked at: a fake of which some rows are exactly zero must not count as a free place.

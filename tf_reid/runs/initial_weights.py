@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import yaml
@@ -33,11 +33,14 @@ class History(TypedDict):
     Attributes:
         sets: name and terms of each data set. do_not_pass_on: the names of those whose terms bind.
         known: the identities that they were trained on, or chosen by.
+        chosen_by: in place of `known`, where they are a run's that was trained on the same images: the identities by
+            which that run may have been chosen.
     """
 
     sets: list[dict[str, str]]
     do_not_pass_on: list[str]
     known: Identities
+    chosen_by: NotRequired[Identities]
 
 
 def card_file(weights: Path) -> Path:
@@ -102,13 +105,20 @@ def _known_by(run: Path) -> Identities:
 
 
 def of_method(method: Mapping[str, Any]) -> dict[str, History]:
-    """Setting -> history, of all weights that a method's settings name, and of those that a run there started from."""
+    """Setting -> history, of all weights that a method's settings name, and of those that a run there started from.
+
+    Of a run whose networks are loaded, the setting itself says by whom the run may have been chosen. It was trained on
+    the same images, see `run_folder.check_classifier`.
+    """
     histories = {}
     for key, value in method.items():
         if isinstance(value, str) and key.endswith("weights"):
             histories[key] = history(value)
         elif isinstance(value, str) and key in (*FROM_RUNS, "encoder"):  # which may also be a name
-            histories |= {f"{key}.{inner}": one for inner, one in of_run(run_of(Path(value))).items()}
+            run = run_of(Path(value))
+            histories |= {f"{key}.{inner}": one for inner, one in of_run(run).items()}
+            if key in FROM_RUNS and (known := _known_by(run)):
+                histories[key] = History(sets=[], do_not_pass_on=[], known={}, chosen_by=known)
     return histories
 
 
@@ -129,7 +139,12 @@ def _kept(path: Path) -> dict[str, History]:
     try:
         kept = yaml.safe_load(path.read_text())
         return {
-            setting: History(sets=one["sets"], do_not_pass_on=one["do_not_pass_on"], known=one["known"])
+            setting: History(
+                sets=one["sets"],
+                do_not_pass_on=one["do_not_pass_on"],
+                known=one["known"],
+                chosen_by=one.get("chosen_by", {}),
+            )
             for setting, one in kept.items()
         }
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
@@ -166,10 +181,11 @@ def known_after(config: Config, source: Records) -> Identities:
     Validation identities are among them where weights, rates or steps are chosen by them.
     """
     held_out = source.held_out if chooses(config) else {}
-    return together([identities([source]), source.known_before, held_out])
+    return together([identities([source]), source.known_before, source.chosen_before, held_out])
 
 
 def known_before(seen: dict[str, Records], histories: Mapping[str, History]) -> dict[str, Records]:
-    """Training records whose source also names the identities that the initial weights know."""
+    """Training records whose source also names the identities that the initial weights and their runs know."""
     known = together(one["known"] for one in histories.values())
-    return seen | {"source": replace(seen["source"], known_before=known)}
+    chosen_by = together(one.get("chosen_by", {}) for one in histories.values())
+    return seen | {"source": replace(seen["source"], known_before=known, chosen_before=chosen_by)}

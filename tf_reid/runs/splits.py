@@ -47,7 +47,7 @@ def load_data(config: Config) -> dict[str, Records]:
     """
     loaded = {domain: _load(config, domain) for domain in domains_of(config)}
     if config.data.source_cameras is not None:
-        loaded["source"] = _seen_by(config.data.source_cameras, loaded["source"])
+        _check_cameras(config.data.source_cameras, loaded["source"])
     return loaded
 
 
@@ -79,11 +79,10 @@ def _to_train_on(config: Config, domain: str, records: Records) -> Records:
     return replace(chosen, split=np.full(len(chosen), "train"))
 
 
-def _seen_by(cameras: Sequence[int], records: Records) -> Records:
+def _check_cameras(cameras: Sequence[int], records: Records) -> None:
     if unknown := set(cameras) - set(records.camera.tolist()):
         known = ", ".join(map(str, np.unique(records.camera)))
         raise ConfigError(f"data.source_cameras: {records.name} has no camera {min(unknown)}; its cameras are {known}.")
-    return records.take(np.isin(records.camera, cameras))
 
 
 def training_records(config: Config, domains: dict[str, Records]) -> dict[str, Records]:
@@ -140,7 +139,10 @@ def validation_identities(config: Config, records: Records) -> np.ndarray:
     wanted, protocol = config.data.validation, protocol_of(records, config.evaluate.protocol)
     domain = scored_domain(config)
     if protocol.get("validation_identities") and getattr(config.data, f"{domain}_split") == "train":
-        own = np.unique(protocol["validation_identities"][config.data.trial])
+        of_trials, trial = protocol["validation_identities"], config.data.trial
+        if trial >= len(of_trials):
+            raise ConfigError(f"There is no trial {trial}: this protocol has {len(of_trials)}, counted from 0.")
+        own = np.unique(of_trials[trial])
         if wanted:
             raise ConfigError(
                 f"data.validation is {wanted}, but the protocol holds out {len(own)} identities of its own; set it to "
@@ -178,8 +180,10 @@ def _trainable(config: Config, domain: str, records: Records) -> np.ndarray:
 
 
 def _allowed(config: Config, domain: str, records: Records, protocol: dict[str, Any], trial: int) -> np.ndarray:
-    """Which images the domain's split and a protocol's trial allow to train on, bool [N]."""
+    """Which images the domain's split and cameras and a protocol's trial allow to train on, bool [N]."""
     mask = records.identity >= (1 if domain == "source" else 0)
+    if domain == "source" and config.data.source_cameras is not None:
+        mask &= np.isin(records.camera, config.data.source_cameras)
     if getattr(config.data, f"{domain}_split") == "train":
         mask &= protocols.train_mask(records.identity, records.split, protocol, trial)
     return mask
@@ -225,8 +229,8 @@ def fair_trials(
 
     Identities count where they had labels: those of the source, if it shows the same people as the scored data set. A
     target of which `all` images were seen, without their labels, is scored in every trial. Identities that the run's
-    initial weights were trained on count as well, and so do validation identities, which may be those of the test in
-    another trial: the run may have been chosen by them.
+    initial weights were trained on count as well. So do validation identities, which may be those of the test in
+    another trial: this run, or one whose networks it takes, may have been chosen by them.
 
     Args:
         records: of the scored domain.
@@ -260,12 +264,12 @@ def fair_trials(
             "weights were trained on, as their card says; start from other weights, or score on other identities."
         )
     if not of_validation:
-        fair = without(shows(records, source.held_out), fair)
+        fair = without(shows(records, source.held_out) | shows(records, source.chosen_before), fair)
     if not fair:
         raise ConfigError(
-            f"Every trial of {records.scored_name} in which this run could be scored holds its validation identities, "
-            "by which it may have been chosen; keep evaluate.protocol as it was in training, or train with "
-            "data.validation=0."
+            f"Every trial of {records.scored_name} in which this run could be scored holds validation identities, by "
+            "which it, or a run whose networks it takes, may have been chosen; keep evaluate.protocol as it was in "
+            "training, or train with data.validation=0."
         )
     return fair
 
@@ -295,7 +299,9 @@ def fair_trials_elsewhere(
         ConfigError: there is no such trial.
     """
     source = seen["source"]
-    known = shown_in(records, source) | shows(records, source.known_before) | shows(records, source.held_out)
+    known = shown_in(records, source)
+    for identities in (source.known_before, source.chosen_before, source.held_out):
+        known |= shows(records, identities)
     if _trains_on_target(config):
         known |= shown_in(records, seen["target"])
     fair = without(known, trials_of(records, protocol))

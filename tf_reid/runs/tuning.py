@@ -158,12 +158,14 @@ def cells(
         representation: whose score decides.
 
     Raises:
-        ConfigError: a setting is varied twice, or both varied and set, or it is not for a grid to vary; or a seed is
-            there twice.
+        ConfigError: a setting is varied twice, or both varied and set, or it is not for a grid to vary; a seed is
+            there twice, or set.
     """
     check_once("--seeds", seeds, "seed")
     varied = [full_key(over.key) for over in overs]
     fixed = [full_key(setting.split("=")[0]) for setting in settings]
+    if "run.seed" in fixed:
+        raise ConfigError(f"--set run.seed: {DECIDED['run.seed']}.")
     for place, (over, key) in enumerate(zip(overs, varied, strict=True)):
         for decided, instead in DECIDED.items():
             if _is_part(key, decided) or _is_part(decided, key):
