@@ -23,7 +23,7 @@ SHOWN = {"rank1": "rank-1", "rank5": "rank-5", "rank10": "rank-10", "mAP": "mAP"
 
 
 class Other(NamedTuple):
-    """A data set to score a run on; its name as it was asked for, the run's settings with its protocol."""
+    """A data set to score a run on; its name as the user wrote it, the run's settings with its protocol."""
 
     name: str
     records: Records
@@ -35,7 +35,7 @@ def evaluate(run: Trained, names: Sequence[str], folder: Path) -> dict[str, dict
     """Score every representation on each of these data sets; write a table into the run's folder and print it.
 
     Args:
-        names: a data set each, as `asked` reads it. All are looked at before the first is scored.
+        names: a data set each, as `parsed` reads it. All are looked at before the first is scored.
         folder: the run's.
 
     Returns:
@@ -66,7 +66,7 @@ def evaluate(run: Trained, names: Sequence[str], folder: Path) -> dict[str, dict
     return results
 
 
-def asked(name: str) -> tuple[DataSet, str | None]:
+def parsed(name: str) -> tuple[DataSet, str | None]:
     """A data set and one of its protocols, None for its default.
 
     Args:
@@ -108,7 +108,7 @@ def table(results: Mapping[str, Mapping[str, Metrics]]) -> str:
 
 
 def _opened(run: Trained, name: str) -> Other:
-    spec, protocol = asked(name)
+    spec, protocol = parsed(name)
     evaluate = run.config.evaluate.model_copy(update={"protocol": protocol})
     config = run.config.model_copy(update={"evaluate": evaluate})
     records = load_records(splits.built(spec, config))

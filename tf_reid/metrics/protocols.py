@@ -116,7 +116,7 @@ def _round(identity, camera, file, protocol, number, direction, repeat, seed) ->
     """One draw of one round, in one direction, of kind "trials"."""
     name = f"trial {number}" + f", draw {repeat}" * bool(repeat) + ", reversed" * direction
     identities = protocol["test_identities"][number]
-    # NumPy drops a seed's last 0: the first draw is that of a protocol that draws once.
+    # default_rng([a, b, c, 0]) equals default_rng([a, b, c]): draw 0 is that of a protocol without repeated draws.
     random = np.random.default_rng([seed, number, direction, repeat])
     if protocol.get("two_random_cameras"):
         query, gallery = _of_two_cameras_each(name, identity, camera, identities, protocol, random)
