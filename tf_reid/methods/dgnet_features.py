@@ -8,7 +8,8 @@ from tf_reid.methods.base import ReIDModel
 from tf_reid.methods.representation import Representation
 from tf_reid.networks.dgnet import pooled_views, weighted_features
 
-FEATURES_OF: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # teacher -> its features; kept as long as the teacher
+# teacher -> its features; kept as long as the teacher
+FEATURES_OF: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 FED_IN = {"online": "joint", "offline": "pretrain"}  # the stage in which the heads learn from swaps
 
 
