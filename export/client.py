@@ -149,7 +149,10 @@ class Client:
                 refused = error.code() is grpc.StatusCode.INVALID_ARGUMENT
                 message = f"{server}: {error.code().name}: {error.details()}"
                 if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                    message += " (Is the server up, and is this its gRPC port? REST is asked as http://host:port.)"
+                    message += (
+                        " (Is the server up, and is this its gRPC port? Give HOST:PORT, such as localhost:8500, or for "
+                        "REST http://HOST:PORT.)"
+                    )
                 raise ServerError(message, refused) from None
             if "embedding" not in outputs:
                 raise ServerError(f"{server}: {self.model} answers {', '.join(sorted(outputs))}, and no embedding.")

@@ -92,7 +92,7 @@ def served_models(folder: Path) -> dict[str, Served]:
     """
     models = read_models_config(folder / "serving" / "models.config")
     if not models:
-        raise ConfigError(f"{folder} has no exported model; make one with python -m export --to {folder}.")
+        raise ConfigError(f"{folder} has no exported model; make one with python -m export --run RUN --to {folder}.")
     for name, served in models.items():
         for version in served.versions:
             place = folder / name / str(version)

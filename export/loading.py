@@ -149,6 +149,7 @@ def _output(library, graph, name):
 
 
 LOADERS = {"session": by_session, "c": by_c_library}
+TITLES = {"session": "TensorFlow's session", "c": "TensorFlow's C library"}
 
 if __name__ == "__main__":
     loader, folder, cases, answers = sys.argv[1:]

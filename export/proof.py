@@ -116,8 +116,9 @@ def _prove(
                 raise _refused(folder, f"loaded by {loader}, {wrong}")
         worst = max(np.abs(a.astype(np.float64) - expected[: len(a)]).max() for a in answers[: len(good)])
         print(
-            f"{folder.parent.name}, {loader:7} {len(encoded)} crops at batch 1 and {len(encoded)}: largest difference "
-            f"{worst:.1e}; bad image refused; {len(answers) - len(good)} warm-up requests answered"
+            f"{folder.parent.name}, loaded by {loading.TITLES[loader]}: {len(encoded)} crops at batch 1 and "
+            f"{len(encoded)}: largest difference {worst:.1e}; bad image refused; {len(answers) - len(good)} warm-up "
+            "requests answered"
         )
 
 

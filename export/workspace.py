@@ -17,13 +17,20 @@ from pathlib import Path
 
 from export import deployment
 from export.names import SERVING, version_number
+from tf_reid.config import ConfigError
 
 PREFIX = ".export_"
 
 
 @contextlib.contextmanager
 def opened(to: Path) -> Iterator[Path]:
-    """A folder inside `to` for one export, removed at its end; what killed exports left is removed first."""
+    """A folder inside `to` for one export, removed at its end; what killed exports left is removed first.
+
+    Raises:
+        ConfigError: `to` is a file.
+    """
+    if to.is_file():
+        raise ConfigError(f"--to {to} is a file; name a folder.")
     (to / SERVING).mkdir(parents=True, exist_ok=True)
     with locked(to):
         _remove_abandoned(to)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import keras
@@ -22,6 +23,7 @@ from tf_reid.config import ConfigError
 from tf_reid.evaluation import during_training, scoring
 from tf_reid.methods import METHODS
 from tf_reid.runs import training
+from tfds_builders.folder import folder_dataset_builder
 from tfds_builders.synthetic_pedestrians.synthetic_pedestrians_dataset_builder import Builder
 
 ROOT = Path(__file__).parent.parent
@@ -214,6 +216,17 @@ def test_a_mistake_is_one_sentence_and_no_traceback():
     assert "Traceback" not in process.stderr and not process.stdout
 
 
+def test_a_long_message_is_whole_and_a_warning_of_a_data_set_is_a_sentence(capsys):
+    def command():
+        folder_dataset_builder.warn_of_empty_parts([SimpleNamespace(identity=1, split="gallery")])
+        raise ConfigError("a" * 700 + " \x1b[2J end")
+
+    with pytest.raises(SystemExit, match=r"^Error: a{700} \\x1b\[2J end\n"):
+        run_command(command)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("folder: there is only one identity: ") and line.endswith("add other identities.")
+
+
 @pytest.mark.parametrize(
     ("module", "arguments", "sentence"),
     [
@@ -223,10 +236,21 @@ def test_a_mistake_is_one_sentence_and_no_traceback():
         ("train", ["--config", "none.yaml"], r"Error: There is no configuration file 'none\.yaml'"),
         ("train", ["--config", "IDENTITY", "--set", "data.source=vyper"], r"Error: .*'vyper' is not known.*viper"),
         ("train", ["--config", "IDENTITY", "--set", "source=folder"], r"Error: folder: "),
+        ("train", ["--config", "IDENTITY", "--set", "source=vyper", "--dry-run"], r"'vyper' is not known.*viper"),
+        (
+            "train",
+            ["--config", "IDENTITY", "--set", "source=here"],
+            r"a folder of yours is {name: folder, root: here,",
+        ),
+        ("train", ["--config", "IDENTITY", "--run", "here/file"], r"Error: --run here/file is a file; name a folder\."),
+        ("evaluate", ["--run", "here"], r"There is no run in here \(no config\.yaml\); name the folder of a run\."),
+        ("search", ["stats", "--index", "http://x/y"], r"does not begin with http://; it is a folder, qdrant://"),
     ],
 )
 def test_what_a_user_can_mend_is_told_in_a_sentence(module, arguments, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "file").touch()
     arguments = [CONFIGS["identity"] if argument == "IDENTITY" else argument for argument in arguments]
     main = importlib.import_module(f"tf_reid.{module}").main
     with pytest.raises(SystemExit, match=sentence):

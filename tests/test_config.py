@@ -57,13 +57,23 @@ def test_overrides_reach_every_section():
     [
         ("method.cycle_wieght=3", "unknown key method.cycle_wieght; did you mean cycle_weight?"),
         ("run.sede=3", "unknown key run.sede; did you mean seed?"),
+        (
+            "stages.translatoin.steps=3",
+            "there is no stage 'translatoin' (did you mean translation?); the stages are: ",
+        ),
+        ("method.name=simpgn", "method.name is 'simpgn' (did you mean simpgan?); it must be one of"),
+        ("data.image_size=[128]", "data.image_size is [128], but should be [HEIGHT, WIDTH]."),
+        ("method.weights=none.h5", "simpgan.yaml: method.weights is 'none.h5', but there is no file or folder"),
         ("method.cycle_weight=high", "method.cycle_weight is 'high', but should be a valid number"),
         ("stages.translation.optimizers.discriminators.learning_rate=2e-4", "write 2.0e-4, not 2e-4"),
         ("method.generator=unet", "method.generator is 'unet', but should be 'tanh', 'residual' or 'colour'"),
         ("data.image_size=[64]", "data.image_size"),
         ("stages.translation.batch_size=3", "stages.translation.batch_size is 3"),
         ("method.classifier=/no/such/run", "there is no file or folder '/no/such/run'"),
-        ("method.name=cyclegan", "method.name is 'cyclegan'; it must be one of: identity, simpgan"),
+        (
+            "method.name=cyclegan",
+            "method.name is 'cyclegan' (did you mean cogan?); it must be one of: identity, ",
+        ),
         ("stages.translation.optimizers={}", "must name its players, which are: generators, discriminators"),
         ("data.validation=1.0", "data.validation is 1.0, but must be a fraction below 1, or a whole number of identi"),
         ("data.validation=-1", "data.validation is -1, but must be a fraction"),
@@ -138,12 +148,12 @@ def test_a_file_of_that_name_is_a_path(tmp_path, monkeypatch):
     assert config.find("simpgan") == config.SHIPPED / "simpgan.yaml"
 
 
-@pytest.mark.parametrize("name", ["simpgna", "configs/simpgan.yaml", "../configs/simpgan"])
+@pytest.mark.parametrize("name", ["simpgna", "SimPGAN", "configs/simpgan.yaml", "../configs/simpgan"])
 def test_an_unknown_configuration_comes_with_the_known_ones(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="There is no configuration file") as error:
         loaded(name)
-    assert f"{name!r}; did you mean --config simpgan?" in str(error.value)
+    assert f"{name!r} (did you mean simpgan?). These come" in str(error.value)
     assert all(known.stem in str(error.value) for known in CONFIGS)
 
 
@@ -159,7 +169,11 @@ def test_stages_are_those_of_the_method(tmp_path):
     values = yaml.safe_load(Path("configs/simpgan.yaml").read_text())
     values["stages"]["warmup"] = values["stages"].pop("classifier")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(ConfigError, match="the stages of simpgan are: classifier, translation"):
+    with pytest.raises(ConfigError, match="there is no stage 'warmup'; the stages are: classifier, translation"):
+        loaded(tmp_path / "c.yaml")
+    values["stages"].pop("warmup")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(ConfigError, match="the stages of simpgan are: classifier, translation; got translation"):
         loaded(tmp_path / "c.yaml")
 
 

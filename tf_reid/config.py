@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,7 +60,9 @@ def load(path: str | Path, overrides: Sequence[str], methods: Mapping[str, Any])
         _override(values, override)
     name = values.get("method", {}).get("name") if isinstance(values.get("method"), dict) else None
     if not isinstance(name, str) or name not in methods:
-        raise ConfigError(f"{path}: method.name is {_short(name)}; it must be one of: {', '.join(methods)}.")
+        hint = _did_you_mean(str(name), methods)
+        raise ConfigError(f"{path}: method.name is {_short(name)}{hint}; it must be one of: {', '.join(methods)}.")
+    _check_names_of_stages(values.get("stages"), methods[name].STAGES, path)
     config = _validated(Config, values, path)
     arguments = {key: value for key, value in config.method.items() if key != "name"}
     resolved = _validated(schema_of(methods[name]), arguments, path, prefix="method")
@@ -84,10 +86,9 @@ def find(path: str | Path) -> Path:
     if (shipped := SHIPPED / f"{name}.yaml").is_file() and name == shipped.stem:
         return shipped
     names = shipped_names()
-    close = difflib.get_close_matches(file.stem, names, n=1)
-    hint = f"; did you mean --config {close[0]}?" if close else "."
+    hint = _did_you_mean(file.stem.lower(), names)
     raise ConfigError(
-        f"There is no configuration file {name!r}{hint} These come with tf_reid, by name: {', '.join(names)}."
+        f"There is no configuration file {name!r}{hint}. These come with tf_reid, by name: {', '.join(names)}."
     )
 
 
@@ -210,17 +211,25 @@ def _validated(model: type[SectionT], values: dict[str, Any], path: str, prefix:
     try:
         return model.model_validate(values)
     except pydantic.ValidationError as error:
-        sentences = dict.fromkeys(_sentence(model, problem, prefix) for problem in error.errors())
+        problems = error.errors()
+        # Where a value is read by rules of ours, it is not also said that it is none of some words.
+        read = {_key(problem, prefix) for problem in problems if problem["type"] == "value_error"}
+        problems = [one for one in problems if one["type"] != "literal_error" or _key(one, prefix) not in read]
+        sentences = dict.fromkeys(_sentence(model, problem, prefix) for problem in problems)
         raise ConfigError("\n".join(f"{path}: {sentence}" for sentence in sentences)) from None
 
 
-def _sentence(model: type[Section], problem: Mapping[str, Any], prefix: str) -> str:
+def _key(problem: Mapping[str, Any], prefix: str) -> str:
     # Pydantic also names the member of a union that it tried, which is no part of the key.
     of_unions = re.compile(r"[\[\]()]|^(str|int|float|dict|list)$")
     parts = [str(part) for part in problem["loc"] if not of_unions.search(str(part))]
-    key = ".".join([prefix, *parts] if prefix else parts)
+    return ".".join([prefix, *parts] if prefix else parts)
+
+
+def _sentence(model: type[Section], problem: Mapping[str, Any], prefix: str) -> str:
+    key = _key(problem, prefix)
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(parts[-1], _known_keys(model), n=1)
+        close = difflib.get_close_matches(key.split(".")[-1], _known_keys(model), n=1)
         return f"unknown key {key}" + (f"; did you mean {close[0]}?" if close else ".")
     if problem["type"] == "missing":
         return f"{key} is missing."
@@ -237,6 +246,19 @@ def _known_keys(model: type[Section]) -> set[str]:
         for section in (Data, Augment, StageSettings, EarlyStop, RatePlateau, Optimizer, Run, Evaluate):
             keys |= set(section.model_fields)
     return keys
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _check_names_of_stages(stages: Any, known: Mapping[str, Any], path: str) -> None:
+    """Refuse a stage that the method does not have, before its settings are looked at."""
+    for name in stages if isinstance(stages, dict) else ():
+        if name not in known:
+            hint = _did_you_mean(str(name), known)
+            raise ConfigError(f"{path}: there is no stage {_short(name)}{hint}; the stages are: {', '.join(known)}.")
 
 
 def _check_stages(config: Config, stages: Mapping[str, Any], path: str) -> None:

@@ -14,6 +14,12 @@ def _must_exist(path: str) -> str:
     return expanded
 
 
+def _two(size: list[int]) -> list[int]:
+    if len(size) != 2:
+        raise ValueError("should be [HEIGHT, WIDTH]")
+    return size
+
+
 def _number_or_fraction(value: Any) -> Any:
     whole = type(value) is int and 0 <= value <= MOST
     if not whole and not (type(value) is float and 0 <= value < 1):
@@ -29,7 +35,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 MOST = 2**31 - 1  # what TensorFlow's integers hold, wherever a number ends
 NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
 PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
-Height_Width = Annotated[list[Annotated[int, Field(ge=8, le=2**15)]], Field(min_length=2, max_length=2)]
+Height_Width = Annotated[list[Annotated[int, Field(ge=8, le=2**15)]], AfterValidator(_two)]
 
 
 DataSet = str | dict[str, str | int | None]  # int, None: a folder's `distractor: 7`, `junk: null`

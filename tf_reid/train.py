@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tfds_builders
 from tf_reid import config as configuration
 from tf_reid.command_line import program, settings_option
 
@@ -28,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     if args.dry_run:
         from tf_reid.methods import METHODS
 
-        print(configuration.dump(configuration.load(args.config, args.set, METHODS)), end="")
+        settings = configuration.load(args.config, args.set, METHODS)
+        for spec in (*settings.data.sets_of("source"), *settings.data.sets_of("target")):
+            tfds_builders.parts_of(spec)  # a wrong name is refused
+        print(configuration.dump(settings), end="")
         return {}
     return train(args.config, args.set, args.run)
 

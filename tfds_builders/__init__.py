@@ -6,13 +6,15 @@ asked for.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import io
+import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import os
-
     import tensorflow_datasets as tfds
 
 DATASETS = (
@@ -51,23 +53,59 @@ def builder(
       data_dir: where prepared data sets live; TFDS's own default when None.
 
     Raises:
-      DatasetError (a ValueError): the name, variant, kind or an option is not known.
+      DatasetError (a ValueError): the name, variant, kind or an option is not known, or the name is missing.
     """
-    options = dict(spec) if isinstance(spec, dict) else {"name": spec}
-    name, _, variant = str(options.pop("name", "")).partition("/")
+    name, variant, options = parts_of(spec)
     if kind not in KINDS:
         raise DatasetError(f"the kind {kind!r} is not known: choose one of {', '.join(KINDS)}")
     cls = builder_class(name)
-    return cls(config=cls.config_for(kind, variant or None, **options), data_dir=data_dir)
+    config = cls.config_for(kind, variant or None, **options)
+    with _without_lines_of_tfds():
+        return cls(config=config, data_dir=data_dir)
+
+
+def parts_of(spec: str | dict) -> tuple[str, str, dict]:
+    """Returns name, variant ("" for none) and options of a data set as `builder` takes it; no builder is imported.
+
+    Raises:
+      DatasetError: there is no name, or it is not known.
+    """
+    options = dict(spec) if isinstance(spec, dict) else {"name": spec}
+    if "name" not in options:
+        raise DatasetError(f"the data set with {', '.join(map(str, options))} has no name: write name: folder")
+    name, _, variant = str(options.pop("name")).partition("/")
+    _check_name(name)
+    return name, variant, options
 
 
 def builder_class(name: str) -> type:
     """Returns the builder class of the data set called `name`, one of `DATASETS`."""
+    _check_name(name)
+    return importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder").Builder
+
+
+def _check_name(name: str) -> None:
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise DatasetError(f"the data set {name!r} is not known{hint}: choose one of {', '.join(DATASETS)}")
-    return importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder").Builder
+        own = (
+            "; a folder of yours is {name: folder, root: " + name + ", pattern: PATTERN}" if os.path.isdir(name) else ""
+        )
+        raise DatasetError(f"the data set {name!r} is not known{hint}: choose one of {', '.join(DATASETS)}{own}")
+
+
+@contextlib.contextmanager
+def _without_lines_of_tfds() -> Iterator[None]:
+    """In this context TFDS shows its progress bars alone: it says that it downloads, which it does not do here."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def prepare(
@@ -90,7 +128,8 @@ def prepare(
     mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS if again else tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, try_download_gcs=False, download_mode=mode)
     try:
-        builder.download_and_prepare(download_config=config)  # returns at once where it is built already
+        with _without_lines_of_tfds():
+            builder.download_and_prepare(download_config=config)  # returns at once where it is built already
     except OSError:
         if again or not builder.data_path.exists():
             raise

@@ -20,7 +20,7 @@ from tfds_builders.pairs import draw_pairs, draw_triplets
 from tfds_builders.sources import DAMAGED, Archive, Location, a_few, images_below, images_in, locate
 
 SPLITS = ("train", "query", "gallery")
-MULTI_QUERY = "multi_query"  # a fourth split, of variants that have more images of each query's person and camera
+MULTI_QUERY = "multi_query"  # a fourth split, of variants that have more images of each query's identity and camera
 MODALITIES = ("rgb", "infrared")
 LIMIT = 2000  # pairs, or triplets, a split: enough for a stable figure, small enough to build in seconds
 
@@ -209,7 +209,8 @@ class PedestrianBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True)
                 manual_dir = dl_manager.manual_dir
             except AssertionError as error:  # TFDS's own check: its first sentence names the folder
                 reason = str(error).split(". ")[0]
-                raise DatasetError(f"{self.name}: {reason}: {self.archive.instructions}") from None
+                named = "; data.manual_dir or --manual-dir names another folder"
+                raise DatasetError(f"{self.name}: {reason}: {self.archive.instructions}{named}") from None
             except NotADirectoryError as error:
                 raise DatasetError(f"{self.name}: {error.filename} is a file: give its folder") from None
             folder = locate(self.archive, pathlib.Path(manual_dir), self.report)

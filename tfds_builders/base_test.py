@@ -233,7 +233,8 @@ def test_triplets(tmp_path, viper):
         ("viper", "quadruplets", "'quadruplets' is not known: choose one of images, pairs, triplets"),
         ("viper/street", "images", "viper: it has no variants"),
         ({"name": "viper", "root": "x"}, "images", "viper: it has no option root"),
-        ({"root": "x"}, "images", "'' is not known"),
+        ({"root": "x"}, "images", "the data set with root has no name: write name: folder"),
+        ({"name": "folder", "rot": "x"}, "images", "it has no option rot .did you mean root.."),
     ],
 )
 def test_unknown_names_are_explained(tmp_path, spec, kind, message):

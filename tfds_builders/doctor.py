@@ -159,11 +159,11 @@ def why_nothing_matches(
         there = f"the splits there are {listed({record.split for record in records})}"
         lacks = {part: f"no image has the split {part}; {there}" for part in ("query", "gallery")}
     elif protocol.get("two_random_cameras"):
-        lacks = dict.fromkeys(("query", "gallery"), "no test person is seen by two cameras")
+        lacks = dict.fromkeys(("query", "gallery"), "no test identity is seen by two cameras")
     else:
         there = f"the cameras there are {listed({record.camera for record in records})}"
         lacks = {
-            part: f"no test person has an image of camera {listed(protocol[f'{part}_cameras'])}; {there}"
+            part: f"no test identity has an image of camera {listed(protocol[f'{part}_cameras'])}; {there}"
             for part in ("query", "gallery")
         }
     reasons = [lacks[part] for part, images in (("query", query), ("gallery", gallery)) if not images]
@@ -173,17 +173,17 @@ def why_nothing_matches(
     identities = {record.identity for record in query}, {record.identity for record in gallery}
     if len(cameras) == 1 and not protocol.get("same_camera"):
         reasons.append(
-            f"all query and gallery images are of camera {cameras.pop()}, and an image of the query's own person and "
+            f"all query and gallery images are of camera {cameras.pop()}, and an image of the query's own identity and "
             "camera does not count"
         )
     if not identities[0] & identities[1]:
         reasons.append(
-            "no person is in both query and gallery: the queries show identities "
+            "no identity is in both query and gallery: the queries show identities "
             f"{listed(identities[0])}, the gallery {listed(identities[1])}"
         )
     if not reasons:
         reasons.append(
-            "all gallery images of a query's person are of the query's own camera, or of one that the protocol ignores"
+            "all gallery images of a query's identity are of its own camera, or of one that the protocol ignores"
         )
     return ", and ".join(reasons)
 

@@ -147,16 +147,16 @@ def folder(tmp_path, write_image, *files):
     [
         (
             ["query/1_c1_a.jpg", "query/2_c1_a.jpg", "gallery/1_c1_b.jpg", "gallery/2_c1_b.jpg"],
-            "all query and gallery images are of camera 1, and an image of the query's own person and camera does not "
-            "count",
+            "all query and gallery images are of camera 1, and an image of the query's own identity and camera does "
+            "not count",
         ),
         (
             ["query/1_c1.jpg", "gallery/2_c2.jpg", "gallery/3_c2.jpg"],
-            "no person is in both query and gallery: the queries show identities 1, the gallery 2, 3",
+            "no identity is in both query and gallery: the queries show identities 1, the gallery 2, 3",
         ),
         (
             ["query/1_c1_a.jpg", "gallery/1_c1_b.jpg", "gallery/2_c2.jpg"],
-            "all gallery images of a query's person are of the query's own camera, or of one that the protocol ignores",
+            "all gallery images of a query's identity are of its own camera, or of one that the protocol ignores",
         ),
         (
             ["train/2_c1.jpg", "gallery/1_c1_b.jpg"],
@@ -297,7 +297,7 @@ def test_the_first_trial_of_two_random_cameras():
     assert all(one.camera != other.camera for one, other in zip(query, gallery, strict=True))
     diagnosis = Diagnosis()
     look_at_protocol("single_shot", protocol, records((1, 2), (1,), 2), diagnosis)
-    assert diagnosis.problems[0].endswith("no query has a valid match: no test person is seen by two cameras")
+    assert diagnosis.problems[0].endswith("no query has a valid match: no test identity is seen by two cameras")
 
 
 def test_multi_query_images_have_no_part_in_a_drawn_trial():
@@ -320,4 +320,4 @@ def test_cameras_that_nobody_is_seen_by():
     protocol = {"kind": "trials", "test_identities": [[1]], "query_cameras": [1], "gallery_cameras": [2]}
     diagnosis = Diagnosis()
     look_at_protocol("all", protocol, records((1,), (1, 4), 1), diagnosis)
-    assert diagnosis.problems[0].endswith("no test person has an image of camera 2; the cameras there are 1, 4")
+    assert diagnosis.problems[0].endswith("no test identity has an image of camera 2; the cameras there are 1, 4")

@@ -114,7 +114,7 @@ def compiled(pattern: str) -> re.Pattern:
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise DatasetError(f"the pattern {pattern!r} is no regular expression: {error}") from None
+        raise DatasetError(f"the pattern '{pattern}' is no regular expression: {error}") from None
 
 
 def by_pattern(expression: re.Pattern, images: Sequence[Named], place: str | os.PathLike, report: Report) -> list[Row]:
@@ -142,7 +142,7 @@ def by_pattern(expression: re.Pattern, images: Sequence[Named], place: str | os.
         rows.append(_row(name, path, f"the image {shown(path)}", groups))
     if images and not rows:
         raise DatasetError(
-            f"the pattern {expression.pattern!r} matches no image in {shown(place)}; one is {shown(others[0])}"
+            f"the pattern '{expression.pattern}' matches no image in {shown(place)}; one is {shown(others[0])}"
         )
     if others:
         report(

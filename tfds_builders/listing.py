@@ -149,7 +149,7 @@ def named_images(paths: Iterable[str | os.PathLike], report: Report) -> list[Nam
         elif os.path.islink(path):
             raise FileNotFoundError(f"There is no {shown(path)}: it is a link that leads nowhere.")
         else:
-            raise FileNotFoundError(f"There is no {shown(path)}.")
+            raise FileNotFoundError(f"There is no file or folder {shown(path)}.")
     if not found:
         raise FileNotFoundError(f"There is no image in {', '.join(map(shown, paths))}.")
     return found
@@ -184,7 +184,12 @@ def shown(name: str | os.PathLike) -> str:
     letters = as_text(os.fspath(name))
     if len(letters) > LONGEST_SHOWN:
         letters = f"{letters[: LONGEST_SHOWN // 2]}…{letters[-LONGEST_SHOWN // 2 :]}"
-    return "".join(letter if _is_printable(letter) else letter.encode("unicode_escape").decode() for letter in letters)
+    return printable(letters)
+
+
+def printable(text: str) -> str:
+    r"""Returns a text on one line as a terminal can print it: control characters are escaped (\n, \x1b)."""
+    return "".join(letter if _is_printable(letter) else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _is_printable(letter: str) -> bool:

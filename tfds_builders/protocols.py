@@ -11,12 +11,12 @@ from tfds_builders import DatasetError
 
 MARKET = {
     "kind": "market",
-    "description": "Every query against the gallery without images of the same person and camera.",
+    "description": "Every query against the gallery without images of the same identity and camera.",
 }
 
 SAME_CAMERA = {
     "kind": "market",
-    "description": "Every query against the whole gallery, images of the query's own person and camera included.",
+    "description": "Every query against the whole gallery, images of the query's own identity and camera included.",
     "same_camera": True,
 }
 

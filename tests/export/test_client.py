@@ -53,5 +53,5 @@ def test_what_is_no_server_of_models_is_named_in_a_sentence(server, status, body
 
 def test_grpc_sent_to_an_http_server_is_named_in_a_sentence(server):
     server.answer = 200, b""
-    with pytest.raises(client.ServerError, match=r"^127.0.0.1:\d+: .*is this its gRPC port\? REST is asked as http"):
+    with pytest.raises(client.ServerError, match=r"^127.0.0.1:\d+: .*is this its gRPC port\? Give HOST:PORT"):
         list(client.Client(f"127.0.0.1:{server.server_port}", "reid", timeout=1).embed_bytes([b"image"]))

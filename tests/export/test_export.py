@@ -81,7 +81,8 @@ def test_a_run_becomes_a_proved_version_and_the_next_one_the_next(opened, tmp_pa
     answer = endpoints(found["my_run"])["serving_default"](image_bytes=tf.constant(RECORDS.images[:1].tolist()))
     assert len(answer["embedding"]) == 1
     said = capsys.readouterr().out
-    assert "session 6 crops at batch 1 and 6" in said and "c       6 crops" in said and "bad image refused" in said
+    assert "loaded by TensorFlow's session: 6 crops at batch 1 and 6" in said
+    assert "loaded by TensorFlow's C library: 6 crops" in said and "bad image refused" in said
     extra = found["my_run"] / "assets.extra"
     about = json.loads((extra / "model.json").read_text())
     assert about["width"] > 0 and about["image_size"] == list(SIZE) and about["distance"] == "cosine"

@@ -26,7 +26,7 @@ def match(distance, threshold=REJECTION["threshold"]):
         ([match(0.2), match(0.3)], REJECTION, False, "a.jpg"),
         ([match(0.3)], REJECTION, True, "a.jpg  unknown: no image is within the rejection threshold 0.250"),
         ([match(0.3, threshold=None)], None, None, "a.jpg"),
-        ([], REJECTION, True, "a.jpg  unknown: no image passes the filters"),
+        ([], REJECTION, True, "a.jpg  no image passes the filters"),
     ],
 )
 def test_a_query_beyond_the_threshold_is_unknown(matches, rejection, unknown, first_line):

@@ -11,13 +11,15 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import tfds_builders
 from tf_reid.command_line.log_filter import hold_back
-from tfds_builders.listing import shown
+from tfds_builders.listing import as_text, printable
 
 EXTRA_OF = {  # a package that is not always installed -> the extra of setup.cfg that brings it
     "faiss": "search",
@@ -54,7 +56,7 @@ def run_command(command: Callable[[], object]) -> None:
     """
     held_back = hold_back()
     try:
-        with _signals_raised():
+        with _signals_raised(), _warnings_as_sentences():
             command()
     except BaseException as error:
         if held_back:
@@ -72,7 +74,8 @@ def run_command(command: Callable[[], object]) -> None:
             sys.exit(f"Error: {error.name} is not installed; this needs pip install 'tf_reid[{extra}]'.")
         if os.environ.get("TF_REID_TRACEBACK") or not isinstance(error, _reported_in_a_sentence()):
             raise
-        message = "\n".join(map(shown, str(error).split("\n")))  # names of files may hold what a terminal obeys
+        lines = as_text(str(error)).split("\n")
+        message = "\n".join(map(printable, lines))  # names of files may hold what a terminal obeys
         message = f"Error: {message}\n{HINT}"
         if not hasattr(error, "exit_status"):
             sys.exit(message)
@@ -98,6 +101,22 @@ def _signals_raised() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _warnings_as_sentences() -> Iterator[None]:
+    """In this context what the data sets warn of is printed without the line of code that warns."""
+    with warnings.catch_warnings():
+        before = warnings.showwarning
+
+        def show(message, category, filename, lineno, file=None, line=None):
+            if Path(filename).is_relative_to(Path(tfds_builders.__file__).parent):
+                print(f"{printable(as_text(str(message)))}.", file=sys.stderr)
+            else:
+                before(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

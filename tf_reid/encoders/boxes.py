@@ -37,6 +37,9 @@ def _crop(frame: np.ndarray, index: int, box: np.ndarray) -> np.ndarray:
     right, bottom = np.clip(np.ceil(box[2:]), 0, (width, height)).astype(int)
     if left >= right or top >= bottom:
         raise ImageError(
-            index, None, f"is the box {box.tolist()}, which has no pixel in the frame of {width} x {height} pixels"
+            index,
+            None,
+            f"is the box {box.tolist()}, which has no pixel in the frame of {width} x {height} pixels (a box is left, "
+            "top, right, bottom)",
         )
     return frame[top:bottom, left:right]

@@ -38,7 +38,10 @@ def check_array(name: str, image: object) -> None:
         ValueError: a sentence that says what was given and how it is converted, or that a side is too long.
     """
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"{name} is a {type(image).__name__}, not an array uint8 [H, W, 3] in RGB.")
+        advice = (
+            " np.asarray(image.convert('RGB')) makes one of an image of Pillow." if hasattr(image, "convert") else ""
+        )
+        raise ValueError(f"{name} is a {type(image).__name__}, not an array uint8 [H, W, 3] in RGB.{advice}")
     if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
         height, width, _ = image.shape
         if max(height, width) > MOST_SIDE:

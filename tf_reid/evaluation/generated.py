@@ -213,7 +213,7 @@ def _generate(model, config, seen) -> dict[str, Generated]:
         model.step.assign(number)  # samples of the prior depend on it
         of_batch = generate(batch)
         if not of_batch:
-            raise ConfigError(f"--images: {config.method['name']} generates no images.")
+            raise ConfigError(f"{config.method['name']} generates no images: leave out --images and --write-images.")
         for title, generated in of_batch.items():
             parts.setdefault(title, []).append(generated)
         images += len(next(iter(of_batch.values())).images)

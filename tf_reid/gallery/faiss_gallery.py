@@ -24,7 +24,7 @@ from tf_reid.config import ConfigError
 from tf_reid.gallery.base import ABOUT_MODEL, FEW, Gallery, check_about, checked_top
 from tf_reid.gallery.faiss_index import FaissIndex, nearest
 from tf_reid.gallery.image_table import Columns, ImageTable
-from tf_reid.gallery.index_files import DamagedIndex, IndexFiles
+from tf_reid.gallery.index_files import DamagedIndex, IndexFiles, check_holds_no_other_files
 from tf_reid.gallery.records import FORMAT, Filters, Match, Record, check_paths, checked_embeddings, plain_records
 
 REBUILT_AT = 0.1  # the part of the gallery that may be missing from the index, or gone from the gallery
@@ -53,6 +53,7 @@ class FaissGallery(Gallery):
         path = self.folder / "gallery.sqlite"
         if about is None and not path.exists():
             raise ConfigError(f"There is no gallery in {folder}; make one with python -m tf_reid.search build.")
+        check_holds_no_other_files(self.folder)
         self._table, self._files = ImageTable(path, make=about is not None), IndexFiles(self.folder)
         try:
             if about is not None:

@@ -12,9 +12,28 @@ from typing import Any, BinaryIO
 
 from tf_reid.config import ConfigError
 from tf_reid.gallery.faiss_index import FaissIndex
+from tfds_builders.listing import shown
 
 NAME = re.compile(r"index_[0-9]+_[0-9]+_[0-9]+\.faiss")
 BLOCK = 2**20  # bytes hashed at once
+OWN = ("gallery.sqlite", "index.lock", "index_")  # how the names of a gallery's files begin
+
+
+def check_holds_no_other_files(folder: Path) -> None:
+    """Make sure that no gallery is made among other files, such as the images that it is to hold.
+
+    Raises:
+        ConfigError: the folder has files and no gallery, or is a file.
+    """
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file; name a folder for the gallery.")
+    if (folder / "gallery.sqlite").exists() or not folder.is_dir():
+        return
+    others = sorted(path.name for path in folder.iterdir() if not path.name.lstrip(".").startswith(OWN))
+    if others:
+        raise ConfigError(
+            f"{folder} holds other files, such as {shown(others[0])}; name another folder for the gallery."
+        )
 
 
 class DamagedIndex(Exception):

@@ -124,7 +124,7 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="run the workers on a Ray cluster: HOST:PORT of its head (default: this machine)",
+        help="run the workers on a Ray cluster: HOST:PORT of its head, or auto (default: this machine)",
     )
     parser.add_argument(
         "--gpus-per-worker",

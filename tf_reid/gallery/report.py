@@ -53,7 +53,7 @@ def as_table(results: Results, rejection: Mapping[str, Any] | None) -> str:
     for query, matches in results.items():
         lines.append(shown(query))
         if not matches:
-            lines[-1] += "  unknown: no image passes the filters"
+            lines[-1] += "  no image passes the filters"
         elif is_unknown(matches) and rejection:
             lines[-1] += f"  unknown: no image is within the rejection threshold {rejection['threshold']:.3f}"
         for rank, match in enumerate(matches, 1):

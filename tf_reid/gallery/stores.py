@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tf_reid.config import ConfigError
+
 if TYPE_CHECKING:
     from tf_reid.gallery.base import Gallery
 
@@ -15,7 +17,8 @@ def open_gallery(address: str, about: dict[str, Any] | None = None) -> "Gallery"
         about: what it is made with where there is none; see `FaissGallery`.
 
     Raises:
-        ConfigError: there is none and none is to be made; it cannot be opened; it is another model's.
+        ConfigError: there is none and none is to be made; it cannot be opened; it is another model's; the address is
+            none.
     """
     if address.startswith(("qdrant://", "qdrants://")):
         from tf_reid.gallery.qdrant_gallery import connect
@@ -25,6 +28,9 @@ def open_gallery(address: str, about: dict[str, Any] | None = None) -> "Gallery"
         from tf_reid.gallery.postgres_gallery import PostgresGallery
 
         return PostgresGallery(address, about)
+    if "://" in address:
+        scheme = address.partition("://")[0]
+        raise ConfigError(f"An address of a gallery does not begin with {scheme}://; it is {ADDRESSES}.")
     from tf_reid.gallery.faiss_gallery import FaissGallery
 
     return FaissGallery(address, about)

@@ -75,7 +75,7 @@ def _parquet_rows(table: str) -> Iterator[tuple[int, Mapping[str, str]]]:
                 number += 1
                 yield number, {COLUMNS[name]: _text(value) for name, value in cells.items() if value is not None}
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no {shown(table)}.") from None
+        raise FileNotFoundError(f"There is no file or folder {shown(table)}.") from None
     except (pa.ArrowException, OSError) as error:
         raise ConfigError(f"The table {shown(table)} cannot be read: {error}.") from None
 

@@ -23,8 +23,8 @@ LEAST_QUERIES = 128  # of fewer, it is so much slower that fewer products at onc
 RATES = ("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_trapezoid", "mINP")
 COUNTS = ("queries", "dropped", "gallery")
 NO_IDENTITY = "the query is junk or a distractor"
-NOT_IN_GALLERY = "the gallery has no image of the person"
-ONLY_IGNORED = "the gallery has the person only from cameras that are ignored for the query"
+NOT_IN_GALLERY = "the gallery has no image of the identity"
+ONLY_IGNORED = "the gallery has the identity only from cameras that are ignored for the query"
 
 
 def score(
@@ -280,6 +280,6 @@ def _why_no_match(query_identity, gallery_identity, dropped):
     if ONLY_IGNORED not in dropped:
         return "the queries and the gallery have no identity in common"
     return (
-        "every gallery image of a query's person was taken by the query's own camera or by one that is ignored for "
+        "every gallery image of a query's identity was taken by the query's own camera or by one that is ignored for "
         "it; check the camera numbers"
     )

@@ -52,10 +52,12 @@ def check_run(folder: Path, config: Config) -> None:
     images: `open_run` compares it.
 
     Raises:
-        ConfigError: the folder holds a run with other settings (the message names them), or other files.
+        ConfigError: the folder holds a run with other settings (the message names them), or other files, or is a file.
     """
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(folder)):
         raise ConfigError(f"The name of the run's folder, {str(folder)!r}, has a character that cannot be printed.")
+    if folder.is_file():
+        raise ConfigError(f"--run {folder} is a file; name a folder.")
     if (folder / "config.yaml").exists():
         before = _settings_of(folder)
         changed = _changed(before, config)
@@ -223,7 +225,12 @@ def load_run(folder: Path, overrides: Sequence[str] = ()) -> Config:
     path = folder / "config.yaml"
     if not path.exists():
         beneath = sorted(str(inside) for inside in folder.glob("*") if is_run(inside))
-        other = f"there are runs in {', '.join(beneath)}" if beneath else f"train one with --run {folder}"
+        if beneath:
+            other = f"there are runs in {', '.join(beneath)}"
+        elif folder.exists() and (folder.is_file() or any(folder.iterdir())):
+            other = "name the folder of a run"
+        else:
+            other = f"train one with --run {folder}"
         raise ConfigError(f"There is no run in {folder} (no config.yaml); {other}.")
     method = configuration.read(str(path)).get("method")
     keys = map(str, method) if isinstance(method, dict) else ()  # what else there is, `load` refuses

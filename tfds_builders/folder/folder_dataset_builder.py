@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import pathlib
 import random
@@ -41,7 +42,9 @@ class Builder(PedestrianBuilder):
     ):
         if options or variant:
             unknown = ", ".join(options) or variant
-            raise DatasetError(f"folder: it has no option {unknown}: give root and pattern, or csv")
+            close = difflib.get_close_matches(unknown, ("root", "pattern", "csv", "camera", "distractor", "junk"), n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise DatasetError(f"folder: it has no option {unknown}{hint}: give root and pattern, or csv")
         if (pattern is None) == (csv is None) or (root is None and csv is None):
             raise DatasetError("folder: give root and pattern, or csv, to say which images are whose")
         table = pathlib.Path(csv).expanduser() if csv else None
@@ -117,7 +120,7 @@ def from_pattern(root: pathlib.Path, pattern: str, camera: str | None) -> list[R
     missing = [group for group in needed(camera) if group not in expression.groupindex]
     if missing:
         raise DatasetError(
-            f"the pattern {pattern!r} has no group {' and no group '.join(missing)}: write (?P<{missing[0]}>...) "
+            f"the pattern '{pattern}' has no group {' and no group '.join(missing)}: write (?P<{missing[0]}>...) "
             f"around the part of the path that says it{NEEDED[missing[-1]]}"
         )
     images = [Named(name, root / name) for name in images_below(root, warn)]
