@@ -16,7 +16,7 @@ from tfds_builders.listing import shown
 
 NAME = re.compile(r"index_[0-9]+_[0-9]+_[0-9]+\.faiss")
 BLOCK = 2**20  # bytes hashed at once
-OWN = ("gallery.sqlite", "index.lock", "index_")  # how the names of a gallery's files begin
+OWN = ("gallery.sqlite", "index.lock", "index_")  # how the names of a gallery's files begin; others are hidden
 
 
 def check_holds_no_other_files(folder: Path) -> None:
@@ -29,7 +29,7 @@ def check_holds_no_other_files(folder: Path) -> None:
         raise ConfigError(f"{folder} is a file; name a folder for the gallery.")
     if (folder / "gallery.sqlite").exists() or not folder.is_dir():
         return
-    others = sorted(path.name for path in folder.iterdir() if not path.name.lstrip(".").startswith(OWN))
+    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith((".", *OWN)))
     if others:
         raise ConfigError(
             f"{folder} holds other files, such as {shown(others[0])}; name another folder for the gallery."

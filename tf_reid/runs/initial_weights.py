@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import yaml
+from typing_extensions import NotRequired
 
 from tf_reid import config as configuration
 from tf_reid.config import ConfigError
