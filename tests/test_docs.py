@@ -192,7 +192,7 @@ def test_pictures_are_small_and_used():
     assert sum(picture.stat().st_size for picture in pictures) < 400_000
     for picture in pictures:
         pixels = cv2.imread(str(picture))
-        assert pixels.shape[1] <= 900 and pixels.std() > 20, picture
+        assert pixels.shape[1] <= 900 and pixels.std() > 10, picture
 
 
 # --------------------------------------------------------------------- the site

@@ -419,7 +419,10 @@ def test_int8_lies_beside_float32_and_says_so(with_convolutions, proved_alone, t
     found = command.main(with_convolutions)
     assert found == {name: tmp_path / "models" / name / "1" for name in ("my_run", "my_run_int8")}
     said = capsys.readouterr().out
-    assert "my_run_int8, session" in said and "my_run_int8, c " in said
+    assert (
+        "my_run_int8, loaded by TensorFlow's session" in said
+        and "my_run_int8, loaded by TensorFlow's C library" in said
+    )
     assert re.search(r"float32 rank1 .*mAP .*\nint8    rank1 ", said)
     about = {name: json.loads((folder / "assets.extra/model.json").read_text()) for name, folder in found.items()}
     assert (about["my_run"]["quantised"], about["my_run_int8"]["quantised"]) == (None, "int8")

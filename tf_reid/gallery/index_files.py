@@ -23,10 +23,8 @@ def check_holds_no_other_files(folder: Path) -> None:
     """Make sure that no gallery is made among other files, such as the images that it is to hold.
 
     Raises:
-        ConfigError: the folder has files and no gallery, or is a file.
+        ConfigError: the folder has files and no gallery.
     """
-    if folder.is_file():
-        raise ConfigError(f"{folder} is a file; name a folder for the gallery.")
     if (folder / "gallery.sqlite").exists() or not folder.is_dir():
         return
     others = sorted(path.name for path in folder.iterdir() if not path.name.startswith((".", *OWN)))
