@@ -27,18 +27,27 @@ from tf_reid.web.loopback import bracketed, check_free, check_token, is_loopback
 from tfds_builders.listing import shown
 
 
+class _HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Options without a default, and switches, have none in their help."""
+
+    def _get_help_string(self, action):
+        return super()._get_help_string(action) if action.default else action.help
+
+
 def arguments(argv=None) -> argparse.Namespace:
     limits = Limits()
     parser = argparse.ArgumentParser(
         prog=program("export.serve"),
         description="Serve exported models.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpWithDefaults,
     )
     parser.add_argument("folder", type=Path, help="the folder of exported models (--to of python -m export)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 lets others in")
     parser.add_argument("--grpc-port", type=_port, default=8500, help="port of gRPC")
     parser.add_argument("--rest-port", type=_port, default=8501, help="port of REST")
-    parser.add_argument("--token", help="what clients have to send as Authorization: Bearer TOKEN, or TF_REID_TOKEN")
+    parser.add_argument(
+        "--token", help="clients have to send Authorization: Bearer TOKEN (default: the variable TF_REID_TOKEN)"
+    )
     parser.add_argument(
         "--allowed-host",
         nargs="+",
