@@ -165,6 +165,11 @@ def test_a_file_that_is_missing_or_no_yaml_is_named(tmp_path):
         loaded(tmp_path / "broken.yaml")
 
 
+def test_one_override_is_a_list_of_one():
+    with pytest.raises(ConfigError, match=r"Overrides are a list of texts, such as \['run\.seed=1'\]; got one text"):
+        config.load("simpgan", "run.seed=1", METHODS)
+
+
 def test_stages_are_those_of_the_method(tmp_path):
     values = yaml.safe_load(Path("configs/simpgan.yaml").read_text())
     values["stages"]["warmup"] = values["stages"].pop("classifier")

@@ -55,6 +55,8 @@ def load(path: str | Path, overrides: Sequence[str], methods: Mapping[str, Any])
         ConfigError: unreadable file, unknown key, wrong type, missing file; one sentence a mistake.
     """
     path = str(path)
+    if isinstance(overrides, str):
+        raise ConfigError(f"Overrides are a list of texts, such as [{overrides!r}]; got one text.")
     values = read(path)
     for override in overrides:
         _override(values, override)

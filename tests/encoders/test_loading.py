@@ -106,6 +106,15 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
         loading.load(tmp_path / "nowhere")
 
 
+def test_a_folder_of_runs_or_models_names_them(tmp_path):
+    for path in ("runs/a/config.yaml", "runs/b/x", "models/c/1/saved_model.pb", "models/serving/models.config"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    for folder, named in (("runs", "runs/a"), ("models", "models/c")):
+        with pytest.raises(ConfigError, match=rf"is no exported model .*; name one of {tmp_path / named}\."):
+            loading.load(tmp_path / folder)
+
+
 def test_a_representation_that_was_chosen_is_proved_by_its_encoder():
     run = scoring.Trained(build("simpgan"), settings("simpgan"), {"source": RECORDS}, {"source": RECORDS}, None)
     raw = saving.chosen(run, "raw", Path("runs/here")).encoder

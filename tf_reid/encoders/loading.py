@@ -93,9 +93,12 @@ def of_model(folder: Path) -> Encoder:
 def _of_version(version: Path, asked: Path) -> Encoder:
     path = version / "assets.extra" / "model.json"
     if not path.exists():
+        within = sorted(str(inside) for inside in asked.glob("*") if is_run(inside) or _has_versions(inside))
+        way_out = "train a run with python -m tf_reid.train, or export one with python -m export"
+        if within:
+            way_out = f"name one of {', '.join(within)}"
         raise ConfigError(
-            f"{asked} is no run (no {asked / 'config.yaml'}) and is no exported model (no {path}); train a run with "
-            "python -m tf_reid.train, or export one with python -m export."
+            f"{asked} is no run (no {asked / 'config.yaml'}) and is no exported model (no {path}); {way_out}."
         )
     about: dict[str, Any] = json.loads(path.read_text())
     if "role" not in about:
@@ -111,6 +114,10 @@ def _of_version(version: Path, asked: Path) -> Encoder:
         digest=about["digest"],
         source=version,
     )
+
+
+def _has_versions(folder: Path) -> bool:
+    return any(folder.glob("[0-9]*/saved_model.pb"))
 
 
 def _newest_version(folder: Path) -> Path:
