@@ -192,7 +192,8 @@ def test_pictures_are_small_and_used():
     assert sum(picture.stat().st_size for picture in pictures) < 400_000
     for picture in pictures:
         pixels = cv2.imread(str(picture))
-        assert pixels.shape[1] <= 900 and pixels.std() > 10, picture
+        least = 10 if picture.stem == "backbones" else 20  # a plot of a few dots is nearly white
+        assert pixels.shape[1] <= 900 and pixels.std() > least, picture
 
 
 # --------------------------------------------------------------------- the site

@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from tf_reid.settings import (
     Section,
     StageSettings,
 )
+from tfds_builders import did_you_mean
 
 
 class ConfigError(ValueError):
@@ -62,7 +63,7 @@ def load(path: str | Path, overrides: Sequence[str], methods: Mapping[str, Any])
         _override(values, override)
     name = values.get("method", {}).get("name") if isinstance(values.get("method"), dict) else None
     if not isinstance(name, str) or name not in methods:
-        hint = _did_you_mean(str(name), methods)
+        hint = did_you_mean(str(name), methods)
         raise ConfigError(f"{path}: method.name is {_short(name)}{hint}; it must be one of: {', '.join(methods)}.")
     _check_names_of_stages(values.get("stages"), methods[name].STAGES, path)
     config = _validated(Config, values, path)
@@ -88,7 +89,7 @@ def find(path: str | Path) -> Path:
     if (shipped := SHIPPED / f"{name}.yaml").is_file() and name == shipped.stem:
         return shipped
     names = shipped_names()
-    hint = _did_you_mean(file.stem.lower(), names)
+    hint = did_you_mean(file.stem.lower(), names)
     raise ConfigError(
         f"There is no configuration file {name!r}{hint}. These come with tf_reid, by name: {', '.join(names)}."
     )
@@ -250,16 +251,11 @@ def _known_keys(model: type[Section]) -> set[str]:
     return keys
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
 def _check_names_of_stages(stages: Any, known: Mapping[str, Any], path: str) -> None:
     """Refuse a stage that the method does not have, before its settings are looked at."""
     for name in stages if isinstance(stages, dict) else ():
         if name not in known:
-            hint = _did_you_mean(str(name), known)
+            hint = did_you_mean(str(name), known)
             raise ConfigError(f"{path}: there is no stage {_short(name)}{hint}; the stages are: {', '.join(known)}.")
 
 

@@ -11,7 +11,7 @@ import difflib
 import importlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,12 +86,17 @@ def builder_class(name: str) -> type:
 
 def _check_name(name: str) -> None:
     if name not in DATASETS:
-        close = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        hint = did_you_mean(name, DATASETS)
         own = (
             "; a folder of yours is {name: folder, root: " + name + ", pattern: PATTERN}" if os.path.isdir(name) else ""
         )
         raise DatasetError(f"the data set {name!r} is not known{hint}: choose one of {', '.join(DATASETS)}{own}")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns " (did you mean WORD?)" with the known word that is spelt most alike, "" where none is."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import pathlib
 import random
@@ -11,7 +10,7 @@ import re
 import warnings
 from collections import defaultdict
 
-from tfds_builders import DatasetError, labels
+from tfds_builders import DatasetError, did_you_mean, labels
 from tfds_builders.base import MODALITIES, SPLITS, PedestrianBuilder, PedestrianConfig, Record
 from tfds_builders.labels import LARGEST, Meaning, Row
 from tfds_builders.listing import IMAGE_SUFFIXES, Named, as_text, images_below, shown
@@ -42,8 +41,7 @@ class Builder(PedestrianBuilder):
     ):
         if options or variant:
             unknown = ", ".join(options) or variant
-            close = difflib.get_close_matches(unknown, ("root", "pattern", "csv", "camera", "distractor", "junk"), n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = did_you_mean(unknown, ("root", "pattern", "csv", "camera", "distractor", "junk"))
             raise DatasetError(f"folder: it has no option {unknown}{hint}: give root and pattern, or csv")
         if (pattern is None) == (csv is None) or (root is None and csv is None):
             raise DatasetError("folder: give root and pattern, or csv, to say which images are whose")
